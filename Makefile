@@ -1,0 +1,63 @@
+# `make` or `make help` lists the targets; each installs first what it needs and the machine lacks.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup build demo test bench lint clean distclean
+
+# make demo RANKS=4: MPI ranks of the demo.
+RANKS ?= 2
+# make demo CUDA=1: libtorch with its CUDA libraries; only the first time needs to say so.
+CUDA ?=
+
+PYTHON_IN_VENV := .venv/bin/python
+NEURALRG := $(or $(CARGO_TARGET_DIR),target)/release/neuralrg
+SETUP := scripts/setup $(if $(filter-out 0,$(CUDA)),--cuda)
+DEMO := runs/demo
+
+# Open MPI: more ranks than cores may share them, and no rank is pinned, since two runs at once
+# would be pinned to the same cores. As root (containers) it starts only when told that this is meant.
+export OMPI_MCA_rmaps_base_oversubscribe := 1
+export OMPI_MCA_hwloc_base_binding_policy := none
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: RANKS=4 (MPI ranks of the demo), CUDA=1 (libtorch for GPUs)"
+
+setup: ## install what is missing: system packages (as root on Debian), .venv, libtorch
+	@$(SETUP)
+
+build: setup ## the program, target/release/neuralrg
+	cargo build --release
+
+demo: build ## the small sweep of configs/demo.toml and its two pictures, some minutes
+	mpirun -n $(RANKS) $(NEURALRG) run configs/demo.toml -o $(DEMO)
+	$(NEURALRG) collect $(DEMO)
+	$(PYTHON_IN_VENV) analysis/fig_s1.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s1
+	$(PYTHON_IN_VENV) analysis/fig_s2.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s2
+	@echo "The pictures: $(DEMO)/fig_s1.png (error against temperature), $(DEMO)/fig_s2.png (samples); also as .pdf"
+
+test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
+	@$(SETUP) --test
+	@scripts/test
+
+bench: setup ## time of a training step and of a leapfrog step
+	cargo bench
+
+lint: setup ## formatting and lints of Rust and Python
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+	$(PYTHON_IN_VENV) -m ruff check
+	$(PYTHON_IN_VENV) -m ruff format --check
+
+clean: ## remove what was built; runs and .venv stay
+	cargo clean
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -r {} +
+	rm -rf .pytest_cache .ruff_cache
+
+distclean: clean ## also remove .venv with libtorch
+	rm -rf .venv

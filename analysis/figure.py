@@ -1,0 +1,120 @@
+"""What all figure scripts share: arguments, style, saving, and how errors end a script."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from sweep import SweepError
+
+FORMATS = ("png", "pdf")
+
+#: Okabe and Ito's colours, told apart with every common kind of colour vision (yellow and
+#: black left out: one is faint on white, the other is for reference lines).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "errorbar.capsize": 2.0,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "legend.frameon": False,
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,  # text stays text in the PDF
+    "savefig.dpi": 300,
+}
+
+
+class Look(NamedTuple):
+    """How the points of one depth are drawn, the same in every figure."""
+
+    color: str
+    marker: str
+
+
+def depth_look(depth: int) -> Look:
+    """Colour and marker of a depth. Both cycle, with different periods."""
+    index = depth - 1
+    return Look(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
+
+
+def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
+    """Parent parser with the arguments of every figure script."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("sweep", type=Path, help="sweep.h5, as `neuralrg collect` writes it")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(default_stem),
+        metavar="STEM",
+        help="path of the figure without its extension (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=FORMATS,
+        default=list(FORMATS),
+        metavar="FORMAT",
+        help=f"files to write, any of {', '.join(FORMATS)} (default: all)",
+    )
+    return parser
+
+
+def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
+    """Write STEM.png and STEM.pdf, each beside its place and then renamed into it.
+
+    A stem that already ends in .png or .pdf is taken without that ending; any other dot, as in
+    `figure_T2.7`, belongs to the name.
+
+    Raises:
+        SweepError: a file cannot be written.
+    """
+    if stem.suffix.lstrip(".") in FORMATS:
+        stem = stem.with_suffix("")
+    written = []
+    for form in dict.fromkeys(formats):
+        path = stem.with_name(f"{stem.name}.{form}")
+        partial = path.with_name(f".{path.name}.partial")
+        # Without a date the same sweep gives the same bytes.
+        metadata = {"CreationDate": None} if form == "pdf" else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with mpl.rc_context(STYLE):
+                figure.savefig(partial, format=form, metadata=metadata)
+            partial.replace(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise SweepError(f"{path}: cannot be written: {reason}") from error
+        written.append(path)
+    return written
+
+
+def run_script(main: Callable[[], list[Path]]) -> None:
+    """Run a figure script; a user's error is one line on stderr and exit status 1."""
+    try:
+        for path in main():
+            print(path)
+    except (SweepError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def warn(message: str) -> None:
+    """One line on stderr about something the figure cannot show as it is."""
+    print(f"{Path(sys.argv[0]).name}: warning: {message}", file=sys.stderr)

@@ -1,0 +1,194 @@
+"""The shared reader of `sweep.h5`, the file that `neuralrg collect` writes.
+
+`read_sweep` opens and checks the file; `average_over_seeds` reduces a measured quantity from
+(temperature, depth, seed) to (temperature, depth) with one error bar.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+
+FORMAT = "neuralrg-sweep"
+FORMAT_VERSION = 1
+
+#: Critical temperature of the square-lattice Ising model, 2 / ln(1 + sqrt 2), in J/k_B.
+CRITICAL_TEMPERATURE = 2.0 / np.log(1.0 + np.sqrt(2.0))
+
+TASK_AXES = ("temperature", "depth", "seed")
+
+
+class SweepError(Exception):
+    """A sweep file that cannot be used; the message names the file and the remedy."""
+
+
+def read_sweep(path: str | Path) -> xr.Dataset:
+    """Open a sweep file, checked, as a dataset with named coordinates.
+
+    Arrays are read when first used, so that large ones (field samples) cost nothing to a script
+    that does not need them.
+
+    Raises:
+        SweepError: the file is missing, is not a neuralrg sweep, has a newer format, or holds no
+            finished task.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        dataset = xr.open_dataset(path, engine="h5netcdf", decode_times=False)
+    # A file without its dimension scales makes h5netcdf raise the last two.
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise SweepError(f"{path}: cannot be read as a sweep file: {_first_line(error)}") from error
+    try:
+        _check_contents(dataset, path)
+    except SweepError:
+        dataset.close()
+        raise
+    return dataset
+
+
+def require_variables(dataset: xr.Dataset, names: Iterable[str]) -> None:
+    """Refuse a dataset that lacks one of the named variables.
+
+    Raises:
+        SweepError: names the variables that are missing.
+    """
+    missing = [name for name in names if name not in dataset.variables]
+    if missing:
+        raise SweepError(
+            f"{source(dataset)}: lacks {', '.join(missing)}; "
+            "collect the sweep again with the present version of neuralrg"
+        )
+
+
+def average_over_seeds(dataset: xr.Dataset, quantity: str) -> xr.Dataset:
+    """Mean of a measured quantity over its finished seeds, with one error bar.
+
+    With n seeds of values v_i and own (Monte Carlo) errors e_i the error of the mean is
+
+        max( sqrt(sum e_i^2) / n,  s / sqrt(n) ),   s^2 = sum (v_i - mean)^2 / (n - 1),
+
+    where the second term exists for n >= 2. The spread s already contains the Monte Carlo noise
+    besides the difference from training to training, so adding the two in quadrature would
+    count that noise twice. The first term is the floor below which a chance agreement of two or
+    three seeds must not push the error. With one seed the error is that of this one trained
+    flow and says nothing about how another seed would have done.
+
+    Shapes: `dataset[quantity]` and `dataset[quantity + "_error"]` (temperature, depth, seed).
+
+    Returns:
+        Variables `value`, `error` (both NaN where no seed is finished) and `seeds` (how many
+        were averaged), each (temperature, depth).
+    """
+    require_variables(dataset, [quantity, f"{quantity}_error"])
+    value = finished_only(dataset, quantity)
+    own_error = finished_only(dataset, f"{quantity}_error").where(value.notnull())
+    seeds = value.notnull().sum("seed")
+    some_seed = seeds.where(seeds > 0)
+    mean = value.sum("seed") / some_seed
+    within = _quadrature_sum(own_error, value.notnull()) / some_seed
+    squares = ((value - mean) ** 2).sum("seed")
+    between = np.sqrt(squares / (seeds - 1).where(seeds > 1) / some_seed)
+    averaged = {"value": mean, "error": np.fmax(within, between), "seeds": seeds}
+    return xr.Dataset(averaged).transpose("temperature", "depth")
+
+
+def finished_only(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """A variable with NaN in place of everything that belongs to an unfinished task."""
+    require_variables(dataset, [name])
+    return dataset[name].where(is_finished(dataset))
+
+
+def is_finished(dataset: xr.Dataset) -> xr.DataArray:
+    """The completeness mask as booleans. Shape: (temperature, depth, seed)."""
+    return dataset["complete"].transpose(*TASK_AXES) == 1
+
+
+def describe_lattice(dataset: xr.Dataset) -> str:
+    """The lattice, for a figure's title."""
+    size = int(dataset.attrs["linear_size"])
+    return rf"${size}\times{size}$ lattice"
+
+
+def describe_progress(dataset: xr.Dataset) -> str:
+    """How many seeds there are and what is still missing, for a figure's title."""
+    seeds = dataset.sizes["seed"]
+    line = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    finished = is_finished(dataset)
+    done, total = int(finished.sum()), finished.size
+    return line if done == total else f"{line}, {done} of {total} tasks finished"
+
+
+def source(dataset: xr.Dataset) -> str:
+    """The file a dataset came from, for messages."""
+    return str(dataset.encoding.get("source", "sweep"))
+
+
+def _quadrature_sum(errors: xr.DataArray, used: xr.DataArray) -> xr.DataArray:
+    """Root of the summed squares over seeds; NaN where a used seed has no error of its own."""
+    total = np.sqrt((errors**2).sum("seed"))
+    return total.where((errors.notnull() | ~used).all("seed"))
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise SweepError(
+            f"{path}: is a directory; run `neuralrg collect {path}` and name the sweep.h5 it writes"
+        )
+    if not path.exists():
+        raise SweepError(f"{path}: no such file; `neuralrg collect DIR` writes DIR/sweep.h5")
+    try:
+        with h5py.File(path, "r") as file:
+            form = _text(file.attrs.get("format"))
+            version = file.attrs.get("format_version")
+    except OSError as error:
+        reason = "permission denied" if isinstance(error, PermissionError) else _first_line(error)
+        raise SweepError(f"{path}: not a readable HDF5 file ({reason})") from error
+    if form != FORMAT:
+        raise SweepError(
+            f'{path}: not a neuralrg sweep (its attribute "format" is {form!r}, not "{FORMAT}"); '
+            "give the sweep.h5 that `neuralrg collect` writes"
+        )
+    _check_version(path, version)
+
+
+def _check_version(path: Path, version: object) -> None:
+    try:
+        number = int(np.ravel(version)[0])
+    except (TypeError, ValueError, IndexError) as error:
+        raise SweepError(f'{path}: its attribute "format_version" is not a number') from error
+    if number > FORMAT_VERSION:
+        raise SweepError(
+            f"{path}: format version {number} is newer than the {FORMAT_VERSION} this script "
+            "reads; use the analysis scripts of the neuralrg that wrote it"
+        )
+
+
+def _check_contents(dataset: xr.Dataset, path: Path) -> None:
+    wanted = [*TASK_AXES, "complete"]
+    missing = [name for name in wanted if name not in dataset.variables]
+    if missing or set(dataset["complete"].dims) != set(TASK_AXES):
+        raise SweepError(f"{path}: damaged sweep file: no complete(temperature, depth, seed)")
+    if "linear_size" not in dataset.attrs:
+        raise SweepError(f'{path}: damaged sweep file: no attribute "linear_size"')
+    if not bool(is_finished(dataset).any()):
+        raise SweepError(
+            f"{path}: no finished task in this sweep; "
+            "run `neuralrg run` until some are done, then `neuralrg collect` again"
+        )
+
+
+def _text(value: object) -> str | None:
+    """An HDF5 string attribute, whichever way it was stored, as `str`."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.ravel()[0]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return None if value is None else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,112 @@
+//! Adam (Kingma and Ba, arXiv:1412.6980) with decoupled weight decay (arXiv:1711.05101), on one flat
+//! parameter vector, with a state that can be saved.
+
+use tch::{Kind, Tensor};
+
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// The optimizer's state. Everything stays on the parameters' device.
+#[derive(Debug)]
+pub struct Adam {
+    /// Running mean of the gradient.
+    first_moment: Tensor,
+    /// Running mean of the squared gradient.
+    second_moment: Tensor,
+    /// Updates applied so far, on the device: (), f64.
+    updates: Tensor,
+    weight_decay: f64,
+}
+
+impl Adam {
+    /// A fresh state for `parameters`.
+    pub fn new(parameters: &Tensor, weight_decay: f64) -> Self {
+        Self {
+            first_moment: parameters.zeros_like(),
+            second_moment: parameters.zeros_like(),
+            updates: Tensor::zeros([], (Kind::Double, parameters.device())),
+            weight_decay,
+        }
+    }
+
+    /// One update of `parameters` in place, or none where `apply` (a boolean on the device, ()) is
+    /// false: neither parameters nor state then change, whatever the gradient holds.
+    pub fn step(
+        &mut self,
+        parameters: &mut Tensor,
+        gradient: &Tensor,
+        learning_rate: f64,
+        apply: &Tensor,
+    ) {
+        let _guard = tch::no_grad_guard();
+        let kind = parameters.kind();
+        let first = &self.first_moment * BETA_1 + gradient * (1.0 - BETA_1);
+        let second = &self.second_moment * BETA_2 + gradient.square() * (1.0 - BETA_2);
+        let updates = &self.updates + 1.0;
+        let correction = |beta: f64| ((&updates * beta.ln()).expm1() * -1.0).to_kind(kind);
+        let denominator = (&second / correction(BETA_2)).sqrt() + EPSILON;
+        let direction = &first / correction(BETA_1) / denominator;
+        let decayed = &*parameters * (1.0 - learning_rate * self.weight_decay);
+        let updated = decayed - direction * learning_rate;
+
+        parameters.copy_(&updated.where_self(apply, parameters));
+        self.first_moment = first.where_self(apply, &self.first_moment);
+        self.second_moment = second.where_self(apply, &self.second_moment);
+        self.updates = updates.where_self(apply, &self.updates);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn apply(yes: bool) -> Tensor {
+        Tensor::from(i64::from(yes)).to_kind(Kind::Bool)
+    }
+
+    /// The textbook update, written with plain numbers.
+    #[test]
+    fn updates_equal_a_scalar_transcription() {
+        let mut parameters = Tensor::from_slice(&[1.0f64, -2.0]);
+        let mut adam = Adam::new(&parameters, 0.1);
+        let (mut x, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
+        for step in 1..=20 {
+            let rate = 0.1 / f64::from(step);
+            let gradient = [x[0] * 2.0, x[1].cos()];
+            adam.step(&mut parameters, &Tensor::from_slice(&gradient), rate, &apply(true));
+            for i in 0..2 {
+                m[i] = 0.9 * m[i] + 0.1 * gradient[i];
+                v[i] = 0.999 * v[i] + 0.001 * gradient[i] * gradient[i];
+                let m_hat = m[i] / (1.0 - 0.9f64.powi(step));
+                let v_hat = v[i] / (1.0 - 0.999f64.powi(step));
+                x[i] = x[i] * (1.0 - rate * 0.1) - rate * m_hat / (v_hat.sqrt() + 1e-8);
+                assert!((parameters.double_value(&[i as i64]) - x[i]).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_not_applied_changes_nothing() {
+        let mut parameters = Tensor::from_slice(&[1.0f64, -2.0]);
+        let mut adam = Adam::new(&parameters, 0.0);
+        let poison = Tensor::from_slice(&[f64::NAN, f64::INFINITY]);
+        adam.step(&mut parameters, &poison, 0.1, &apply(false));
+        assert_eq!(parameters, Tensor::from_slice(&[1.0f64, -2.0]));
+        let mut fresh = Adam::new(&parameters, 0.0);
+        let mut copy = parameters.copy();
+        let gradient = Tensor::from_slice(&[0.3f64, 0.7]);
+        adam.step(&mut parameters, &gradient, 0.1, &apply(true));
+        fresh.step(&mut copy, &gradient, 0.1, &apply(true));
+        assert_eq!(parameters, copy);
+    }
+
+    #[test]
+    fn state_lives_on_the_parameters_device_and_in_their_precision() {
+        let parameters = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+        let adam = Adam::new(&parameters, 0.0);
+        assert_eq!(adam.first_moment.kind(), Kind::Float);
+        assert_eq!(adam.updates.device(), Device::Cpu);
+    }
+}

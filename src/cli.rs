@@ -1,0 +1,94 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+/// Trains hierarchical normalizing flows for the dual Ising model over temperature and depth.
+///
+/// A sweep is described by one TOML file and lives in one folder. `run` starts it and continues it,
+/// alone or under mpirun or srun; `collect` makes one HDF5 file of it for the scripts in analysis/.
+#[derive(Debug, Parser)]
+#[command(name = "neuralrg", version = crate::VERSION)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run what DIR still lacks of a sweep, on all ranks of this job.
+    ///
+    /// The same command starts and continues a sweep: finished tasks are kept, failed and interrupted
+    /// ones run again. Messages go to standard error; RUST_LOG sets how many (error … trace).
+    Run {
+        /// The sweep's configuration, a TOML file.
+        config: PathBuf,
+        /// Folder of the sweep; made if it does not exist.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
+    Plan {
+        /// The sweep's configuration, a TOML file.
+        config: PathBuf,
+        /// Number of ranks.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        ranks: u32,
+    },
+    /// Show each task of a sweep: its state, step, gap and expected end.
+    Status {
+        /// Folder of the sweep.
+        dir: PathBuf,
+    },
+    /// Collect the finished tasks of a sweep into DIR/sweep.h5.
+    Collect {
+        /// Folder of the sweep.
+        dir: PathBuf,
+    },
+    /// Validate a configuration and print it with every default filled in.
+    Check {
+        /// The sweep's configuration, a TOML file.
+        config: PathBuf,
+    },
+    /// Print exact values of the Ising model and the field on the L × L torus, as CSV.
+    ///
+    /// ln_z_ising: of the spins (Kaufman 1949); free_energy_field: -ln Z of the continuous dual;
+    /// energy in J, specific heat in k_B.
+    Exact {
+        /// L, an even number from 4 to 1024.
+        #[arg(long, value_name = "L", value_parser = parse_linear_size)]
+        linear_size: usize,
+        /// Temperatures in J/k_B, separated by commas.
+        #[arg(
+            long, value_name = "T1,T2,…", required = true, value_delimiter = ',',
+            value_parser = parse_temperature
+        )]
+        temperatures: Vec<f64>,
+    },
+}
+
+fn parse_linear_size(text: &str) -> Result<usize> {
+    let allowed = |size: &usize| size % 2 == 0 && (4..=1024).contains(size);
+    let problem = || Error::Usage("L must be an even number from 4 to 1024".into());
+    text.parse().ok().filter(allowed).ok_or_else(problem)
+}
+
+fn parse_temperature(text: &str) -> Result<f64> {
+    let allowed = |temperature: &f64| (0.01..=1000.0).contains(temperature);
+    let problem = || Error::Usage("a temperature must be a number from 0.01 to 1000".into());
+    text.trim().parse().ok().filter(allowed).ok_or_else(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

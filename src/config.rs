@@ -1,0 +1,551 @@
+//! The configuration file: TOML → validated values. The rest of the program trusts what passed here.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One sweep, as the user describes it; every default is filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub sweep: SweepConfig,
+    #[serde(default)]
+    pub flow: FlowConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+    #[serde(default)]
+    pub hmc: HmcConfig,
+    #[serde(default)]
+    pub run: RunConfig,
+}
+
+/// `[sweep]`: the tasks, one per temperature, depth and seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepConfig {
+    /// Name of the study, kept in the collected file.
+    pub name: String,
+    /// L, a power of two from 4 to 1024; the lattice has L² sites.
+    pub linear_size: usize,
+    /// Temperatures T in units of J/k_B.
+    pub temperatures: Temperatures,
+    /// Numbers of hierarchy levels, each from 1 to log₂ L.
+    pub depths: Vec<usize>,
+    /// Seeds of the random numbers; several give independent repetitions.
+    #[serde(default = "default_seeds")]
+    pub seeds: Vec<u64>,
+}
+
+/// Temperatures as a list, or as `{ from, to, step }` with both ends included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "temperatures must be a list of numbers or a table { from, to, step }"
+)]
+pub enum Temperatures {
+    List(Vec<f64>),
+    Range(TemperatureRange),
+}
+
+/// T = from, from + step, … up to and including to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemperatureRange {
+    pub from: f64,
+    pub to: f64,
+    pub step: f64,
+}
+
+/// How the Z2 symmetry x → -x of the target enters the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symmetry {
+    /// The flow as it is.
+    None,
+    /// ln q_sym(x) = ln ½[q(x) + q(-x)] (App. D).
+    Mixture,
+    /// Loss + λ KL(q(x) ‖ q(-x)) (App. E), λ = `symmetry_weight`.
+    Regularizer,
+}
+
+/// `[flow]`: the MERA of Real NVP blocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowConfig {
+    /// Affine couplings in each Real NVP block.
+    pub couplings: usize,
+    /// Hidden layers of each coupling's network.
+    pub hidden_layers: usize,
+    /// Neurons of each hidden layer.
+    pub hidden_width: usize,
+    pub symmetry: Symmetry,
+    /// λ of the KL symmetry regularizer; unused otherwise.
+    pub symmetry_weight: f64,
+}
+
+/// `[train]`: minimization of the reverse KL divergence with Adam.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    pub steps: i64,
+    /// Samples in each step.
+    pub batch: i64,
+    /// Largest learning rate, reached after the warm-up.
+    pub learning_rate: f64,
+    /// The cosine decay ends at this fraction of `learning_rate`.
+    pub final_learning_rate_fraction: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: i64,
+    /// Decoupled weight decay: each step shrinks parameters by learning rate × this.
+    pub weight_decay: f64,
+    /// Gradients of a larger norm are scaled down to this norm; 0 turns clipping off.
+    pub clip_norm: f64,
+    /// A task fails after more skipped steps (non-finite loss or gradient) than this.
+    pub max_skipped_steps: i64,
+    /// Steps between two log lines, checks of the guard and entries of the progress file.
+    pub log_every: i64,
+}
+
+/// `[evaluate]`: the variational free energy and samples of the trained flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Samples for the free energy.
+    pub samples: i64,
+    /// Samples drawn at a time.
+    pub batch: i64,
+    /// Field configurations kept in the task file.
+    pub keep_samples: i64,
+}
+
+/// `[hmc]`: hybrid Monte Carlo in the latent space.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HmcConfig {
+    /// Independent chains, advanced together.
+    pub chains: i64,
+    /// Trajectories that adapt the step size and are thrown away.
+    pub warmup: i64,
+    /// Trajectories measured in each chain.
+    pub trajectories: i64,
+    /// Leapfrog steps of a trajectory.
+    pub leapfrog_steps: i64,
+    /// Leapfrog step size at the start of the warm-up.
+    pub step_size: f64,
+    /// Acceptance that the adaptation aims at.
+    pub target_acceptance: f64,
+    /// A trajectory whose energy error exceeds this counts as divergent.
+    pub divergence_threshold: f64,
+}
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// A GPU where there is one, else the CPU.
+    Auto,
+    Cpu,
+    /// A GPU, or an error.
+    Cuda,
+}
+
+/// Floating-point format of training and sampling; estimates are always summed in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    F32,
+    F64,
+}
+
+/// `[run]`: the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    pub device: DeviceChoice,
+    /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
+    pub threads: usize,
+    pub precision: Precision,
+}
+
+fn default_seeds() -> Vec<u64> {
+    vec![1]
+}
+
+impl Default for FlowConfig {
+    fn default() -> Self {
+        Self {
+            couplings: 10,
+            hidden_layers: 3,
+            hidden_width: 10,
+            symmetry: Symmetry::Mixture,
+            symmetry_weight: 1.0,
+        }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 5000,
+            batch: 512,
+            learning_rate: 1e-3,
+            final_learning_rate_fraction: 0.01,
+            warmup_steps: 50,
+            weight_decay: 0.0,
+            clip_norm: 10.0,
+            max_skipped_steps: 20,
+            log_every: 100,
+        }
+    }
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { samples: 16_384, batch: 1024, keep_samples: 16 }
+    }
+}
+
+impl Default for HmcConfig {
+    fn default() -> Self {
+        Self {
+            chains: 64,
+            warmup: 200,
+            trajectories: 500,
+            leapfrog_steps: 10,
+            step_size: 0.1,
+            target_acceptance: 0.8,
+            divergence_threshold: 1000.0,
+        }
+    }
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { device: DeviceChoice::Auto, threads: 1, precision: Precision::F32 }
+    }
+}
+
+impl Precision {
+    /// The tensor type.
+    pub fn kind(self) -> tch::Kind {
+        match self {
+            Self::F32 => tch::Kind::Float,
+            Self::F64 => tch::Kind::Double,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and validates a configuration file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML of the known keys, or holds a value that is not allowed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates `text`; `path` only names it in messages.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let mut config: Self = toml::from_str(text).map_err(|error| Error::ConfigSyntax {
+            path: path.into(),
+            message: one_line(&error, text),
+        })?;
+        config.resolve().map_err(|Problem { key, problem }| Error::ConfigValue {
+            path: path.into(),
+            key: key.into(),
+            problem,
+        })?;
+        Ok(config)
+    }
+
+    /// The resolved configuration as TOML, every default spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a validated configuration has a TOML form")
+    }
+
+    /// The temperatures of the sweep.
+    pub fn temperatures(&self) -> &[f64] {
+        match &self.sweep.temperatures {
+            Temperatures::List(list) => list,
+            Temperatures::Range(_) => unreachable!("ranges are expanded when a file is parsed"),
+        }
+    }
+
+    /// The first key on which two configurations differ, as `key = mine, there theirs`. What only
+    /// says where to compute (`run.device`, `run.threads`) does not count.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let (mine, theirs) = (self.flattened(), other.flattened());
+        mine.into_iter().zip(theirs).find_map(|((key, a), (_, b))| {
+            (a != b && key != "run.device" && key != "run.threads")
+                .then(|| format!("{key} = {a}, there {b}"))
+        })
+    }
+
+    /// All values as (dotted key, TOML value).
+    fn flattened(&self) -> Vec<(String, toml::Value)> {
+        let table = toml::Table::try_from(self).expect("a configuration is a table of tables");
+        let keys = |(section, value): (String, toml::Value)| {
+            let toml::Value::Table(table) = value else {
+                unreachable!("every top-level value is a section")
+            };
+            table.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
+        };
+        table.into_iter().flat_map(keys).collect()
+    }
+
+    /// Expands ranges and checks every value.
+    fn resolve(&mut self) -> Check {
+        self.sweep.resolve()?;
+        self.flow.check()?;
+        self.train.check()?;
+        self.evaluate.check()?;
+        self.hmc.check()?;
+        require(
+            (1..=1024).contains(&self.run.threads),
+            "run.threads",
+            self.run.threads,
+            "from 1 to 1024",
+        )
+    }
+}
+
+impl SweepConfig {
+    fn resolve(&mut self) -> Check {
+        require(!self.name.trim().is_empty(), "sweep.name", "\"\"", "a name that is not empty")?;
+        let size = self.linear_size;
+        require(
+            size.is_power_of_two() && (4..=1024).contains(&size),
+            "sweep.linear_size",
+            size,
+            "a power of two from 4 to 1024",
+        )?;
+        let temperatures = self.temperatures.expand()?;
+        check_list("sweep.temperatures", &temperatures, |t| {
+            (0.01..=1000.0).contains(t).then_some(()).ok_or("from 0.01 to 1000".into())
+        })?;
+        self.temperatures = Temperatures::List(temperatures);
+        let deepest = size.ilog2() as usize;
+        check_list("sweep.depths", &self.depths, |depth| {
+            let allowed = format!("from 1 to log2(linear_size) = {deepest}");
+            (1..=deepest).contains(depth).then_some(()).ok_or(allowed)
+        })?;
+        check_list("sweep.seeds", &self.seeds, |seed| {
+            // TOML integers, which the resolved configuration is written in, are signed.
+            i64::try_from(*seed).map(|_| ()).map_err(|_| "below 2^63".into())
+        })
+    }
+}
+
+impl Temperatures {
+    /// The list, a range spelled out; points are rounded so that 2.0 + 3 × 0.1 is 2.3.
+    fn expand(&self) -> std::result::Result<Vec<f64>, Problem> {
+        let range = match self {
+            Self::List(list) => return Ok(list.clone()),
+            Self::Range(range) => range,
+        };
+        let TemperatureRange { from, to, step } = *range;
+        let key = "sweep.temperatures";
+        require(from.is_finite() && to.is_finite(), key, from, "finite in from and to")?;
+        require(from <= to, key, format!("from {from} to {to}"), "given with from ≤ to")?;
+        require(step > 0.0, key, format!("step {step}"), "given with step > 0")?;
+        let count = ((to - from) / step + 1e-9).floor() + 1.0;
+        require(count <= 10_000.0, key, format!("{count} points"), "at most 10000 points")?;
+        Ok((0..count as usize).map(|i| ((from + i as f64 * step) * 1e10).round() / 1e10).collect())
+    }
+}
+
+impl FlowConfig {
+    /// Whether a density needs an inverse pass beside the forward one.
+    pub fn needs_inverse(&self) -> bool {
+        self.symmetry != Symmetry::None
+    }
+
+    fn check(&self) -> Check {
+        require((1..=1000).contains(&self.couplings), "flow.couplings", self.couplings, "1 to 1000")?;
+        require(
+            (1..=10).contains(&self.hidden_layers),
+            "flow.hidden_layers",
+            self.hidden_layers,
+            "from 1 to 10",
+        )?;
+        require(
+            (1..=4096).contains(&self.hidden_width),
+            "flow.hidden_width",
+            self.hidden_width,
+            "from 1 to 4096",
+        )?;
+        let weight = self.symmetry_weight;
+        require(weight.is_finite() && weight >= 0.0, "flow.symmetry_weight", weight, "0 or more")
+    }
+}
+
+impl TrainConfig {
+    fn check(&self) -> Check {
+        require(self.steps >= 0, "train.steps", self.steps, "0 or more")?;
+        require(self.batch >= 2, "train.batch", self.batch, "2 or more")?;
+        require(
+            self.learning_rate > 0.0 && self.learning_rate <= 1.0,
+            "train.learning_rate",
+            self.learning_rate,
+            "above 0 and at most 1",
+        )?;
+        require(
+            (0.0..=1.0).contains(&self.final_learning_rate_fraction),
+            "train.final_learning_rate_fraction",
+            self.final_learning_rate_fraction,
+            "from 0 to 1",
+        )?;
+        require(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "0 or more")?;
+        require(
+            (0.0..=1.0).contains(&self.weight_decay),
+            "train.weight_decay",
+            self.weight_decay,
+            "from 0 to 1",
+        )?;
+        require(
+            self.clip_norm.is_finite() && self.clip_norm >= 0.0,
+            "train.clip_norm",
+            self.clip_norm,
+            "0 (off) or more",
+        )?;
+        require(
+            self.max_skipped_steps >= 0,
+            "train.max_skipped_steps",
+            self.max_skipped_steps,
+            "0 or more",
+        )?;
+        require(self.log_every >= 1, "train.log_every", self.log_every, "1 or more")
+    }
+}
+
+impl EvaluateConfig {
+    fn check(&self) -> Check {
+        require(self.samples >= 2, "evaluate.samples", self.samples, "2 or more")?;
+        require(self.batch >= 1, "evaluate.batch", self.batch, "1 or more")?;
+        require(
+            (1..=self.samples).contains(&self.keep_samples),
+            "evaluate.keep_samples",
+            self.keep_samples,
+            "from 1 to evaluate.samples",
+        )
+    }
+}
+
+impl HmcConfig {
+    fn check(&self) -> Check {
+        require(self.chains >= 2, "hmc.chains", self.chains, "2 or more, for error bars")?;
+        require(self.warmup >= 0, "hmc.warmup", self.warmup, "0 or more")?;
+        require(self.trajectories >= 2, "hmc.trajectories", self.trajectories, "2 or more")?;
+        require(self.leapfrog_steps >= 1, "hmc.leapfrog_steps", self.leapfrog_steps, "1 or more")?;
+        require(
+            self.step_size.is_finite() && self.step_size > 0.0,
+            "hmc.step_size",
+            self.step_size,
+            "above 0",
+        )?;
+        require(
+            self.target_acceptance > 0.0 && self.target_acceptance < 1.0,
+            "hmc.target_acceptance",
+            self.target_acceptance,
+            "between 0 and 1",
+        )?;
+        require(
+            self.divergence_threshold > 0.0,
+            "hmc.divergence_threshold",
+            self.divergence_threshold,
+            "above 0",
+        )
+    }
+}
+
+/// A value that is not allowed.
+struct Problem {
+    key: &'static str,
+    problem: String,
+}
+
+type Check = std::result::Result<(), Problem>;
+
+fn require(
+    fine: bool,
+    key: &'static str,
+    value: impl std::fmt::Display,
+    allowed: impl std::fmt::Display,
+) -> Check {
+    let problem = || Problem { key, problem: format!("is {value}, but must be {allowed}") };
+    fine.then_some(()).ok_or_else(problem)
+}
+
+/// A list must not be empty, each value be allowed, and none stand twice (that would be the same task).
+fn check_list<T: std::fmt::Display>(
+    key: &'static str,
+    list: &[T],
+    allowed: impl Fn(&T) -> std::result::Result<(), String>,
+) -> Check {
+    require(!list.is_empty(), key, "empty", "a list of at least one value")?;
+    let mut seen = HashSet::new();
+    for value in list {
+        if let Err(allowed) = allowed(value) {
+            require(false, key, format!("{value} in one place"), allowed)?;
+        }
+        let problem = format!("has {value} twice, which would make duplicate tasks; name it once");
+        seen.insert(value.to_string()).then_some(()).ok_or(Problem { key, problem })?;
+    }
+    Ok(())
+}
+
+/// The parser's message on one line, with the line number in front.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span() {
+        Some(span) => {
+            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            let excerpt = text.lines().nth(line - 1).unwrap_or_default().trim();
+            format!("line {line}: {message} (in `{excerpt}`)")
+        }
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "[sweep]\nname = 'test'\nlinear_size = 8\ndepths = [1, 3]\n";
+
+    fn parse(temperatures: &str) -> Result<Config> {
+        Config::parse(&format!("{SMALL}temperatures = {temperatures}\n"), Path::new("test.toml"))
+    }
+
+    #[test]
+    fn a_range_is_spelled_out_with_both_ends() {
+        let config = parse("{ from = 2.0, to = 2.7, step = 0.1 }").unwrap();
+        assert_eq!(config.temperatures(), [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7]);
+    }
+
+    #[test]
+    fn the_resolved_text_reads_back_as_the_same_configuration() {
+        let config = parse("[2.0, 2.269185314213022]").unwrap();
+        assert_eq!(Config::parse(&config.to_toml(), Path::new("again.toml")).unwrap(), config);
+    }
+
+    #[test]
+    fn a_difference_names_the_key_and_ignores_the_machine() {
+        let config = parse("[2.0]").unwrap();
+        let mut other = config.clone();
+        other.run.threads = 2;
+        other.run.device = DeviceChoice::Cpu;
+        assert_eq!(config.difference(&other), None);
+        other.train.batch = 7;
+        assert_eq!(config.difference(&other).unwrap(), "train.batch = 512, there 7");
+    }
+}

@@ -1,0 +1,109 @@
+//! Everything that can go wrong for a user, each message naming the file, key or task and the remedy.
+
+use std::path::PathBuf;
+
+/// Result of every fallible public function of the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a user, a file or a machine did wrong; bugs of our own panic instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read, written or renamed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+
+    /// The TOML text has a syntax error, an unknown key or a value of the wrong type.
+    #[error("{}: {message}", path.display())]
+    ConfigSyntax { path: PathBuf, message: String },
+
+    /// A value in the configuration is not allowed.
+    #[error("{}: `{key}` {problem}", path.display())]
+    ConfigValue { path: PathBuf, key: String, problem: String },
+
+    /// The folder holds the results of another configuration.
+    #[error(
+        "{} was made by another configuration ({difference}); choose another folder with -o, or \
+         restore the configuration kept in {}", dir.display(), dir.join("config.toml").display()
+    )]
+    OtherConfiguration { dir: PathBuf, difference: String },
+
+    /// The folder is not one that `neuralrg run` made.
+    #[error(
+        "{} is not a sweep folder (it has no config.toml); make one with `neuralrg run CONFIG -o {}`",
+        dir.display(), dir.display()
+    )]
+    NotASweep { dir: PathBuf },
+
+    /// Reading or writing HDF5 failed.
+    #[error("cannot {action} HDF5 file {}: {message}{}", path.display(), locking_hint(message))]
+    Hdf5 { action: &'static str, path: PathBuf, message: String },
+
+    /// A file has the name of a task file but is not a finished one.
+    #[error(
+        "task file {} is damaged ({problem}); `neuralrg run` moves it aside and repeats the task",
+        path.display()
+    )]
+    DamagedTask { path: PathBuf, problem: String },
+
+    /// The device that the configuration asks for cannot be had.
+    #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]
+    NoCuda { problem: String },
+
+    /// Too many training steps had a loss or gradient that was not finite.
+    #[error(
+        "training diverged: {skipped} of {steps} steps had a non-finite loss or gradient \
+         (train.max_skipped_steps = {allowed}); lower train.learning_rate or train.clip_norm"
+    )]
+    TrainingDiverged { skipped: i64, steps: i64, allowed: i64 },
+
+    /// A result that should be a number is not one.
+    #[error("{quantity} is not a finite number; lower train.learning_rate, or use run.precision = \"f64\"")]
+    NotFinite { quantity: String },
+
+    /// A task panicked; the message is the panic's.
+    #[error("internal error: {message}; please report it with the task's configuration")]
+    Panic { message: String },
+
+    /// Some tasks of the sweep failed; their errors were recorded and logged.
+    #[error("{failed} of {total} tasks failed; their errors are in {}; the same command tries them again", dir.display())]
+    TasksFailed { failed: usize, total: usize, dir: PathBuf },
+
+    /// Another job holds the folder's lock.
+    #[error("another job is working on {}; wait for it, or choose another folder with -o", dir.display())]
+    Busy { dir: PathBuf },
+
+    /// Rank 0 reports the error; this rank only ends with it.
+    #[error("ended by rank 0")]
+    Elsewhere,
+
+    /// Nothing to collect yet.
+    #[error("{} has no finished task; run `neuralrg run CONFIG -o {}` first", dir.display(), dir.display())]
+    NothingFinished { dir: PathBuf },
+
+    /// A command line value is not allowed.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Makes the closure that `map_err` wants, for I/O errors on `path`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Makes the closure that `map_err` wants, for HDF5 errors on `path`.
+    pub fn hdf5(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(hdf5::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Hdf5 { action, path, message: source.to_string() }
+    }
+}
+
+/// File systems without locks make HDF5 fail in a way that its own message hardly explains.
+fn locking_hint(message: &str) -> &'static str {
+    if message.contains("lock") {
+        " (on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE)"
+    } else {
+        ""
+    }
+}

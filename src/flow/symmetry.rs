@@ -1,0 +1,89 @@
+//! The flow's density and how the target's Z2 symmetry x → -x enters it (App. D, App. E).
+
+use tch::Tensor;
+
+use super::hierarchy::Hierarchy;
+use crate::config::Symmetry;
+
+/// ln p(z) of the prior N(0, I). Shapes: z (batch, L, L) → (batch).
+pub fn ln_prior(z: &Tensor) -> Tensor {
+    let sites = (z.size()[1] * z.size()[2]) as f64;
+    let squares = z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None);
+    squares * -0.5 - 0.5 * sites * std::f64::consts::TAU.ln()
+}
+
+/// A flow at fixed parameters, with the symmetrization that its density goes through.
+#[derive(Debug)]
+pub struct SymmetrizedFlow {
+    hierarchy: Hierarchy,
+    symmetry: Symmetry,
+}
+
+/// Field samples with their log-densities.
+#[derive(Debug)]
+pub struct Draw {
+    /// (batch, L, L). For the mixture the sign of each sample is yet to be drawn; every even
+    /// function of the field may be taken without.
+    pub field: Tensor,
+    /// (batch): ln q(x) of the model; for the mixture ln q_sym(x).
+    pub ln_q: Tensor,
+}
+
+impl SymmetrizedFlow {
+    pub(super) fn new(hierarchy: Hierarchy, symmetry: Symmetry) -> Self {
+        Self { hierarchy, symmetry }
+    }
+
+    /// The map between latents and field.
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// x = g(z) with the model's ln q(x): ln p(z) - ln|det ∂x/∂z| (Eq. 1), or for the mixture
+    /// ln q_sym(x) = ln ½[q(x) + q(-x)] (Eq. D.1).
+    ///
+    /// Shapes: z (batch, L, L).
+    pub fn draw(&self, z: &Tensor) -> Draw {
+        let (field, log_det) = self.hierarchy.forward(z);
+        let ln_q = ln_prior(z) - log_det;
+        let ln_q = match self.symmetry {
+            Symmetry::Mixture => mix(&ln_q, &self.ln_density(&-&field)),
+            Symmetry::None | Symmetry::Regularizer => ln_q,
+        };
+        Draw { field, ln_q }
+    }
+
+    /// ln q(x) of the flow itself, without mixture, at any field.
+    ///
+    /// Shapes: x (batch, L, L) → (batch).
+    pub fn ln_density(&self, x: &Tensor) -> Tensor {
+        let (z, log_det) = self.hierarchy.inverse(x);
+        ln_prior(&z) + log_det
+    }
+
+    /// Integrand of the symmetry regularizer KL(q(x) ‖ q(-x)): ln q(x) - ln q(-x) (App. E). For the
+    /// mixture and for no symmetrization there is none.
+    ///
+    /// Shapes: (batch).
+    pub fn asymmetry(&self, draw: &Draw) -> Option<Tensor> {
+        (self.symmetry == Symmetry::Regularizer)
+            .then(|| &draw.ln_q - self.ln_density(&-&draw.field))
+    }
+
+    /// The samples with the mixture's random signs, from torch's generator.
+    pub fn with_signs(&self, field: &Tensor) -> Tensor {
+        match self.symmetry {
+            Symmetry::Mixture => {
+                let options = (field.kind(), field.device());
+                let heads = Tensor::rand([field.size()[0], 1, 1], options).lt(0.5);
+                field * (heads.to_kind(field.kind()) * 2.0 - 1.0)
+            }
+            Symmetry::None | Symmetry::Regularizer => field.shallow_clone(),
+        }
+    }
+}
+
+/// ln ½(e^a + e^b).
+fn mix(a: &Tensor, b: &Tensor) -> Tensor {
+    a.logaddexp(b) - std::f64::consts::LN_2
+}

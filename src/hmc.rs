@@ -1,0 +1,254 @@
+//! Hybrid Monte Carlo with batched chains (Duane et al. 1987), in the latent space of a flow (App. C).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config::HmcConfig;
+use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
+use crate::host::to_array;
+use crate::ising::Target;
+use crate::observe;
+use crate::seed::{Stage, TaskSeed};
+
+/// Potential energies of a batch of chains, differentiable by autograd, and the field that each
+/// position stands for.
+#[derive(Debug)]
+pub struct Potential {
+    /// (chains): U(z).
+    pub energy: Tensor,
+    /// (chains, L, L): g(z).
+    pub field: Tensor,
+}
+
+/// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture.
+///
+/// Shapes: z (chains, L, L).
+pub fn latent_potential(flow: &SymmetrizedFlow, target: &Target, z: &Tensor) -> Potential {
+    let draw = flow.draw(z);
+    Potential { energy: draw.ln_q - ln_prior(z) - target.ln_density(&draw.field), field: draw.field }
+}
+
+/// Positions of all chains with what the potential gives there.
+#[derive(Debug)]
+pub struct State {
+    /// (chains, L, L).
+    pub position: Tensor,
+    /// (chains).
+    pub energy: Tensor,
+    /// (chains, L, L): ∂U/∂position.
+    pub gradient: Tensor,
+    /// (chains, L, L).
+    pub field: Tensor,
+}
+
+impl State {
+    /// Evaluates the potential and its gradient at `position`.
+    pub fn new(potential: &impl Fn(&Tensor) -> Potential, position: &Tensor) -> Self {
+        let position = position.detach().set_requires_grad(true);
+        let Potential { energy, field } = potential(&position);
+        let gradient =
+            Tensor::run_backward(&[energy.sum(energy.kind())], &[&position], false, false)
+                .pop()
+                .expect("one gradient for one position");
+        Self {
+            position: position.detach(),
+            energy: energy.detach(),
+            gradient,
+            field: field.detach(),
+        }
+    }
+
+    /// Chain by chain the proposal where `accepted` (chains) holds, else this state; what a rejected
+    /// proposal contains, NaN or not, never enters.
+    fn select(&self, proposal: &Self, accepted: &Tensor) -> Self {
+        let lattice = accepted.view([-1, 1, 1]);
+        Self {
+            position: proposal.position.where_self(&lattice, &self.position),
+            energy: proposal.energy.where_self(accepted, &self.energy),
+            gradient: proposal.gradient.where_self(&lattice, &self.gradient),
+            field: proposal.field.where_self(&lattice, &self.field),
+        }
+    }
+}
+
+/// `steps` leapfrog steps of size ε from `state` with momenta of unit mass; reversible and
+/// volume-preserving.
+///
+/// Shapes: momentum (chains, L, L).
+pub fn leapfrog(
+    potential: &impl Fn(&Tensor) -> Potential,
+    state: &State,
+    momentum: &Tensor,
+    step_size: f64,
+    steps: i64,
+) -> (State, Tensor) {
+    let mut momentum = momentum - &state.gradient * (0.5 * step_size);
+    let mut position = &state.position + &momentum * step_size;
+    let mut end = State::new(potential, &position);
+    for _ in 1..steps {
+        momentum -= &end.gradient * step_size;
+        position = &end.position + &momentum * step_size;
+        end = State::new(potential, &position);
+    }
+    momentum -= &end.gradient * (0.5 * step_size);
+    (end, momentum)
+}
+
+/// H = U + ½|p|². Shapes: (chains).
+pub fn hamiltonian(state: &State, momentum: &Tensor) -> Tensor {
+    let kinetic = momentum.square().sum_dim_intlist([1i64, 2].as_slice(), false, None) * 0.5;
+    &state.energy + kinetic
+}
+
+/// One trajectory of every chain.
+#[derive(Debug)]
+pub struct Trajectory {
+    pub state: State,
+    /// (chains): ΔH, infinite where it was not finite.
+    pub energy_error: Tensor,
+    /// (chains): probability of acceptance min(1, e^{-ΔH}).
+    pub acceptance: Tensor,
+}
+
+/// Fresh momenta, leapfrog, Metropolis; random numbers from torch's generator.
+pub fn trajectory(
+    potential: &impl Fn(&Tensor) -> Potential,
+    state: &State,
+    step_size: f64,
+    steps: i64,
+) -> Trajectory {
+    let momentum = state.position.randn_like();
+    let (end, end_momentum) = leapfrog(potential, state, &momentum, step_size, steps);
+    let difference = hamiltonian(&end, &end_momentum) - hamiltonian(state, &momentum);
+    let usable = difference.isfinite().logical_and(&finite_everywhere(&end));
+    let energy_error = difference.where_self(&usable, &difference.full_like(f64::INFINITY));
+    let acceptance = (-&energy_error).exp().clamp_max(1.0);
+    let accepted = acceptance.rand_like().lt_tensor(&acceptance);
+    Trajectory { state: state.select(&end, &accepted), energy_error, acceptance }
+}
+
+/// (chains): whether gradient and field hold finite numbers only, so that a chain can go on from there.
+fn finite_everywhere(state: &State) -> Tensor {
+    let all = |values: &Tensor| values.isfinite().all_dim(2, false).all_dim(1, false);
+    all(&state.gradient).logical_and(&all(&state.field))
+}
+
+/// Dual averaging of the logarithm of the step size towards a target acceptance (Nesterov; Hoffman and
+/// Gelman, arXiv:1111.4246, Sec. 3.2, with their constants).
+#[derive(Debug)]
+pub struct StepSizeAdaptation {
+    target_acceptance: f64,
+    anchor: f64,
+    updates: f64,
+    error_sum: f64,
+    averaged_ln: f64,
+}
+
+impl StepSizeAdaptation {
+    const SHRINKAGE: f64 = 0.05;
+    const DELAY: f64 = 10.0;
+    const FORGETTING: f64 = 0.75;
+
+    /// Starts from `step_size`.
+    pub fn new(step_size: f64, target_acceptance: f64) -> Self {
+        let anchor = (10.0 * step_size).ln();
+        let averaged_ln = step_size.ln();
+        Self { target_acceptance, anchor, updates: 0.0, error_sum: 0.0, averaged_ln }
+    }
+
+    /// Takes in the mean acceptance of one trajectory; returns the step size for the next.
+    pub fn update(&mut self, acceptance: f64) -> f64 {
+        self.updates += 1.0;
+        self.error_sum += self.target_acceptance - acceptance;
+        let (n, mean_error) = (self.updates, self.error_sum / (self.updates + Self::DELAY));
+        let ln_step = self.anchor - n.sqrt() / Self::SHRINKAGE * mean_error;
+        let weight = n.powf(-Self::FORGETTING);
+        self.averaged_ln = weight * ln_step + (1.0 - weight) * self.averaged_ln;
+        ln_step.exp()
+    }
+
+    /// The averaged step size, to be frozen after the warm-up.
+    pub fn finish(&self) -> f64 {
+        self.averaged_ln.exp()
+    }
+}
+
+/// The measured chains.
+#[derive(Debug)]
+pub struct Chains {
+    /// (observable, chain, draw), observables in the order of [`observe::SCALARS`].
+    pub scalars: ndarray::Array3<f64>,
+    /// (chain, k_x, k_y): structure factor averaged along each chain.
+    pub structure_factors: ndarray::Array3<f64>,
+    /// (chain, r_x, r_y): correlation function averaged along each chain.
+    pub correlations: ndarray::Array3<f64>,
+    /// (chain, draw): probability of acceptance.
+    pub acceptance: ndarray::Array2<f64>,
+    /// Measured trajectories whose energy error was not finite or above the threshold.
+    pub divergences: i64,
+    /// The same during the warm-up.
+    pub warmup_divergences: i64,
+    /// Leapfrog step size, frozen after the warm-up.
+    pub step_size: f64,
+}
+
+/// Runs all chains: a start from the prior, warm-up with adaptation, then measurement with a frozen
+/// step size. `report` is called after each trajectory with the number done, warm-up included.
+pub fn sample(
+    flow: &SymmetrizedFlow,
+    target: &Target,
+    config: &HmcConfig,
+    options: (i64, Kind, Device),
+    seed: &TaskSeed,
+    mut report: impl FnMut(i64),
+) -> Chains {
+    let (size, kind, device) = options;
+    let potential = |z: &Tensor| latent_potential(flow, target, z);
+    seed.reseed_torch(Stage::HmcStart, 0);
+    let start = Tensor::randn([config.chains, size, size], (kind, device));
+    let mut state = State::new(&potential, &start);
+
+    let mut adaptation = StepSizeAdaptation::new(config.step_size, config.target_acceptance);
+    let mut step_size = config.step_size;
+    let mut warmup_divergences = Tensor::zeros([], (Kind::Int64, device));
+    for draw in 0..config.warmup {
+        seed.reseed_torch(Stage::HmcWarmup, draw);
+        let moved = trajectory(&potential, &state, step_size, config.leapfrog_steps);
+        step_size = adaptation.update(moved.acceptance.mean(Kind::Double).double_value(&[]));
+        warmup_divergences += divergences(&moved, config);
+        state = moved.state;
+        report(draw + 1);
+    }
+    let step_size = adaptation.finish();
+
+    let (chains, draws) = (config.chains, config.trajectories);
+    let observables = observe::SCALARS.len() as i64;
+    let scalars = Tensor::zeros([draws, chains, observables], (Kind::Double, device));
+    let acceptance = Tensor::zeros([draws, chains], (Kind::Double, device));
+    let mut structure_sum = Tensor::zeros([chains, size, size], (Kind::Double, device));
+    let mut divergent = Tensor::zeros([], (Kind::Int64, device));
+    for draw in 0..draws {
+        seed.reseed_torch(Stage::Hmc, draw);
+        let moved = trajectory(&potential, &state, step_size, config.leapfrog_steps);
+        scalars.select(0, draw).copy_(&observe::scalars(&moved.state.field));
+        acceptance.select(0, draw).copy_(&moved.acceptance);
+        structure_sum += observe::structure_factor(&moved.state.field);
+        divergent += divergences(&moved, config);
+        state = moved.state;
+        report(config.warmup + draw + 1);
+    }
+    let structure_factors = structure_sum / draws as f64;
+    Chains {
+        scalars: to_array(&scalars.permute([2, 1, 0])),
+        correlations: to_array(&observe::correlation(&structure_factors)),
+        structure_factors: to_array(&structure_factors),
+        acceptance: to_array(&acceptance.transpose(0, 1)),
+        divergences: divergent.int64_value(&[]),
+        warmup_divergences: warmup_divergences.int64_value(&[]),
+        step_size,
+    }
+}
+
+/// Number of divergent chains of one trajectory, on the device. Shapes: ().
+fn divergences(moved: &Trajectory, config: &HmcConfig) -> Tensor {
+    moved.energy_error.gt(config.divergence_threshold).sum(Kind::Int64)
+}

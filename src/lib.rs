@@ -1,0 +1,52 @@
+//! Hierarchical normalizing flows for the dual Ising model, swept over temperature and depth.
+//!
+//! After Li and Wang, "Neural Network Renormalization Group" (arXiv:1802.02840); equations and
+//! appendices are cited as in the paper. Data flows one way:
+//!
+//! ```text
+//! config.toml ─ config ─▶ plan ─▶ sweep ─ rank ─▶ run ─────────────▶ store ─▶ collect, status
+//!               values    tasks   which task      build: ising, flow    task files  sweep.h5
+//!                                 on which rank   train: train, adam
+//!                                                 evaluate: evaluate
+//!                                                 sample: hmc, observe
+//! ```
+//!
+//! | symbol | code | meaning, shape |
+//! |---|---|---|
+//! | L, N = L² | `linear_size`, `sites` | periodic square lattice |
+//! | T, β = 1/T | `temperature`, `beta` | in units of J/k_B |
+//! | x | `field` | (batch, L, L), x = g(z) |
+//! | z | latent | (batch, L, L), z ~ N(0, I) |
+//! | ln π(x) | `ising::Target::ln_density` | (batch), unnormalized |
+//! | ln q(x) | `ln_q` | (batch), normalized |
+//! | ln\|det\| | `log_det` | (batch) |
+
+pub mod adam;
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod device;
+mod dimension_scale;
+pub mod error;
+pub mod evaluate;
+pub mod exact;
+pub mod flow;
+pub mod gaussian;
+pub mod hmc;
+pub mod host;
+pub mod ising;
+pub mod observe;
+pub mod plan;
+pub mod progress;
+pub mod rank;
+pub mod run;
+pub mod schema;
+pub mod seed;
+pub mod stats;
+pub mod status;
+pub mod store;
+pub mod sweep;
+pub mod train;
+
+/// Version of the code, with the git commit where it was built from one.
+pub const VERSION: &str = env!("NEURALRG_VERSION");

@@ -1,0 +1,151 @@
+//! The program: parses the command line and calls the library.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use comfy_table::{Table, presets};
+use indicatif::MultiProgress;
+
+use neuralrg::cli::{Cli, Command};
+use neuralrg::collect::collect;
+use neuralrg::config::Config;
+use neuralrg::error::Error;
+use neuralrg::exact::exact_ising;
+use neuralrg::plan::{self, Cost};
+use neuralrg::rank::Ranks;
+use neuralrg::{status, sweep};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        // The only command that starts MPI.
+        Command::Run { config, output } => return run(&config, &output),
+        Command::Plan { config, ranks } => print_plan(&config, ranks as usize),
+        Command::Status { dir } => status::table(&dir).map_err(Into::into).and_then(print),
+        Command::Collect { dir } => print_collected(&dir),
+        Command::Check { config } => {
+            Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
+        }
+        Command::Exact { linear_size, temperatures } => print_exact(linear_size, &temperatures),
+    };
+    report(outcome)
+}
+
+/// One line on standard error for an error, and the exit status.
+fn report(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("neuralrg: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Path, output: &Path) -> ExitCode {
+    let ranks = match Ranks::start() {
+        Ok(ranks) => ranks,
+        Err(error) => return report(Err(error.into())),
+    };
+    let bars = start_logging(&ranks);
+    let job = match or_abort(&ranks, || sweep::prepare(config, output, &ranks)) {
+        Ok(job) => job,
+        Err(Error::Elsewhere) => return ExitCode::FAILURE,
+        Err(error) => return report(Err(error.into())),
+    };
+    match or_abort(&ranks, || sweep::run(job, &ranks, &bars)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::TasksFailed { .. }) if ranks.rank() > 0 => ExitCode::FAILURE,
+        Err(error @ Error::TasksFailed { .. }) => report(Err(error.into())),
+        Err(error) => {
+            report(Err(error.into()));
+            ranks.abort()
+        }
+    }
+}
+
+/// A rank that panics outside a task must not leave the others waiting for it.
+fn or_abort<T>(ranks: &Ranks, work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| ranks.abort())
+}
+
+/// Log lines that name the rank and make way for progress bars; panics become one such line.
+fn start_logging(ranks: &Ranks) -> MultiProgress {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    let environment = env_logger::Env::default().default_filter_or("info");
+    let logger = env_logger::Builder::from_env(environment)
+        .format(move |line, record| {
+            let (time, level) = (line.timestamp_seconds(), record.level());
+            let rank = if size > 1 { format!(" rank {rank}") } else { String::new() };
+            writeln!(line, "[{time} {level:<5}{rank}] {}", record.args())
+        })
+        .build();
+    let level = logger.filter();
+    let bars = MultiProgress::new();
+    if indicatif_log_bridge::LogWrapper::new(bars.clone(), logger).try_init().is_ok() {
+        log::set_max_level(level);
+    }
+    std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
+    bars
+}
+
+fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    // A reader that closed the pipe (`| head`) is no error worth a panic.
+    Ok(writeln!(std::io::stdout(), "{}", text.to_string().trim_end())?)
+}
+
+fn print_collected(dir: &Path) -> anyhow::Result<()> {
+    let collected = collect(dir)?;
+    let path = collected.path.display();
+    print(format!("{path}: {} of {} tasks", collected.finished, collected.total))
+}
+
+fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
+    print(
+        "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site".to_owned()
+            + &temperatures
+                .iter()
+                .map(|&temperature| {
+                    let exact = exact_ising(linear_size, temperature);
+                    let values = [
+                        exact.ln_z_ising,
+                        exact.free_energy_field,
+                        exact.energy_per_site,
+                        exact.specific_heat_per_site,
+                    ];
+                    // 12 significant digits.
+                    let values = values.map(|value| format!("{value:.11e}")).join(",");
+                    format!("\n{temperature},{values}")
+                })
+                .collect::<String>(),
+    )
+}
+
+fn print_plan(path: &Path, ranks: usize) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
+    let tasks = plan::tasks(&config);
+    let costs: Vec<f64> = tasks.iter().map(|task| Cost::of(&config, task).total()).collect();
+    let schedule = plan::schedule(&costs, ranks);
+    let seconds = |cost: f64| {
+        humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string()
+    };
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["rank", "task", "expected time"]);
+    for (rank, assigned) in schedule.ranks.iter().enumerate() {
+        for &task in assigned {
+            table.add_row([rank.to_string(), tasks[task].name(), seconds(costs[task])]);
+        }
+    }
+    print(format!(
+        "{}\n{} tasks on {ranks} ranks: makespan {}, lower bound {} (expected for one CPU thread a \
+         rank; ratios are better known than times)",
+        table.trim_fmt(),
+        tasks.len(),
+        seconds(schedule.makespan),
+        seconds(schedule.lower_bound)
+    ))
+}

@@ -1,0 +1,220 @@
+//! One task from start to end: build, train, evaluate, sample, measure.
+
+use std::ops::ControlFlow;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ndarray::{Array2, Array3, Axis, concatenate, stack};
+use tch::Device;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluation;
+use crate::exact::{ExactIsing, exact_ising};
+use crate::flow::{Architecture, Flow};
+use crate::gaussian::gaussian_free_energy;
+use crate::hmc::{self, Chains};
+use crate::host::to_array;
+use crate::ising::Target;
+use crate::observe;
+use crate::plan::Task;
+use crate::progress::TaskProgress;
+use crate::seed::{Stage, TaskSeed};
+use crate::stats::{between_chain, gamma_method};
+use crate::store::{Numbers, TaskRecord};
+use crate::train::{History, train};
+
+/// Runs one task on one device.
+///
+/// # Errors
+/// The training diverges, or a result is not a finite number.
+pub fn run_task(
+    task: &Task,
+    config: &Config,
+    device: Device,
+    progress: &mut TaskProgress,
+) -> Result<TaskRecord> {
+    let start = Instant::now();
+    let memory = PeakMemory::start();
+    let kind = config.run.precision.kind();
+    let options = (task.linear_size as i64, kind, device);
+    let seed = TaskSeed::new(task);
+    let references = references(task.linear_size, task.temperature);
+
+    // Build.
+    let target = Target::new(task.linear_size, task.temperature, kind, device);
+    let architecture = Architecture::new(task.linear_size, task.depth, &config.flow);
+    seed.reseed_torch(Stage::Initialize, 0);
+    let mut flow = Flow::initialize(architecture, config.flow.symmetry, kind, device);
+
+    // Train.
+    let weight = config.flow.symmetry_weight;
+    let history = train(&mut flow, &target, &config.train, weight, &seed, |step| {
+        progress.trained(step.step, step.loss, step.loss_error);
+        ControlFlow::Continue(())
+    })?;
+    let trained = start.elapsed();
+
+    // Evaluate.
+    let frozen = flow.bind_frozen();
+    let evaluation = Evaluation::draw(&frozen, &target, &config.evaluate, options, &seed);
+    let evaluated = start.elapsed();
+    progress.evaluated();
+
+    // Sample and measure.
+    let chains = hmc::sample(&frozen, &target, &config.hmc, options, &seed, |done| {
+        progress.sampled(done);
+    });
+    let sampled = start.elapsed();
+
+    let mut scalars = free_energies(&evaluation, &references, task.linear_size);
+    scalars.extend(observables(&chains));
+    scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
+    check_finite(&scalars)?;
+    let timing = [
+        ("train_seconds", trained.as_secs_f64()),
+        ("evaluate_seconds", (evaluated - trained).as_secs_f64()),
+        ("hmc_seconds", (sampled - evaluated).as_secs_f64()),
+        ("wall_seconds", start.elapsed().as_secs_f64()),
+        ("peak_memory_bytes", memory.bytes()),
+        ("finished_unix_seconds", unix_seconds()),
+    ];
+    Ok(TaskRecord {
+        task: *task,
+        configuration: config.to_toml(),
+        host: gethostname::gethostname().to_string_lossy().into_owned(),
+        device: describe(device),
+        threads: config.run.threads,
+        scalars,
+        references,
+        timing: timing.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+        parameters: to_array::<ndarray::Ix1>(&flow.parameters).to_vec(),
+        history: with_learning_rates(&history),
+        ln_q: evaluation.ln_q,
+        ln_pi: evaluation.ln_pi,
+        samples: evaluation.fields,
+        lattice: lattice_observables(&chains),
+        chains: with_acceptance(&chains),
+    })
+}
+
+/// Exact values and the Gaussian yardstick, functions of L and T only.
+pub fn references(linear_size: usize, temperature: f64) -> Numbers {
+    let ExactIsing { ln_z_ising, free_energy_field, energy_per_site, specific_heat_per_site } =
+        exact_ising(linear_size, temperature);
+    let gaussian = gaussian_free_energy(linear_size, temperature);
+    let numbers = [
+        ("free_energy_exact", free_energy_field),
+        ("ln_z_ising_exact", ln_z_ising),
+        ("energy_exact", energy_per_site),
+        ("specific_heat_exact", specific_heat_per_site),
+        ("free_energy_gaussian", gaussian),
+        ("relative_error_gaussian", (gaussian - free_energy_field) / free_energy_field.abs()),
+    ];
+    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+/// The variational bound, its gap in the three customary ways, and the importance-weighted estimate.
+fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usize) -> Numbers {
+    let (free_energy, error) = evaluation.free_energy();
+    let exact = references["free_energy_exact"];
+    let sites = (linear_size * linear_size) as f64;
+    let gap = free_energy - exact;
+    let importance = evaluation.importance();
+    let numbers = [
+        ("free_energy", free_energy),
+        ("free_energy_error", error),
+        ("gap", gap),
+        ("gap_error", error),
+        ("gap_per_site", gap / sites),
+        ("gap_per_site_error", error / sites),
+        ("relative_error", gap / exact.abs()),
+        ("relative_error_error", error / exact.abs()),
+        ("importance_free_energy", importance.free_energy),
+        ("importance_free_energy_error", importance.free_energy_error),
+        ("effective_sample_size", importance.effective_sample_size),
+        ("largest_weight_share", importance.largest_weight_share),
+    ];
+    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+/// Scalar observables with errors and autocorrelation times, and the sampler's own record.
+fn observables(chains: &Chains) -> Numbers {
+    let mut numbers = Numbers::new();
+    for (name, values) in observe::SCALARS.iter().zip(chains.scalars.axis_iter(Axis(0))) {
+        let estimate = gamma_method(values);
+        numbers.insert((*name).into(), estimate.mean);
+        numbers.insert(format!("{name}_error"), estimate.error);
+        numbers.insert(format!("{name}_tau_int"), estimate.tau_int);
+        numbers.insert(format!("{name}_tau_int_error"), estimate.tau_int_error);
+    }
+    let acceptance = chains.acceptance.mean().expect("there are trajectories");
+    numbers.insert("acceptance".into(), acceptance);
+    numbers.insert("divergences".into(), chains.divergences as f64);
+    numbers.insert("warmup_divergences".into(), chains.warmup_divergences as f64);
+    numbers.insert("step_size".into(), chains.step_size);
+    numbers
+}
+
+/// S(k) and G(r) with their errors between chains. Shapes: (4, L, L), as the schema orders them.
+fn lattice_observables(chains: &Chains) -> Array3<f64> {
+    let estimates = [&chains.structure_factors, &chains.correlations].map(|means| {
+        let (count, rows, columns) = means.dim();
+        let flat = means.view().into_shape_with_order((count, rows * columns));
+        let (mean, error) = between_chain(flat.expect("chain means are contiguous"));
+        let both = stack(Axis(0), &[mean.view(), error.view()]).expect("as many errors as means");
+        both.into_shape_with_order((2, rows, columns)).expect("one mean for each component")
+    });
+    concatenate(Axis(0), &estimates.each_ref().map(Array3::view)).expect("both are L × L")
+}
+
+/// The history's rows with the learning rates below them.
+fn with_learning_rates(history: &History) -> Array2<f64> {
+    let rates = ndarray::ArrayView1::from(&history.learning_rates).insert_axis(Axis(0));
+    concatenate(Axis(0), &[history.values.view(), rates]).expect("one learning rate a step")
+}
+
+/// The observables' chains with the acceptance behind them.
+fn with_acceptance(chains: &Chains) -> Array3<f64> {
+    let mut parts: Vec<_> = chains.scalars.axis_iter(Axis(0)).collect();
+    parts.push(chains.acceptance.view());
+    stack(Axis(0), &parts).expect("one acceptance a trajectory")
+}
+
+/// A number that is not finite must never look like a result.
+fn check_finite(scalars: &Numbers) -> Result<()> {
+    match scalars.iter().find(|(_, value)| !value.is_finite()) {
+        Some((quantity, _)) => Err(Error::NotFinite { quantity: quantity.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn describe(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".into(),
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Peak resident memory of the process, from a reset of the kernel's counter on.
+struct PeakMemory;
+
+impl PeakMemory {
+    fn start() -> Self {
+        // 5 resets the peak (proc(5), clear_refs). Where that is not allowed the peak of the whole
+        // process so far is reported.
+        if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+            log::debug!("peak memory counts from the start of the process: {error}");
+        }
+        Self
+    }
+
+    fn bytes(&self) -> f64 {
+        let status = procfs::process::Process::myself().and_then(|process| process.status());
+        let kilobytes = status.ok().and_then(|status| status.vmhwm);
+        kilobytes.map_or(f64::NAN, |kilobytes| kilobytes as f64 * 1024.0)
+    }
+}

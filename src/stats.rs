@@ -1,0 +1,351 @@
+//! Error bars: of correlated chains, of independent samples and of importance weights.
+
+use ndarray::{Array1, ArrayView2, Axis, s};
+
+/// Window parameter S of the Γ method: the ratio assumed of exponential to integrated time.
+const WINDOW_FACTOR: f64 = 1.5;
+
+/// The standard normal quantile of 0.99: a spread of chains less likely than 1 % is believed.
+const SPREAD_QUANTILE: f64 = 2.326_347_874;
+
+/// Number of blocks that the jackknife of `importance` leaves out one by one.
+const JACKKNIFE_BLOCKS: usize = 100;
+
+/// The mean of a correlated series, with what its error bar rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    pub mean: f64,
+    /// One standard error of the mean.
+    pub error: f64,
+    /// Integrated autocorrelation time τ_int = ½ + Σ_{t≥1} ρ(t), in draws; ½ if uncorrelated.
+    pub tau_int: f64,
+    /// One standard error of τ_int (Eq. 42, which assumes τ_int ≥ ½: up to a third too small below).
+    pub tau_int_error: f64,
+    /// The lag at which the sum over ρ(t) was cut, in draws.
+    pub window: usize,
+}
+
+/// Mean, error and autocorrelation time of equally long chains of one observable: the Γ method
+/// (U. Wolff, Comput. Phys. Commun. 156, 143 (2004), hep-lat/0306017; equations cited as there).
+///
+/// Γ(t) is averaged over the chains about their common mean (Eq. 31), corrected for its bias
+/// (Eq. 49), and summed up to the automatic window W (Eqs. 50-52, S = 1.5). Lags are computed until
+/// the window closes, which costs O(n W) for n draws in all.
+///
+/// Stuck chains disagree by more than Γ within them explains. Where the variance of the chain means is
+/// beyond the 99 % quantile of what Γ predicts, the standard error between chains replaces Γ's.
+/// A plain maximum of the two would exceed the true error on average whenever chains are few; this
+/// test replaces a correct error once in a hundred times only.
+///
+/// A constant series has error 0 and τ_int = ½. A single draw leaves the error NaN, since nothing is
+/// known of it, and so do non-finite values; an empty array leaves the mean NaN too.
+///
+/// Shapes: chains (chains, draws).
+pub fn gamma_method(chains: ArrayView2<f64>) -> Estimate {
+    let (replicas, draws) = chains.dim();
+    let total = (replicas * draws) as f64;
+    // Relative to the first value, so that a constant series has deviations of exactly zero.
+    let reference = chains.first().copied().unwrap_or(f64::NAN);
+    let offsets = chains.mapv(|value| value - reference);
+    let shift = offsets.sum() / total;
+    let mean = reference + shift;
+    let deviations = offsets - shift;
+    let variance = autocovariance(deviations.view(), 0);
+    if replicas * draws < 2 || !variance.is_finite() {
+        let nan = f64::NAN;
+        return Estimate { mean, error: nan, tau_int: nan, tau_int_error: nan, window: 0 };
+    }
+    if variance == 0.0 {
+        return Estimate { mean, error: 0.0, tau_int: 0.5, tau_int_error: 0.0, window: 0 };
+    }
+    let (window, sum) = summation_window(deviations.view(), variance);
+    // Both Γ(0) and the sum lack the mean's own variance C_F/N (Eq. 49).
+    let area = 2.0 * variance * sum * (1.0 + (2 * window + 1) as f64 / total);
+    let tau_int = 0.5 * area / (variance + 2.0 * variance * sum / total);
+    let freedom = (window as f64 + 0.5 - tau_int).max(0.0);
+    Estimate {
+        mean,
+        error: with_chain_spread((area / total).sqrt(), deviations.view()),
+        tau_int,
+        tau_int_error: 2.0 * tau_int * (freedom / total).sqrt(),
+        window,
+    }
+}
+
+/// Γ(t) of deviations from the common mean, averaged over all pairs within a chain (Eq. 31).
+fn autocovariance(deviations: ArrayView2<f64>, lag: usize) -> f64 {
+    let (replicas, draws) = deviations.dim();
+    let products = deviations
+        .outer_iter()
+        .map(|chain| chain.slice(s![..draws - lag]).dot(&chain.slice(s![lag..])));
+    products.sum::<f64>() / (replicas * (draws - lag)) as f64
+}
+
+/// The window W and ½ + Σ_{t≤W} ρ(t): W is the first lag at which the statistical error of τ_int
+/// outgrows its truncation error (Eq. 52).
+///
+/// The decay time comes from Σ|ρ(t)| instead of Σρ(t), which is the same for the usual positive ρ and lets
+/// an alternating ρ, as of overshooting HMC trajectories, decay before it is cut. W stays below a
+/// fourth of all draws, so that the bias correction is no more than a correction.
+fn summation_window(deviations: ArrayView2<f64>, variance: f64) -> (usize, f64) {
+    let (replicas, draws) = deviations.dim();
+    let total = (replicas * draws) as f64;
+    let largest = (draws - 1).min(replicas * draws / 4);
+    let (mut sum, mut magnitude) = (0.5, 0.5);
+    let mut window = 0;
+    while window < largest {
+        window += 1;
+        let correlation = autocovariance(deviations, window) / variance;
+        sum += correlation;
+        magnitude += correlation.abs();
+        let decay = WINDOW_FACTOR / ((2.0 * magnitude + 1.0) / (2.0 * magnitude - 1.0)).ln();
+        let lag = window as f64;
+        if (-lag / decay).exp() < decay / (lag * total).sqrt() {
+            break;
+        }
+    }
+    // No series is steadier than one that alternates to its end, whose mean is off by 1/n.
+    (window, sum.max(0.5 / total))
+}
+
+/// The Γ method's error, or the standard error between chains where that is significantly larger:
+/// times their squared ratio follows χ² of R-1 degrees of freedom if Γ is right.
+fn with_chain_spread(error: f64, deviations: ArrayView2<f64>) -> f64 {
+    let replicas = deviations.nrows();
+    if replicas < 2 {
+        return error;
+    }
+    let (_, spread) = mean_and_standard_error(&chain_means(deviations));
+    // The quantile of χ²/(R-1), after Wilson and Hilferty (1931).
+    let width = 2.0 / (9.0 * (replicas - 1) as f64);
+    let quantile = (1.0 - width + SPREAD_QUANTILE * width.sqrt()).powi(3);
+    if spread * spread > quantile * error * error { spread } else { error }
+}
+
+fn chain_means(chains: ArrayView2<f64>) -> Vec<f64> {
+    chains.outer_iter().map(|chain| chain.sum() / chain.len() as f64).collect()
+}
+
+/// Mean and standard error of independent samples; the error of fewer than two is NaN.
+pub fn mean_and_standard_error(samples: &[f64]) -> (f64, f64) {
+    let column = ArrayView2::from_shape((samples.len(), 1), samples)
+        .expect("a slice is a matrix of one column");
+    let (mean, error) = between_chain(column);
+    (mean[0], error[0])
+}
+
+/// Mean over chains and standard error between chains of every component, from the chains' own means.
+/// Chains are independent, so autocorrelation does not enter; fewer than two leave the error NaN.
+///
+/// Shapes: chain_means (chains, components) → (components), (components).
+pub fn between_chain(chain_means: ArrayView2<f64>) -> (Array1<f64>, Array1<f64>) {
+    let count = chain_means.nrows() as f64;
+    let mean = chain_means.sum_axis(Axis(0)) / count;
+    let squares = (&chain_means - &mean).mapv(|deviation| deviation * deviation);
+    let error = squares.sum_axis(Axis(0)).mapv(|sum| (sum / (count - 1.0) / count).sqrt());
+    (mean, error)
+}
+
+/// What importance weights tell of a variational density.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Importance {
+    /// -ln of the mean weight: an estimate of -ln Z (nats), high by half its squared error on average.
+    pub free_energy: f64,
+    /// One standard error, by the delete-block jackknife.
+    pub free_energy_error: f64,
+    /// (Σw)²/(n Σw²): 1 for a perfect density, 1/n if one sample carries all weight.
+    pub effective_sample_size: f64,
+    /// Largest single weight over the sum: near 1, nothing here means anything.
+    pub largest_weight_share: f64,
+}
+
+/// Reweighting statistics from ln w = ln π(x) - ln q(x) at samples x ~ q, by log-sum-exp throughout.
+///
+/// Too small a sample misses the heaviest weights, and then both numbers of quality look too good:
+/// they are upper bounds in practice. A NaN, a weight of +∞, or none above zero leave all NaN;
+/// fewer than two samples leave the error NaN.
+pub fn importance(log_weights: &[f64]) -> Importance {
+    let count = log_weights.len() as f64;
+    let largest = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let relative: Vec<f64> = log_weights.iter().map(|ln_w| (ln_w - largest).exp()).collect();
+    let sum: f64 = relative.iter().sum();
+    let squares: f64 = relative.iter().map(|w| w * w).sum();
+    Importance {
+        free_energy: -(largest + (sum / count).ln()),
+        free_energy_error: jackknife_error(&relative, sum),
+        effective_sample_size: sum * sum / (count * squares),
+        largest_weight_share: 1.0 / sum,
+    }
+}
+
+/// Delete-block jackknife error of -ln(mean weight).
+fn jackknife_error(weights: &[f64], sum: f64) -> f64 {
+    let blocks = weights.len().min(JACKKNIFE_BLOCKS);
+    let estimates: Vec<f64> = (0..blocks)
+        .map(|b| b * weights.len() / blocks..(b + 1) * weights.len() / blocks)
+        .map(|block| {
+            let left = (weights.len() - block.len()) as f64;
+            -((sum - weights[block].iter().sum::<f64>()) / left).ln()
+        })
+        .collect();
+    mean_and_standard_error(&estimates).1 * (blocks as f64 - 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array2, array};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    use rand_distr::StandardNormal;
+
+    const REPETITIONS: usize = 400;
+
+    /// Stationary chains x_{t+1} = φ x_t + √(1-φ²) ξ of mean 0, variance 1 and
+    /// τ_int = ½ (1+φ)/(1-φ).
+    fn autoregressive(shape: (usize, usize), phi: f64, rng: &mut StdRng) -> Array2<f64> {
+        let mut chains = Array2::from_shape_simple_fn(shape, || rng.sample(StandardNormal));
+        let noise = (1.0 - phi * phi).sqrt();
+        for mut chain in chains.rows_mut() {
+            for t in 1..chain.len() {
+                chain[t] = phi * chain[t - 1] + noise * chain[t];
+            }
+        }
+        chains
+    }
+
+    fn root_mean_square(values: &[f64]) -> f64 {
+        (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
+    }
+
+    fn fraction_within(pulls: &[f64], bound: f64) -> f64 {
+        pulls.iter().filter(|pull| pull.abs() < bound).count() as f64 / pulls.len() as f64
+    }
+
+    #[test]
+    fn gamma_errors_are_calibrated_for_few_long_and_many_short_chains() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for shape in [(1, 4000), (4, 1000), (128, 40)] {
+            for phi in [-0.6, 0.0, 0.6, 0.9] {
+                let tau = 0.5 * (1.0 + phi) / (1.0 - phi);
+                let estimates: Vec<Estimate> = (0..REPETITIONS)
+                    .map(|_| gamma_method(autoregressive(shape, phi, &mut rng).view()))
+                    .collect();
+                let pulls: Vec<f64> = estimates.iter().map(|e| e.mean / e.error).collect();
+                let tau_pulls: Vec<f64> =
+                    estimates.iter().map(|e| (e.tau_int - tau) / e.tau_int_error).collect();
+                let mean_tau =
+                    estimates.iter().map(|e| e.tau_int).sum::<f64>() / REPETITIONS as f64;
+                let spread = root_mean_square(&pulls);
+                let within = [1.0, 2.0].map(|bound| fraction_within(&tau_pulls, bound));
+                println!("{shape:?} {phi:4}: {spread:.3} {within:.3?} {:.3}", mean_tau / tau);
+                assert!((0.9..1.1).contains(&spread), "{shape:?}, φ = {phi}: {spread}");
+                assert!((mean_tau / tau - 1.0).abs() < 0.06, "{shape:?}, φ = {phi}: {mean_tau}");
+                if phi >= 0.0 {
+                    let calibrated = (0.6..0.8).contains(&within[0]) && within[1] > 0.9;
+                    assert!(calibrated, "{shape:?}, φ = {phi}: {within:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chains_that_are_stuck_apart_get_the_error_between_chains() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut chains = autoregressive((6, 500), 0.5, &mut rng);
+        for (mut chain, shift) in
+            chains.rows_mut().into_iter().zip([3.0, -3.0, 3.0, 3.0, -3.0, 3.0])
+        {
+            chain += shift;
+        }
+        let (_, between) = mean_and_standard_error(&chain_means(chains.view()));
+        assert!(gamma_method(chains.view()).error >= between);
+        let frozen = array![[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]];
+        assert!(gamma_method(frozen.view()).error >= 0.5 - 1e-12);
+    }
+
+    #[test]
+    fn constant_series_has_no_error_and_no_autocorrelation() {
+        let expected =
+            Estimate { mean: 0.1, error: 0.0, tau_int: 0.5, tau_int_error: 0.0, window: 0 };
+        assert_eq!(gamma_method(Array2::from_elem((3, 100), 0.1).view()), expected);
+    }
+
+    #[test]
+    fn one_draw_per_chain_gives_the_error_of_independent_samples() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let chains = autoregressive((1000, 1), 0.0, &mut rng);
+        let estimate = gamma_method(chains.view());
+        let (mean, error) = mean_and_standard_error(chains.as_slice().unwrap());
+        assert!((estimate.mean - mean).abs() < 1e-15);
+        assert!((estimate.error / error - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn unknown_errors_are_nan_and_nothing_panics() {
+        let single = gamma_method(array![[2.5]].view());
+        assert!(single.mean == 2.5 && single.error.is_nan());
+        assert!(gamma_method(array![[1.0, f64::NAN, 2.0]].view()).mean.is_nan());
+        assert!(gamma_method(array![[1.0, f64::INFINITY]].view()).error.is_nan());
+        assert!(gamma_method(Array2::zeros((0, 0)).view()).mean.is_nan());
+        assert!(gamma_method(array![[1.0, 2.0]].view()).error.is_finite());
+        assert!(mean_and_standard_error(&[]).0.is_nan());
+        assert!(mean_and_standard_error(&[1.0]).1.is_nan());
+        assert!(importance(&[]).free_energy.is_nan());
+        assert!(importance(&[1.0]).free_energy_error.is_nan());
+        assert!(importance(&[0.0, f64::NAN]).free_energy.is_nan());
+        assert!(importance(&[f64::NEG_INFINITY; 3]).free_energy.is_nan());
+    }
+
+    #[test]
+    fn between_chain_error_is_that_of_the_chain_means() {
+        let (mean, error) = between_chain(array![[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]].view());
+        assert_eq!(mean, array![2.0, 5.0]);
+        assert!((error[0] - (1.0 / 3.0f64).sqrt()).abs() < 1e-15 && error[1] == 0.0);
+    }
+
+    /// π(x) = exp(-Σx²/2s²) in ten dimensions from q = N(0, 1): ln Z = 10 ln(s √2π), and the effective
+    /// sample size is (√(2/s² - 1) s²)^-10... of one dimension each, s² < 2.
+    #[test]
+    fn importance_weights_give_a_known_normalization_with_calibrated_error() {
+        let (dimension, scale) = (10, 0.9f64);
+        let root = std::f64::consts::TAU.sqrt();
+        let exact = -(dimension as f64) * (scale * root).ln();
+        let moment = 1.0 / (scale * scale * (2.0 - scale * scale).sqrt() / scale);
+        let exact_size = moment.powi(-dimension);
+        let mut rng = StdRng::seed_from_u64(4);
+        let results: Vec<Importance> = (0..REPETITIONS)
+            .map(|_| {
+                let log_weights: Vec<f64> = (0..1050)
+                    .map(|_| {
+                        (0..dimension)
+                            .map(|_| {
+                                let x: f64 = rng.sample(StandardNormal);
+                                0.5 * x * x * (1.0 - 1.0 / (scale * scale)) + root.ln()
+                            })
+                            .sum()
+                    })
+                    .collect();
+                importance(&log_weights)
+            })
+            .collect();
+        let pulls: Vec<f64> =
+            results.iter().map(|r| (r.free_energy - exact) / r.free_energy_error).collect();
+        let spread = root_mean_square(&pulls);
+        let size =
+            results.iter().map(|r| r.effective_sample_size).sum::<f64>() / REPETITIONS as f64;
+        println!("{spread:.3} {size:.4} {exact_size:.4}");
+        assert!((0.9..1.1).contains(&spread), "{spread}");
+        assert!((size / exact_size - 1.0).abs() < 0.01, "{size} against {exact_size}");
+    }
+
+    #[test]
+    fn importance_is_free_of_overflow_and_of_the_constant() {
+        let small = importance(&[0.0, 1.0, 2.0, 0.5]);
+        let large = importance(&[5000.0, 5001.0, 5002.0, 5000.5]);
+        assert!((small.free_energy - large.free_energy - 5000.0).abs() < 1e-9);
+        assert!((small.free_energy_error - large.free_energy_error).abs() < 1e-12);
+        assert_eq!(importance(&[-3.0; 7]).free_energy, 3.0);
+        assert_eq!(importance(&[-3.0; 7]).effective_sample_size, 1.0);
+        assert!((large.largest_weight_share - small.largest_weight_share).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,117 @@
+//! `neuralrg status`: a table of the tasks of a sweep folder.
+
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+
+use crate::error::Result;
+use crate::plan::{self, Task};
+use crate::progress::{Snapshot, unix_now};
+use crate::store::{self, SweepDir};
+
+/// A running task writes its progress every few seconds; without news for this long its job is gone.
+/// (One step of a large network may take minutes.)
+const SILENCE: u64 = 600;
+
+/// What is known of one task.
+enum State {
+    Done { gap: f64, gap_error: f64, seconds: f64 },
+    Damaged,
+    Failed(String),
+    Running(Snapshot),
+    Stopped(Snapshot),
+    Waiting,
+}
+
+/// The table of all tasks with a closing line of counts.
+///
+/// # Errors
+/// `root` is not a sweep folder.
+pub fn table(root: &Path) -> Result<String> {
+    let dir = SweepDir::open(root)?;
+    let tasks = plan::tasks(&dir.read_config()?);
+    let states: Vec<State> = tasks.iter().map(|task| state(&dir, task)).collect();
+
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA"]);
+    for (task, state) in tasks.iter().zip(&states) {
+        let mut row = vec![task.name()];
+        row.extend(columns(state));
+        table.add_row(row);
+    }
+    let count = |name: &str| states.iter().filter(|state| columns(state)[0] == name).count();
+    let counts = ["done", "running", "stopped", "failed", "damaged", "waiting"]
+        .map(|name| (count(name), name))
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let failures: String = tasks
+        .iter()
+        .zip(&states)
+        .filter_map(|(task, state)| match state {
+            State::Failed(message) => Some(format!("{}: {}\n", task.name(), message.trim())),
+            _ => None,
+        })
+        .collect();
+    Ok(format!("{}\n{failures}{} tasks: {counts}", table.trim_fmt(), tasks.len()))
+}
+
+fn state(dir: &SweepDir, task: &Task) -> State {
+    let path = dir.task_path(task);
+    if path.exists() {
+        return match store::read_task(&path) {
+            Ok(summary) => State::Done {
+                gap: summary.scalars["gap"],
+                gap_error: summary.scalars["gap_error"],
+                seconds: summary.timing["wall_seconds"],
+            },
+            Err(_) => State::Damaged,
+        };
+    }
+    if let Some(message) = dir.failure(task) {
+        return State::Failed(message);
+    }
+    match Snapshot::read(&dir.progress_path(task)) {
+        Some(snapshot) if snapshot.written_unix_seconds + SILENCE > unix_now() => {
+            State::Running(snapshot)
+        }
+        Some(snapshot) => State::Stopped(snapshot),
+        None => State::Waiting,
+    }
+}
+
+/// State, step, gap, gap error and ETA.
+fn columns(state: &State) -> [String; 5] {
+    let dash = || "-".to_owned();
+    let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
+    let seconds = |value: f64| {
+        humantime::format_duration(Duration::from_secs(value.max(0.0).round() as u64)).to_string()
+    };
+    let step = |snapshot: &Snapshot| {
+        format!("{} {}/{}", snapshot.stage, snapshot.step, snapshot.steps)
+    };
+    match state {
+        State::Done { gap, gap_error, seconds: took } => {
+            let took = format!("took {}", seconds(*took));
+            ["done".into(), took, number(Some(*gap)), number(Some(*gap_error)), dash()]
+        }
+        State::Damaged => ["damaged".into(), dash(), dash(), dash(), dash()],
+        State::Failed(_) => ["failed".into(), dash(), dash(), dash(), dash()],
+        State::Running(snapshot) => [
+            "running".into(),
+            step(snapshot),
+            number(snapshot.gap),
+            number(snapshot.gap_error),
+            snapshot.remaining_seconds().map_or_else(dash, seconds),
+        ],
+        State::Stopped(snapshot) => {
+            let (gap, error) = (number(snapshot.gap), number(snapshot.gap_error));
+            ["stopped".into(), step(snapshot), gap, error, dash()]
+        }
+        State::Waiting => ["waiting".into(), dash(), dash(), dash(), dash()],
+    }
+}

@@ -1,0 +1,380 @@
+//! The sweep's folder and the task files in it: written beside, synced and renamed, so that a file with
+//! its final name is a finished one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hdf5::types::VarLenUnicode;
+use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::plan::Task;
+use crate::schema::{self, Item};
+
+/// Numbers by the name that the schema gives them.
+pub type Numbers = BTreeMap<String, f64>;
+
+/// Everything a finished task leaves behind.
+#[derive(Debug)]
+pub struct TaskRecord {
+    pub task: Task,
+    /// The resolved configuration of the sweep, as TOML.
+    pub configuration: String,
+    pub host: String,
+    pub device: String,
+    /// CPU threads of the rank.
+    pub threads: usize,
+    /// By the names of [`schema::TASK_SCALARS`].
+    pub scalars: Numbers,
+    /// By the names of [`schema::REFERENCE_SCALARS`].
+    pub references: Numbers,
+    /// By the names of [`schema::TIMING_SCALARS`].
+    pub timing: Numbers,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
+    /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
+    pub history: Array2<f64>,
+    pub ln_q: Vec<f64>,
+    pub ln_pi: Vec<f64>,
+    /// (sample, L, L).
+    pub samples: Array3<f64>,
+    /// (quantity, chain, trajectory), quantities as in [`schema::CHAINS`].
+    pub chains: Array3<f64>,
+    /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
+    pub lattice: Array3<f64>,
+}
+
+/// What the collected file and the status table need of a task file.
+#[derive(Debug)]
+pub struct TaskSummary {
+    pub scalars: Numbers,
+    pub timing: Numbers,
+    /// (sample, L, L).
+    pub samples: Array3<f64>,
+    /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
+    pub lattice: Array3<f64>,
+}
+
+/// The folder of one sweep.
+#[derive(Debug, Clone)]
+pub struct SweepDir {
+    root: PathBuf,
+}
+
+/// Held by the job that works on a folder; released when the process ends, however it ends.
+#[derive(Debug)]
+pub struct SweepLock {
+    _file: File,
+}
+
+impl SweepDir {
+    /// Makes or reopens the folder for `config`, and locks it for this job.
+    ///
+    /// # Errors
+    /// The folder cannot be written, belongs to another configuration, or another job works on it.
+    pub fn prepare(root: &Path, config: &Config) -> Result<(Self, SweepLock)> {
+        let dir = Self { root: root.into() };
+        for folder in [root.into(), dir.root.join("tasks"), dir.failures(), dir.running()] {
+            fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        }
+        let lock = dir.lock()?;
+        if dir.config_path().exists() {
+            let kept = dir.read_config()?;
+            if let Some(difference) = config.difference(&kept) {
+                return Err(Error::OtherConfiguration { dir: root.into(), difference });
+            }
+        } else {
+            write_atomically(&dir.config_path(), config.to_toml().as_bytes())?;
+        }
+        Ok((dir, lock))
+    }
+
+    /// Opens a folder that `run` made.
+    ///
+    /// # Errors
+    /// It is not such a folder.
+    pub fn open(root: &Path) -> Result<Self> {
+        let dir = Self { root: root.into() };
+        if dir.config_path().is_file() {
+            Ok(dir)
+        } else {
+            Err(Error::NotASweep { dir: root.into() })
+        }
+    }
+
+    /// The folder without any check, for ranks other than the one that prepared it.
+    pub fn prepared(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The configuration that the folder was made with.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_config(&self) -> Result<Config> {
+        Config::read(&self.config_path())
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// Path of a task's file.
+    pub fn task_path(&self, task: &Task) -> PathBuf {
+        self.root.join("tasks").join(format!("{}.h5", task.name()))
+    }
+
+    /// The folder with one text file for each task that failed.
+    pub fn failures(&self) -> PathBuf {
+        self.root.join("failed")
+    }
+
+    fn failure_path(&self, task: &Task) -> PathBuf {
+        self.failures().join(format!("{}.txt", task.name()))
+    }
+
+    fn running(&self) -> PathBuf {
+        self.root.join("running")
+    }
+
+    /// Path of the file that tells how far a running task is.
+    pub fn progress_path(&self, task: &Task) -> PathBuf {
+        self.running().join(format!("{}.json", task.name()))
+    }
+
+    /// Path of the collected file.
+    pub fn sweep_path(&self) -> PathBuf {
+        self.root.join("sweep.h5")
+    }
+
+    /// Message of the task's last failure, if it failed.
+    pub fn failure(&self, task: &Task) -> Option<String> {
+        fs::read_to_string(self.failure_path(task)).ok()
+    }
+
+    /// Keeps the message of a failed task.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record_failure(&self, task: &Task, error: &Error) -> Result<()> {
+        write_atomically(&self.failure_path(task), format!("{error}\n").as_bytes())
+    }
+
+    /// Forgets what is kept of a task that runs or failed.
+    pub fn forget(&self, task: &Task) {
+        for path in [self.progress_path(task), self.failure_path(task)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+
+    /// Moves a damaged task file aside so that the task can run again; nothing is deleted.
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn move_aside(&self, task: &Task) -> Result<PathBuf> {
+        let path = self.task_path(task);
+        let aside = path.with_extension("h5.damaged");
+        fs::rename(&path, &aside).map_err(Error::io("rename", path))?;
+        Ok(aside)
+    }
+
+    fn lock(&self) -> Result<SweepLock> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(Error::Busy { dir: self.root.clone() });
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                log::warn!("no file locks on {}: {error}; start one job only", self.root.display());
+            }
+        }
+        Ok(SweepLock { _file: file })
+    }
+}
+
+/// Writes a file beside its final name, syncs it and renames it.
+///
+/// # Errors
+/// Any of these steps fails; the final name then keeps what it had.
+pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
+    write_beside(path, |beside| {
+        fs::write(beside, contents).map_err(Error::io("write", path))
+    })
+}
+
+/// Lets `write` fill a file beside `path`, then syncs it and renames it to `path`.
+pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = path.parent().expect("files are written into folders");
+    let beside = tempfile::Builder::new()
+        .prefix(".unfinished-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(Error::io("create a file in", folder))?
+        .into_temp_path();
+    write(&beside)?;
+    let synced = File::open(&beside).and_then(|file| file.sync_all());
+    synced.map_err(Error::io("sync", path))?;
+    beside.persist(path).map_err(|error| Error::io("rename a file to", path)(error.error))?;
+    // The rename itself lasts through a power cut only when the folder is synced too.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+}
+
+/// Writes the file of a finished task.
+///
+/// # Errors
+/// The file cannot be written; no file has the final name then.
+pub fn write_task(path: &Path, record: &TaskRecord) -> Result<()> {
+    write_beside(path, |beside| {
+        fill_task(beside, record).map_err(Error::hdf5("write", path))
+    })
+}
+
+fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
+    let file = hdf5::File::create(path)?;
+    let task = &record.task;
+    write_text(&file, "format", schema::TASK_FORMAT)?;
+    write_number(&file, "format_version", schema::FORMAT_VERSION)?;
+    write_text(&file, "code_version", crate::VERSION)?;
+    write_text(&file, "task", &task.name())?;
+    write_number(&file, "linear_size", task.linear_size as u64)?;
+    write_number(&file, "temperature", task.temperature)?;
+    write_number(&file, "depth", task.depth as u64)?;
+    write_number(&file, "seed", task.seed)?;
+    write_text(&file, "host", &record.host)?;
+    write_text(&file, "device", &record.device)?;
+    write_number(&file, "threads", record.threads as u64)?;
+
+    let text = VarLenUnicode::from_str(&record.configuration).expect("TOML text has no NUL");
+    let configuration = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
+    configuration.write_scalar(&text)?;
+    describe(&configuration, &schema::CONFIGURATION)?;
+
+    for (name, items, numbers) in [
+        (schema::SCALARS, schema::TASK_SCALARS, &record.scalars),
+        (schema::REFERENCES, schema::REFERENCE_SCALARS, &record.references),
+        (schema::TIMING, schema::TIMING_SCALARS, &record.timing),
+    ] {
+        let group = file.create_group(name)?;
+        for item in items {
+            let dataset = group.new_dataset::<f64>().create(item.name)?;
+            dataset.write_scalar(&numbers[item.name])?;
+            describe(&dataset, item)?;
+        }
+    }
+
+    let group = file.create_group(schema::MODEL)?;
+    write_array(&group, &schema::PARAMETERS, ArrayView1::from(&record.parameters))?;
+    let group = file.create_group(schema::TRAIN)?;
+    for (item, values) in schema::TRAIN_HISTORY.iter().zip(record.history.axis_iter(Axis(0))) {
+        write_array(&group, item, values)?;
+    }
+    let group = file.create_group(schema::EVALUATE)?;
+    write_array(&group, &schema::LN_Q, ArrayView1::from(&record.ln_q))?;
+    write_array(&group, &schema::LN_PI, ArrayView1::from(&record.ln_pi))?;
+    write_array(&group, &schema::SAMPLES, record.samples.view())?;
+    let group = file.create_group(schema::HMC)?;
+    for (item, values) in schema::CHAINS.iter().zip(record.chains.axis_iter(Axis(0))) {
+        write_array(&group, item, values)?;
+    }
+    let group = file.create_group(schema::OBSERVABLES)?;
+    for (item, values) in schema::LATTICE_OBSERVABLES.iter().zip(record.lattice.axis_iter(Axis(0)))
+    {
+        write_array(&group, item, values)?;
+    }
+    write_number(&file, schema::COMPLETE, 1u8)?;
+    file.close()
+}
+
+/// Reads what the collected file and the status table need.
+///
+/// # Errors
+/// The file is not a finished task file: [`Error::DamagedTask`].
+pub fn read_task(path: &Path) -> Result<TaskSummary> {
+    let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
+    let file = open_task(path)?;
+    read_summary(&file).map_err(|error| damaged(error.to_string()))
+}
+
+/// Checks that a file is a finished task file of a version that this program reads.
+///
+/// # Errors
+/// It is not: [`Error::DamagedTask`].
+pub fn check_task(path: &Path) -> Result<()> {
+    open_task(path).map(|_| ())
+}
+
+fn open_task(path: &Path) -> Result<hdf5::File> {
+    let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
+    let file = hdf5::File::open(path).map_err(|error| damaged(error.to_string()))?;
+    let number = |name: &str| file.attr(name).and_then(|attribute| attribute.read_scalar::<i64>());
+    number(schema::COMPLETE).map_err(|_| damaged("it was never completed".into()))?;
+    match number("format_version") {
+        Ok(schema::FORMAT_VERSION) => Ok(file),
+        Ok(version) => Err(damaged(format!(
+            "it has format version {version}, this program reads {}",
+            schema::FORMAT_VERSION
+        ))),
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}
+
+fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
+    let numbers = |group: &str, items: &[Item]| -> hdf5::Result<Numbers> {
+        let group = file.group(group)?;
+        items.iter().map(|item| Ok((item.name.into(), group.dataset(item.name)?.read_scalar()?))).collect()
+    };
+    let observables = file.group(schema::OBSERVABLES)?;
+    let lattice: Vec<Array2<f64>> = schema::LATTICE_OBSERVABLES
+        .iter()
+        .map(|item| observables.dataset(item.name)?.read_2d())
+        .collect::<hdf5::Result<_>>()?;
+    let views: Vec<_> = lattice.iter().map(Array2::view).collect();
+    Ok(TaskSummary {
+        scalars: numbers(schema::SCALARS, schema::TASK_SCALARS)?,
+        timing: numbers(schema::TIMING, schema::TIMING_SCALARS)?,
+        samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
+        lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
+    })
+}
+
+fn write_array<D: Dimension>(
+    group: &hdf5::Group,
+    item: &Item,
+    values: ArrayView<'_, f64, D>,
+) -> hdf5::Result<()> {
+    let values = values.as_standard_layout();
+    let dataset = group.new_dataset_builder().with_data(values.view()).create(item.name)?;
+    describe(&dataset, item)
+}
+
+/// Attributes that every dataset carries: units, long_name and, for arrays, the names of the axes.
+pub(crate) fn describe(dataset: &hdf5::Dataset, item: &Item) -> hdf5::Result<()> {
+    write_text(dataset, "units", item.units)?;
+    write_text(dataset, "long_name", item.description)?;
+    if !item.axes.is_empty() {
+        write_text(dataset, "axes", &item.axes.join(" "))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn write_text(location: &hdf5::Location, name: &str, text: &str) -> hdf5::Result<()> {
+    let text = VarLenUnicode::from_str(text).map_err(|error| error.to_string())?;
+    location.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text)
+}
+
+pub(crate) fn write_number<T: hdf5::H5Type>(
+    location: &hdf5::Location,
+    name: &str,
+    value: T,
+) -> hdf5::Result<()> {
+    location.new_attr::<T>().create(name)?.write_scalar(&value)
+}

@@ -1,0 +1,72 @@
+"""What `sweep.h5` holds: the contract between the Rust program and the analysis scripts."""
+
+TASK = ("temperature", "depth", "seed")
+
+OBSERVABLES = ("energy", "magnetization_squared", "magnetization_fourth", "magnetization_absolute")
+
+#: Coordinate variables and their kind, as `numpy.dtype.kind`.
+COORDINATES = {
+    "temperature": "f",
+    "depth": "i",
+    "seed": "i",
+    "sample": "i",
+    "row": "i",
+    "column": "i",
+    "k_x": "f",
+    "k_y": "f",
+    "r_x": "i",
+    "r_y": "i",
+}
+
+PER_TASK = (
+    "free_energy",
+    "free_energy_error",
+    "gap",
+    "gap_error",
+    "gap_per_site",
+    "gap_per_site_error",
+    "relative_error",
+    "relative_error_error",
+    "importance_free_energy",
+    "importance_free_energy_error",
+    "effective_sample_size",
+    "largest_weight_share",
+    *(
+        f"{observable}{ending}"
+        for observable in OBSERVABLES
+        for ending in ("", "_error", "_tau_int", "_tau_int_error")
+    ),
+    "acceptance",
+    "divergences",
+    "step_size",
+    "skipped_steps",
+    "train_seconds",
+    "evaluate_seconds",
+    "hmc_seconds",
+    "wall_seconds",
+    "peak_memory_bytes",
+)
+
+PER_TEMPERATURE = (
+    "free_energy_exact",
+    "ln_z_ising_exact",
+    "energy_exact",
+    "specific_heat_exact",
+    "free_energy_gaussian",
+    "relative_error_gaussian",
+)
+
+#: Every data variable and its dimensions.
+VARIABLES = {
+    "complete": TASK,
+    **dict.fromkeys(PER_TASK, TASK),
+    **dict.fromkeys(PER_TEMPERATURE, ("temperature",)),
+    "structure_factor": (*TASK, "k_x", "k_y"),
+    "structure_factor_error": (*TASK, "k_x", "k_y"),
+    "correlation": (*TASK, "r_x", "r_y"),
+    "correlation_error": (*TASK, "r_x", "r_y"),
+    "samples": (*TASK, "sample", "row", "column"),
+}
+
+#: Root attributes.
+ATTRIBUTES = ("format", "format_version", "name", "linear_size", "configuration", "code_version")
