@@ -25,10 +25,10 @@ pub struct ExactIsing {
 /// along as second-order dual numbers in β. The field's partition function follows from it:
 /// -ln Z = -ln Z_Ising - ½ ln det(K+αI) + (N/2)[ln(2/π) - α].
 ///
-/// Relative accuracy is about 1e-13 for ln Z and u, and 1e-12 for c, where c is of order one. In the
-/// frozen phase c falls as e^{-8β} while the terms of its sum fall as e^{-2β} only. That leaves an
-/// absolute error of about 1e-15 β² e^{-2β}: 1e-11 of c at T = 0.5, 1e-4 at T = 0.2, and all of it below
-/// T = 0.15, where c is less than 1e-19 and may even come out negative.
+/// Relative accuracy is about 1e-13 for ln Z and u, and 1e-12 for c, where c is of order one. In
+/// the frozen phase c falls as e^{-8β} while the terms of its sum fall as e^{-2β} only. That leaves
+/// an absolute error of about 1e-15 β² e^{-2β}: 1e-11 of c at T = 0.5, 1e-4 at T = 0.2, and all of
+/// it below T = 0.15, where c is less than 1e-19 and may even come out negative.
 pub fn exact_ising(linear_size: usize, temperature: f64) -> ExactIsing {
     debug_assert!(linear_size >= 4 && linear_size.is_multiple_of(2) && temperature > 0.0);
     let beta = 1.0 / temperature;
@@ -45,7 +45,7 @@ pub fn exact_ising(linear_size: usize, temperature: f64) -> ExactIsing {
 
 /// One of Kaufman's modes: what γ_l contributes to the four products.
 struct Mode {
-    /// λ_l, defined by e^{λ_l} = 2 sinh 2K e^{γ_l} e^{-4K}, which stays finite at every temperature.
+    /// λ_l, defined by e^{λ_l} = 2 sinh 2K e^{γ_l} e^{-4K}, finite at every temperature.
     ln_weight: Dual2_64,
     /// e^{-Lγ_l}.
     decay: Dual2_64,
@@ -83,9 +83,9 @@ fn ln_z_ising(linear_size: usize, coupling: Dual2_64) -> Dual2_64 {
     ground - LN_2 + ln_odd + (odd + (ln_even - ln_odd).exp() * even).ln()
 }
 
-/// The mode l > 0. With s = sinh 2K and S = sin²(πl/2L), 2s cosh γ is the sum, and (2s sinh γ)² four
-/// times the product, of (1-s)² + 2sS and 1 + s² + 2sS: sums of positive terms, so nothing cancels.
-/// Both are scaled by 4e^{-4K} lest they overflow.
+/// The mode l > 0. With s = sinh 2K and S = sin²(πl/2L), 2s cosh γ is the sum, and (2s sinh γ)²
+/// four times the product, of (1-s)² + 2sS and 1 + s² + 2sS: sums of positive terms, so nothing
+/// cancels. Both are scaled by 4e^{-4K} lest they overflow.
 fn mode(linear_size: usize, l: usize, coupling: Dual2_64) -> Mode {
     let w = (coupling * -2.0).exp();
     let one_minus_w4 = -(coupling * -4.0).exp_m1();

@@ -15,12 +15,13 @@ use crate::ising::coupling_eigenvalues;
 /// F = E_q[ln q - ln π] = -½ Σ ln(2πe σ_k²) + ½ (Nμ²/λ_0 + Σ σ_k²/λ_k)
 ///     - N E_ξ[ln cosh(μ + √v ξ)] + E_{w ~ N(a, a)}[ln(1 + e^{-2w})] - ln 2,  ξ ~ N(0, 1),
 ///
-/// since ln(q_-/q_+) = -2(μ/σ_0²) Σx is -2w under the first component. F depends on σ_k, k ≠ 0, through
-/// v alone but for its diagonal terms, hence σ_k² = 1/(1/λ_k - c) with c = E[sech²(μ + √v ξ)] at the
-/// minimum: only μ, c and σ_0 are searched for. Cost: some hundred sums over the N modes.
+/// since ln(q_-/q_+) = -2(μ/σ_0²) Σx is -2w under the first component. F depends on σ_k, k ≠ 0,
+/// through v alone but for its diagonal terms, hence σ_k² = 1/(1/λ_k - c) at the minimum, with
+/// c = E[sech²(μ + √v ξ)]: only μ, c and σ_0 are searched for. Cost: some hundred sums over
+/// the N modes.
 pub fn gaussian_free_energy(linear_size: usize, temperature: f64) -> f64 {
     let pair = GaussianPair::new(linear_size, 1.0 / temperature);
-    // The disordered (μ = 0) and the ordered (μ near λ_0) minimum coexist about T_c: search from both.
+    // A disordered (μ = 0) and an ordered (μ near λ_0) minimum coexist about T_c: search from both.
     [0.0, 0.5, 1.0]
         .map(|fraction| pair.minimize_from(fraction * pair.eigenvalues[0]))
         .into_iter()
@@ -103,8 +104,8 @@ impl CostFunction for GaussianPair {
     }
 }
 
-/// E[f(ξ)], ξ ~ N(0, 1), by the trapezoidal rule. For a function analytic near the real axis, as ln cosh
-/// is, it converges exponentially in the spacing, and faster than Gauss–Hermite nodes do.
+/// E[f(ξ)], ξ ~ N(0, 1), by the trapezoidal rule. For a function analytic near the real axis, as ln
+/// cosh is, it converges exponentially in the spacing, and faster than Gauss–Hermite nodes do.
 fn normal_expectation(f: impl Fn(f64) -> f64) -> f64 {
     const SPACING: f64 = 1.0 / 16.0;
     const HALF_COUNT: i32 = 160;
