@@ -25,6 +25,7 @@ struct Setup {
 }
 
 fn set_up(linear_size: usize) -> Setup {
+    neuralrg::host::keep_freed_memory();
     if let Ok(threads) = std::env::var("NEURALRG_THREADS") {
         tch::set_num_threads(threads.parse().expect("NEURALRG_THREADS is a number"));
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::plan::{self, Cost, Task};
 use crate::progress::TaskProgress;
 use crate::rank::Ranks;
@@ -107,6 +108,7 @@ fn is_finished(dir: &SweepDir, task: &Task) -> Result<bool> {
 pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
     let Job { config, dir, missing, _lock } = job;
     let (local_rank, ranks_on_node) = ranks.on_node();
+    host::keep_freed_memory();
     tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads, local_rank, ranks_on_node);
     let device = device::select(config.run.device, local_rank)?;
