@@ -49,7 +49,8 @@ fn train_step(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(linear_size), |bencher| {
             bencher.iter(|| {
                 let objective = Loss::new(&flow.bind(), &target, &z).objective(0.0);
-                let gradient = Tensor::run_backward(&[objective], &[&flow.parameters], false, false);
+                let gradient =
+                    Tensor::run_backward(&[objective], &[&flow.parameters], false, false);
                 adam.step(&mut flow.parameters, &gradient[0], 1e-3, &always);
             });
         });

@@ -184,11 +184,7 @@ fn over_tasks(
 }
 
 /// Group `tasks` with an external link to each finished task's file, relative to the collected file.
-fn link_tasks(
-    file: &File,
-    tasks: &[Task],
-    summaries: &[Option<TaskSummary>],
-) -> hdf5::Result<()> {
+fn link_tasks(file: &File, tasks: &[Task], summaries: &[Option<TaskSummary>]) -> hdf5::Result<()> {
     let group = file.create_group("tasks")?;
     for (task, _) in tasks.iter().zip(summaries).filter(|(_, summary)| summary.is_some()) {
         let name = task.name();

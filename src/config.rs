@@ -370,7 +370,12 @@ impl FlowConfig {
     }
 
     fn check(&self) -> Check {
-        require((1..=1000).contains(&self.couplings), "flow.couplings", self.couplings, "1 to 1000")?;
+        require(
+            (1..=1000).contains(&self.couplings),
+            "flow.couplings",
+            self.couplings,
+            "1 to 1000",
+        )?;
         require(
             (1..=10).contains(&self.hidden_layers),
             "flow.hidden_layers",

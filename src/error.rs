@@ -57,7 +57,9 @@ pub enum Error {
     TrainingDiverged { skipped: i64, steps: i64, allowed: i64 },
 
     /// A result that should be a number is not one.
-    #[error("{quantity} is not a finite number; lower train.learning_rate, or use run.precision = \"f64\"")]
+    #[error(
+        "{quantity} is not a finite number; lower train.learning_rate, or use run.precision = \"f64\""
+    )]
     NotFinite { quantity: String },
 
     /// A task panicked; the message is the panic's.
@@ -87,13 +89,19 @@ pub enum Error {
 
 impl Error {
     /// Makes the closure that `map_err` wants, for I/O errors on `path`.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
 
     /// Makes the closure that `map_err` wants, for HDF5 errors on `path`.
-    pub fn hdf5(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(hdf5::Error) -> Self {
+    pub fn hdf5(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(hdf5::Error) -> Self {
         let path = path.into();
         move |source| Self::Hdf5 { action, path, message: source.to_string() }
     }

@@ -4,6 +4,8 @@
 pub mod hierarchy;
 pub mod realnvp;
 pub mod symmetry;
+#[cfg(test)]
+mod tests;
 
 use tch::{Device, Kind, Tensor};
 

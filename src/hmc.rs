@@ -24,7 +24,10 @@ pub struct Potential {
 /// Shapes: z (chains, L, L).
 pub fn latent_potential(flow: &SymmetrizedFlow, target: &Target, z: &Tensor) -> Potential {
     let draw = flow.draw(z);
-    Potential { energy: draw.ln_q - ln_prior(z) - target.ln_density(&draw.field), field: draw.field }
+    Potential {
+        energy: draw.ln_q - ln_prior(z) - target.ln_density(&draw.field),
+        field: draw.field,
+    }
 }
 
 /// Positions of all chains with what the potential gives there.
@@ -132,43 +135,41 @@ fn finite_everywhere(state: &State) -> Tensor {
     all(&state.gradient).logical_and(&all(&state.field))
 }
 
-/// Dual averaging of the logarithm of the step size towards a target acceptance (Nesterov; Hoffman and
-/// Gelman, arXiv:1111.4246, Sec. 3.2, with their constants).
+/// Stochastic approximation of the step size whose acceptance is the target (Robbins and Monro 1951):
+/// ln ε += n^(-0.6) · error, the mean over the second half of the steps being the result. The error is
+/// (acceptance - target) in units of the room on its side, from -1 to 1, so that a start far too small
+/// or far too large is left quickly, whatever the target.
+///
+/// Many chains give the mean acceptance with little noise, so that plain steps of slowly falling gain
+/// find the root; dual averaging with the gains usual for a single chain kept oscillating about it.
 #[derive(Debug)]
 pub struct StepSizeAdaptation {
     target_acceptance: f64,
-    anchor: f64,
-    updates: f64,
-    error_sum: f64,
-    averaged_ln: f64,
+    /// ln ε of every step so far, the next one last.
+    ln_steps: Vec<f64>,
 }
 
 impl StepSizeAdaptation {
-    const SHRINKAGE: f64 = 0.05;
-    const DELAY: f64 = 10.0;
-    const FORGETTING: f64 = 0.75;
-
     /// Starts from `step_size`.
     pub fn new(step_size: f64, target_acceptance: f64) -> Self {
-        let anchor = (10.0 * step_size).ln();
-        let averaged_ln = step_size.ln();
-        Self { target_acceptance, anchor, updates: 0.0, error_sum: 0.0, averaged_ln }
+        Self { target_acceptance, ln_steps: vec![step_size.ln()] }
     }
 
     /// Takes in the mean acceptance of one trajectory; returns the step size for the next.
     pub fn update(&mut self, acceptance: f64) -> f64 {
-        self.updates += 1.0;
-        self.error_sum += self.target_acceptance - acceptance;
-        let (n, mean_error) = (self.updates, self.error_sum / (self.updates + Self::DELAY));
-        let ln_step = self.anchor - n.sqrt() / Self::SHRINKAGE * mean_error;
-        let weight = n.powf(-Self::FORGETTING);
-        self.averaged_ln = weight * ln_step + (1.0 - weight) * self.averaged_ln;
-        ln_step.exp()
+        let gain = (self.ln_steps.len() as f64).powf(-0.6);
+        let last = self.ln_steps.last().expect("there is a first step size");
+        let error = acceptance - self.target_acceptance;
+        let room = if error > 0.0 { 1.0 - self.target_acceptance } else { self.target_acceptance };
+        let next = last + gain * error / room;
+        self.ln_steps.push(next);
+        next.exp()
     }
 
-    /// The averaged step size, to be frozen after the warm-up.
+    /// The step size to be frozen after the warm-up.
     pub fn finish(&self) -> f64 {
-        self.averaged_ln.exp()
+        let second_half = &self.ln_steps[self.ln_steps.len() / 2..];
+        (second_half.iter().sum::<f64>() / second_half.len() as f64).exp()
     }
 }
 

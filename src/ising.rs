@@ -51,8 +51,11 @@ impl Target {
     /// Shapes: x (batch, L, L) → (batch).
     pub fn ln_density(&self, x: &Tensor) -> Tensor {
         let modes = x.fft_rfft2(None::<&[i64]>, [-2, -1], "backward").view_as_real();
-        let quadratic = (modes.square() * self.weights.unsqueeze(-1))
-            .sum_dim_intlist([1i64, 2, 3].as_slice(), false, None);
+        let quadratic = (modes.square() * self.weights.unsqueeze(-1)).sum_dim_intlist(
+            [1i64, 2, 3].as_slice(),
+            false,
+            None,
+        );
         let ln_cosh = ln_cosh(x).sum_dim_intlist([1i64, 2].as_slice(), false, None);
         ln_cosh - quadratic * 0.5
     }
@@ -91,8 +94,10 @@ mod tests {
             let target = Target::new(linear_size as usize, temperature, Kind::Double, Device::Cpu);
             let flat = x.view([5, -1]);
             let inverse = dense_coupling(linear_size, 1.0 / temperature).inverse();
-            let quadratic = (flat.matmul(&inverse) * &flat).sum_dim_intlist([1i64].as_slice(), false, None);
-            let expected = flat.cosh().log().sum_dim_intlist([1i64].as_slice(), false, None) - quadratic * 0.5;
+            let quadratic =
+                (flat.matmul(&inverse) * &flat).sum_dim_intlist([1i64].as_slice(), false, None);
+            let expected =
+                flat.cosh().log().sum_dim_intlist([1i64].as_slice(), false, None) - quadratic * 0.5;
             let difference = (target.ln_density(&x) - expected).abs().max().double_value(&[]);
             assert!(difference < 1e-11, "L = {linear_size}: {difference}");
         }

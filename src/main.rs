@@ -105,7 +105,8 @@ fn print_collected(dir: &Path) -> anyhow::Result<()> {
 
 fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
     print(
-        "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site".to_owned()
+        "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site"
+            .to_owned()
             + &temperatures
                 .iter()
                 .map(|&temperature| {
@@ -129,9 +130,8 @@ fn print_plan(path: &Path, ranks: usize) -> anyhow::Result<()> {
     let tasks = plan::tasks(&config);
     let costs: Vec<f64> = tasks.iter().map(|task| Cost::of(&config, task).total()).collect();
     let schedule = plan::schedule(&costs, ranks);
-    let seconds = |cost: f64| {
-        humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string()
-    };
+    let seconds =
+        |cost: f64| humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["rank", "task", "expected time"]);

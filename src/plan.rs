@@ -84,7 +84,9 @@ fn pass_cost(architecture: &Architecture, batch: f64) -> f64 {
     architecture
         .layers()
         .iter()
-        .map(|layer| architecture.couplings as f64 * coupling_cost(architecture.blocks(layer.level)))
+        .map(|layer| {
+            architecture.couplings as f64 * coupling_cost(architecture.blocks(layer.level))
+        })
         .sum()
 }
 
@@ -147,7 +149,8 @@ mod tests {
     fn deeper_and_larger_tasks_cost_more() {
         let text = "[sweep]\nname='t'\nlinear_size=16\ntemperatures=[2.0]\ndepths=[1,2,3,4]";
         let config = Config::parse(text, std::path::Path::new("t.toml")).unwrap();
-        let costs: Vec<f64> = tasks(&config).iter().map(|task| Cost::of(&config, task).total()).collect();
+        let costs: Vec<f64> =
+            tasks(&config).iter().map(|task| Cost::of(&config, task).total()).collect();
         assert!(costs.windows(2).all(|pair| pair[0] < pair[1]), "{costs:?}");
     }
 }

@@ -36,8 +36,8 @@ impl Ranks {
     /// The MPI library does not let several threads communicate, which rank 0 needs to serve the others
     /// while it works itself.
     pub fn start() -> Result<Self> {
-        let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple)
-            .expect("MPI is started once");
+        let (universe, threading) =
+            mpi::initialize_with_threading(Threading::Multiple).expect("MPI is started once");
         let world = universe.world();
         if world.size() == 1 {
             return Ok(Self::Alone);

@@ -73,7 +73,11 @@ pub const TASK_SCALARS: &[Item] = &[
     number("magnetization_fourth_tau_int_error", "trajectory", "standard error of that time"),
     number("magnetization_absolute", "1", "<|m|> of sampled spins, by latent HMC"),
     number("magnetization_absolute_error", "1", "standard error of magnetization_absolute"),
-    number("magnetization_absolute_tau_int", "trajectory", "integrated autocorrelation time of |m|"),
+    number(
+        "magnetization_absolute_tau_int",
+        "trajectory",
+        "integrated autocorrelation time of |m|",
+    ),
     number("magnetization_absolute_tau_int_error", "trajectory", "standard error of that time"),
     number("acceptance", "1", "mean acceptance of the measured trajectories"),
     number("divergences", "1", "measured trajectories with a huge or non-finite energy error"),
@@ -88,7 +92,11 @@ pub const REFERENCE_SCALARS: &[Item] = &[
     number("ln_z_ising_exact", "nat", "ln Z of the Ising spins (Kaufman 1949)"),
     number("energy_exact", "J", "energy per site, exact"),
     number("specific_heat_exact", "k_B", "specific heat per site, exact"),
-    number("free_energy_gaussian", "nat", "least free energy of a mixed pair of Gaussians, no network"),
+    number(
+        "free_energy_gaussian",
+        "nat",
+        "least free energy of a mixed pair of Gaussians, no network",
+    ),
     number("relative_error_gaussian", "1", "its gap / |ln Z| of the field"),
 ];
 
@@ -116,12 +124,8 @@ pub const TRAIN_HISTORY: [Item; 5] = [
 
 pub const LN_Q: Item = array("ln_q", "nat", &["draw"], "ln q(x) of samples of the flow");
 pub const LN_PI: Item = array("ln_pi", "nat", &["draw"], "ln pi(x) of the same samples");
-pub const SAMPLES: Item = array(
-    "samples",
-    "1",
-    &["sample", "row", "column"],
-    "field configurations drawn from the flow",
-);
+pub const SAMPLES: Item =
+    array("samples", "1", &["sample", "row", "column"], "field configurations drawn from the flow");
 
 /// Chains of the scalar observables, in the order of [`crate::observe::SCALARS`], then the acceptance.
 pub const CHAINS: [Item; 5] = [

@@ -91,9 +91,8 @@ fn columns(state: &State) -> [String; 5] {
     let seconds = |value: f64| {
         humantime::format_duration(Duration::from_secs(value.max(0.0).round() as u64)).to_string()
     };
-    let step = |snapshot: &Snapshot| {
-        format!("{} {}/{}", snapshot.stage, snapshot.step, snapshot.steps)
-    };
+    let step =
+        |snapshot: &Snapshot| format!("{} {}/{}", snapshot.stage, snapshot.step, snapshot.steps);
     match state {
         State::Done { gap, gap_error, seconds: took } => {
             let took = format!("took {}", seconds(*took));

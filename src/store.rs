@@ -206,9 +206,7 @@ impl SweepDir {
 /// # Errors
 /// Any of these steps fails; the final name then keeps what it had.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
-    write_beside(path, |beside| {
-        fs::write(beside, contents).map_err(Error::io("write", path))
-    })
+    write_beside(path, |beside| fs::write(beside, contents).map_err(Error::io("write", path)))
 }
 
 /// Lets `write` fill a file beside `path`, then syncs it and renames it to `path`.
@@ -233,9 +231,7 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
 /// # Errors
 /// The file cannot be written; no file has the final name then.
 pub fn write_task(path: &Path, record: &TaskRecord) -> Result<()> {
-    write_beside(path, |beside| {
-        fill_task(beside, record).map_err(Error::hdf5("write", path))
-    })
+    write_beside(path, |beside| fill_task(beside, record).map_err(Error::hdf5("write", path)))
 }
 
 fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
@@ -330,7 +326,10 @@ fn open_task(path: &Path) -> Result<hdf5::File> {
 fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
     let numbers = |group: &str, items: &[Item]| -> hdf5::Result<Numbers> {
         let group = file.group(group)?;
-        items.iter().map(|item| Ok((item.name.into(), group.dataset(item.name)?.read_scalar()?))).collect()
+        items
+            .iter()
+            .map(|item| Ok((item.name.into(), group.dataset(item.name)?.read_scalar()?)))
+            .collect()
     };
     let observables = file.group(schema::OBSERVABLES)?;
     let lattice: Vec<Array2<f64>> = schema::LATTICE_OBSERVABLES

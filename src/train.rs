@@ -152,8 +152,8 @@ fn record(records: &Tensor, step: i64, loss: &Loss, norm: &Tensor) {
     let energies = loss.energies.to_kind(Kind::Double);
     let mean = |values: &Tensor| values.to_kind(Kind::Double).mean(Kind::Double);
     let asymmetry = loss.asymmetry.as_ref().map_or_else(|| norm.zeros_like(), mean);
-    let column =
-        [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()].map(|value| value.to_kind(Kind::Double));
+    let column = [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()]
+        .map(|value| value.to_kind(Kind::Double));
     records.select(1, step).copy_(&Tensor::stack(&column, 0));
 }
 

@@ -10,8 +10,8 @@ use super::{Architecture, Role};
 
 /// The two layers that act on the (L/2^l)² field.
 #[derive(Debug)]
-struct Level {
-    disentangler: RealNvp,
+pub(super) struct Level {
+    pub(super) disentangler: RealNvp,
     decimator: RealNvp,
 }
 
@@ -19,7 +19,7 @@ struct Level {
 #[derive(Debug)]
 pub struct Hierarchy {
     /// From fine (level 0) to coarse.
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
 }
 
 impl Hierarchy {
@@ -30,11 +30,12 @@ impl Hierarchy {
         let sizes = parameter_sizes(architecture).repeat(layers.len() * architecture.couplings);
         // One split: its gradient is one concatenation, where slices would each fill a full vector.
         let parts = parameters.split_with_sizes(sizes, 0);
-        let mut weights =
-            parts.iter().zip(shapes.iter().cycle()).map(|(part, shape)| part.view(shape.as_slice()));
-        let mut blocks = layers.iter().map(|layer| {
-            (layer.role, RealNvp::new(architecture, &mut weights))
-        });
+        let mut weights = parts
+            .iter()
+            .zip(shapes.iter().cycle())
+            .map(|(part, shape)| part.view(shape.as_slice()));
+        let mut blocks =
+            layers.iter().map(|layer| (layer.role, RealNvp::new(architecture, &mut weights)));
         let mut next = |expected: Role| {
             let (role, block) = blocks.next().expect("layers come in pairs");
             assert_eq!(role, expected, "each level is a disentangler, then a decimator");
@@ -95,14 +96,15 @@ impl Level {
     /// Decimator, then disentangler: four half-size fields to one field.
     ///
     /// Shapes: four times (batch, n/2, n/2) → (batch, n, n), log_det (batch).
-    fn forward(&self, fields: [Tensor; 4]) -> (Tensor, Tensor) {
+    pub(super) fn forward(&self, fields: [Tensor; 4]) -> (Tensor, Tensor) {
         let (fields, decimated) = on_blocks(fields, |block| self.decimator.forward(block));
-        let (fields, entangled) = on_blocks(shift(fields), |block| self.disentangler.forward(block));
+        let (fields, entangled) =
+            on_blocks(shift(fields), |block| self.disentangler.forward(block));
         (interleave(&unshift(fields)), decimated + entangled)
     }
 
     /// Disentangler, then decimator: one field to four half-size fields, the first to be passed up.
-    fn inverse(&self, field: &Tensor) -> ([Tensor; 4], Tensor) {
+    pub(super) fn inverse(&self, field: &Tensor) -> ([Tensor; 4], Tensor) {
         let fields = shift(sublattices(field));
         let (fields, disentangled) = on_blocks(fields, |block| self.disentangler.inverse(block));
         let (fields, decimated) = on_blocks(unshift(fields), |block| self.decimator.inverse(block));
@@ -120,7 +122,7 @@ fn on_blocks(fields: [Tensor; 4], map: impl Fn(Block) -> (Block, Tensor)) -> ([T
 }
 
 /// The sublattices (0,0), (0,1), (1,0), (1,1) of a field. Shapes: (batch, n, n) → 4 × (batch, n/2, n/2).
-fn sublattices(field: &Tensor) -> [Tensor; 4] {
+pub(super) fn sublattices(field: &Tensor) -> [Tensor; 4] {
     let (batch, half) = (field.size()[0], field.size()[1] / 2);
     let parts = field.reshape([batch, half, 2, half, 2]).permute([2, 4, 0, 1, 3]).contiguous();
     let parts = parts.view([4, batch, half, half]).unbind(0);
@@ -128,7 +130,7 @@ fn sublattices(field: &Tensor) -> [Tensor; 4] {
 }
 
 /// The inverse of [`sublattices`].
-fn interleave(fields: &[Tensor; 4]) -> Tensor {
+pub(super) fn interleave(fields: &[Tensor; 4]) -> Tensor {
     let (batch, half) = (fields[0].size()[0], fields[0].size()[1]);
     let stacked = Tensor::stack(fields, 0).view([2, 2, batch, half, half]);
     stacked.permute([2, 3, 0, 4, 1]).reshape([batch, 2 * half, 2 * half])
@@ -137,12 +139,7 @@ fn interleave(fields: &[Tensor; 4]) -> Tensor {
 /// Regroups sites into blocks shifted by (1, 1): the odd-odd site of each block comes first, then the
 /// sites that periodically follow it. Only whole sublattices are rolled.
 fn shift([even_even, even_odd, odd_even, odd_odd]: [Tensor; 4]) -> [Tensor; 4] {
-    [
-        odd_odd,
-        odd_even.roll([-1], [2]),
-        even_odd.roll([-1], [1]),
-        even_even.roll([-1, -1], [1, 2]),
-    ]
+    [odd_odd, odd_even.roll([-1], [2]), even_odd.roll([-1], [1]), even_even.roll([-1, -1], [1, 2])]
 }
 
 /// The inverse of [`shift`].

@@ -121,7 +121,8 @@ impl RealNvp {
         architecture: &Architecture,
         weights: &mut impl Iterator<Item = Tensor>,
     ) -> Self {
-        let mut next = || weights.next().expect("the parameter vector has the architecture's length");
+        let mut next =
+            || weights.next().expect("the parameter vector has the architecture's length");
         let couplings = (0..architecture.couplings)
             .map(|i| {
                 let layers = (0..=architecture.hidden_layers).map(|_| (next(), next())).collect();

@@ -1,0 +1,251 @@
+//! The variational free energy: target normalization, loss, symmetrizations and training, each against
+//! something independent.
+
+mod enumeration;
+
+use std::ops::ControlFlow;
+
+use enumeration::FieldMixture;
+use neuralrg::config::{EvaluateConfig, FlowConfig, Symmetry, TrainConfig};
+use neuralrg::evaluate::Evaluation;
+use neuralrg::exact::exact_ising;
+use neuralrg::flow::symmetry::ln_prior;
+use neuralrg::flow::{Architecture, Flow};
+use neuralrg::ising::Target;
+use neuralrg::plan::Task;
+use neuralrg::seed::{Stage, TaskSeed};
+use neuralrg::stats::mean_and_standard_error;
+use neuralrg::train::{Loss, Progress, learning_rate, train};
+use tch::{Device, Kind, Tensor};
+
+const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
+const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+fn seed(temperature: f64) -> TaskSeed {
+    TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 })
+}
+
+/// A small flow on 4 × 4, its random weights kicked so that it is far from symmetric.
+fn lopsided_flow(symmetry: Symmetry, kick: f64) -> Flow {
+    tch::set_num_threads(1);
+    let config =
+        FlowConfig { couplings: 3, hidden_layers: 1, hidden_width: 6, ..Default::default() };
+    seed(2.0).reseed_torch(Stage::Initialize, 0);
+    let architecture = Architecture::new(4, 2, &config);
+    let mut flow = Flow::initialize(architecture, symmetry, Kind::Double, Device::Cpu);
+    let kicked = flow.parameters.detach() + flow.parameters.randn_like() * kick;
+    flow.parameters = kicked.set_requires_grad(true);
+    flow
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.detach().view([-1])).unwrap()
+}
+
+/// ln π(x) - ln Z equals the normalized density of the field's exact mixture over all spin states.
+#[test]
+fn target_minus_exact_ln_z_is_a_normalized_density() {
+    for temperature in [1.5, 2.0, CRITICAL_TEMPERATURE, 2.7, 4.0] {
+        let mixture = FieldMixture::new(temperature);
+        let target = Target::new(4, temperature, Kind::Double, Device::Cpu);
+        let ln_z = -exact_ising(4, temperature).free_energy_field;
+        tch::manual_seed(6);
+        let fields = Tensor::randn([5, 4, 4], F64) * 1.5 + 0.5;
+        for (x, ln_density) in
+            (0..5).map(|i| fields.get(i)).zip(values(&target.ln_density(&fields)))
+        {
+            let site_values: [f64; 16] = values(&x).try_into().unwrap();
+            let difference = ln_density - ln_z - mixture.ln_density(&site_values);
+            assert!(difference.abs() < 1e-9, "T = {temperature}: {difference:e}");
+        }
+    }
+}
+
+/// ln q(x) by the definition: the latent found by the inverse, the volume by autograd's Jacobian.
+fn ln_q_by_jacobian(flow: &Flow, x: &Tensor) -> f64 {
+    let bound = flow.bind_frozen();
+    let x = x.unsqueeze(0).set_requires_grad(true);
+    let (z, _) = bound.hierarchy().inverse(&x);
+    let flat = z.view([-1]);
+    let rows: Vec<Tensor> = (0..16)
+        .map(|i| Tensor::run_backward(&[flat.get(i)], &[&x], true, false).remove(0).view([-1]))
+        .collect();
+    let log_det = Tensor::stack(&rows, 0).slogdet().1.double_value(&[]);
+    let squares: f64 = values(&z).iter().map(|z| z * z).sum();
+    -0.5 * squares - 8.0 * std::f64::consts::TAU.ln() + log_det
+}
+
+/// ln π(x) from spins: ln Z plus the mixture's normalized density.
+fn ln_pi_by_mixture(mixture: &FieldMixture, x: &Tensor) -> f64 {
+    let ln_z = -exact_ising(4, 2.0).free_energy_field;
+    mixture.ln_density(&values(x).try_into().unwrap()) + ln_z
+}
+
+#[test]
+fn losses_of_all_symmetrizations_equal_an_independent_computation() {
+    let mixture = FieldMixture::new(2.0);
+    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
+    tch::manual_seed(7);
+    let z = Tensor::randn([3, 4, 4], F64);
+    let weight = 0.7;
+    for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
+        let flow = lopsided_flow(symmetry, 0.2);
+        let bound = flow.bind();
+        let loss = Loss::new(&bound, &target, &z);
+        let fields = bound.draw(&z).field.detach();
+        let mut objective = 0.0;
+        for (i, energy) in values(&loss.energies).into_iter().enumerate() {
+            let x = fields.get(i as i64);
+            let (ln_q, flipped) = (ln_q_by_jacobian(&flow, &x), ln_q_by_jacobian(&flow, &-&x));
+            assert!((ln_q - flipped).abs() > 1e-2, "a symmetric flow tests nothing");
+            let model = match symmetry {
+                Symmetry::Mixture => (0.5 * (ln_q.exp() + flipped.exp())).ln(),
+                Symmetry::None | Symmetry::Regularizer => ln_q,
+            };
+            let expected = model - ln_pi_by_mixture(&mixture, &x);
+            assert!((energy - expected).abs() < 1e-8, "{symmetry:?}: {energy}, not {expected}");
+            let asymmetry = if symmetry == Symmetry::Regularizer { ln_q - flipped } else { 0.0 };
+            objective += (expected + weight * asymmetry) / 3.0;
+        }
+        let found = loss.objective(weight).double_value(&[]);
+        assert!((found - objective).abs() < 1e-8, "{symmetry:?}: {found}, not {objective}");
+        assert_eq!(loss.asymmetry.is_some(), symmetry == Symmetry::Regularizer);
+    }
+}
+
+/// F_plain - F_mixture = KL(q ‖ q_sym) ≥ 0, and at most ln 2.
+#[test]
+fn loss_of_the_mixture_is_never_above_the_plain_one() {
+    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
+    for kick in [0.0, 0.1, 0.3, 0.6] {
+        tch::manual_seed(8);
+        let z = Tensor::randn([4000, 4, 4], F64);
+        let energies = |symmetry| {
+            let _guard = tch::no_grad_guard();
+            Loss::new(&lopsided_flow(symmetry, kick).bind_frozen(), &target, &z).energies
+        };
+        let difference = values(&(energies(Symmetry::None) - energies(Symmetry::Mixture)));
+        let (gain, error) = mean_and_standard_error(&difference);
+        assert!(gain > -3.0 * error, "kick {kick}: {gain} ± {error}");
+        assert!(gain <= std::f64::consts::LN_2 + 1e-12, "kick {kick}: {gain}");
+    }
+}
+
+#[test]
+fn prior_is_the_standard_normal() {
+    let z = Tensor::from_slice(&[0.3f64, -1.2, 0.0, 2.0]).view([1, 2, 2]);
+    let one = |z: f64| (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt();
+    let expected: f64 = [0.3, -1.2, 0.0, 2.0].map(|z| one(z).ln()).iter().sum();
+    assert!((ln_prior(&z).double_value(&[0]) - expected).abs() < 1e-14);
+}
+
+#[test]
+fn gradient_of_the_objective_equals_finite_differences() {
+    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
+    tch::manual_seed(9);
+    let z = Tensor::randn([4, 4, 4], F64);
+    for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
+        let mut flow = lopsided_flow(symmetry, 0.2);
+        let objective = |flow: &Flow| Loss::new(&flow.bind(), &target, &z).objective(0.7);
+        let gradient =
+            Tensor::run_backward(&[objective(&flow)], &[&flow.parameters], false, false).remove(0);
+        let centre = flow.parameters.detach();
+        let direction = centre.randn_like();
+        let mut along = |shift: f64| {
+            flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
+            objective(&flow).double_value(&[])
+        };
+        let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
+        let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
+        assert!((numeric / analytic - 1.0).abs() < 1e-6, "{symmetry:?}: {numeric}, {analytic}");
+    }
+}
+
+fn short_training() -> TrainConfig {
+    TrainConfig {
+        steps: 120,
+        batch: 64,
+        learning_rate: 1e-2,
+        warmup_steps: 10,
+        log_every: 10,
+        ..Default::default()
+    }
+}
+
+fn trained(symmetry: Symmetry, config: &TrainConfig) -> (Flow, Vec<Progress>) {
+    let mut flow = lopsided_flow(symmetry, 0.0);
+    let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
+    let mut course = Vec::new();
+    train(&mut flow, &target, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress| {
+        course.push(progress);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    (flow, course)
+}
+
+#[test]
+fn training_lowers_the_bound_and_never_passes_the_exact_free_energy() {
+    let exact = exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
+    for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
+        let (flow, course) = trained(symmetry, &short_training());
+        let (first, last) = (course[0], course[course.len() - 1]);
+        assert!(last.loss < first.loss - 1.0, "{symmetry:?}: {} to {}", first.loss, last.loss);
+        let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
+        let config = EvaluateConfig { samples: 4096, batch: 512, keep_samples: 4 };
+        let options = (4, Kind::Double, Device::Cpu);
+        let evaluation =
+            Evaluation::draw(&flow.bind_frozen(), &target, &config, options, &seed(2.0));
+        let (free_energy, error) = evaluation.free_energy();
+        assert!(free_energy > exact - 4.0 * error, "{free_energy} ± {error} below {exact}");
+        assert!(free_energy < exact + 4.0, "{symmetry:?}: {free_energy}");
+        // Between the exact value and, by Jensen's inequality, the bound.
+        let importance = evaluation.importance();
+        assert!(importance.free_energy > exact - 5.0 * importance.free_energy_error);
+        assert!(importance.free_energy < free_energy);
+        assert!((0.0..=1.0).contains(&importance.effective_sample_size));
+        assert_eq!(evaluation.fields.dim(), (4, 4, 4));
+    }
+}
+
+#[test]
+fn training_twice_gives_the_same_parameters_to_the_bit() {
+    let config = TrainConfig { steps: 20, ..short_training() };
+    let (first, _) = trained(Symmetry::Mixture, &config);
+    tch::manual_seed(12345);
+    let (second, _) = trained(Symmetry::Mixture, &config);
+    assert_eq!(first.parameters, second.parameters);
+}
+
+#[test]
+fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
+    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
+    let mut flow = lopsided_flow(Symmetry::None, 0.0);
+    let broken = flow.parameters.detach() * f64::NAN;
+    flow.parameters = broken.set_requires_grad(true);
+    let config =
+        TrainConfig { steps: 50, log_every: 10, max_skipped_steps: 20, ..short_training() };
+    let error = train(&mut flow, &target, &config, 0.0, &seed(2.0), |_| ControlFlow::Continue(()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("30 of 30 steps") && error.contains("max_skipped_steps = 20"),
+        "{error}"
+    );
+}
+
+#[test]
+fn learning_rate_warms_up_and_decays_to_its_final_fraction() {
+    let config = TrainConfig {
+        steps: 110,
+        warmup_steps: 10,
+        learning_rate: 0.5,
+        final_learning_rate_fraction: 0.1,
+        ..Default::default()
+    };
+    assert!((learning_rate(&config, 0) - 0.05).abs() < 1e-15);
+    assert!((learning_rate(&config, 9) - 0.5).abs() < 1e-15);
+    assert!((learning_rate(&config, 60) - 0.275).abs() < 1e-12, "half way down the cosine");
+    assert!((learning_rate(&config, 110) - 0.05).abs() < 1e-12);
+    assert!((9..109).all(|step| learning_rate(&config, step + 1) <= learning_rate(&config, step)));
+}

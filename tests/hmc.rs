@@ -1,0 +1,243 @@
+//! Hybrid Monte Carlo: the laws that leapfrog and Metropolis obey, and observables against enumeration.
+
+mod enumeration;
+
+use std::ops::ControlFlow;
+
+use ndarray::Axis;
+use neuralrg::config::{FlowConfig, HmcConfig, Symmetry, TrainConfig};
+use neuralrg::flow::{Architecture, Flow};
+use neuralrg::hmc::{self, Chains, Potential, State, hamiltonian, leapfrog, trajectory};
+use neuralrg::ising::Target;
+use neuralrg::plan::Task;
+use neuralrg::seed::{Stage, TaskSeed};
+use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
+use neuralrg::train::train;
+use tch::{Device, Kind, Tensor};
+
+const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
+const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+fn task(temperature: f64) -> Task {
+    Task { linear_size: 4, temperature, depth: 2, seed: 1 }
+}
+
+fn untrained_flow(symmetry: Symmetry, temperature: f64, kind: Kind) -> Flow {
+    // Tensors this small gain nothing from threads.
+    tch::set_num_threads(1);
+    let config =
+        FlowConfig { couplings: 3, hidden_layers: 1, hidden_width: 8, ..Default::default() };
+    TaskSeed::new(&task(temperature)).reseed_torch(Stage::Initialize, 0);
+    Flow::initialize(Architecture::new(4, 2, &config), symmetry, kind, Device::Cpu)
+}
+
+/// The latent potential of an untrained flow, which is no simple function.
+fn with_latent_potential<T>(test: impl FnOnce(&dyn Fn(&Tensor) -> Potential) -> T) -> T {
+    let flow = untrained_flow(Symmetry::Mixture, CRITICAL_TEMPERATURE, Kind::Double).bind_frozen();
+    let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
+    test(&|z| hmc::latent_potential(&flow, &target, z))
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+#[test]
+fn leapfrog_is_reversible() {
+    with_latent_potential(|potential| {
+        tch::manual_seed(1);
+        let start = State::new(&potential, &Tensor::randn([8, 4, 4], F64));
+        let momentum = Tensor::randn([8, 4, 4], F64);
+        let (end, end_momentum) = leapfrog(&potential, &start, &momentum, 0.1, 20);
+        assert!(largest(&(&end.position - &start.position)) > 0.1);
+        let (back, back_momentum) = leapfrog(&potential, &end, &-end_momentum, 0.1, 20);
+        assert!(largest(&(back.position - start.position)) < 1e-10);
+        assert!(largest(&(back_momentum + momentum)) < 1e-10);
+    });
+}
+
+#[test]
+fn energy_error_falls_as_the_square_of_the_step_size() {
+    with_latent_potential(|potential| {
+        tch::manual_seed(2);
+        let start = State::new(&potential, &Tensor::randn([64, 4, 4], F64));
+        let momentum = Tensor::randn([64, 4, 4], F64);
+        let error = |steps: i64| {
+            let (end, end_momentum) =
+                leapfrog(&potential, &start, &momentum, 0.4 / steps as f64, steps);
+            let difference = hamiltonian(&end, &end_momentum) - hamiltonian(&start, &momentum);
+            difference.abs().mean(Kind::Double).double_value(&[])
+        };
+        let (coarse, middle, fine) = (error(8), error(16), error(32));
+        for ratio in [coarse / middle, middle / fine] {
+            assert!((ratio - 4.0).abs() < 0.2, "halving the step divides the error by {ratio}");
+        }
+    });
+}
+
+/// <exp(-ΔH)> = 1 holds in equilibrium whatever the step size (Creutz 1988): in a Gaussian, where
+/// equilibrium can be drawn from.
+#[test]
+fn mean_of_exp_minus_energy_error_is_one() {
+    let potential = |z: &Tensor| Potential {
+        energy: (z.square() * 1.5).sum_dim_intlist([1i64, 2].as_slice(), false, None),
+        field: z.shallow_clone(),
+    };
+    tch::manual_seed(3);
+    let start = State::new(&potential, &(Tensor::randn([20_000, 4, 4], F64) / 3f64.sqrt()));
+    let moved = trajectory(&potential, &start, 0.45, 3);
+    let weights: Vec<f64> = Vec::try_from((-moved.energy_error).exp()).unwrap();
+    let (mean, error) = mean_and_standard_error(&weights);
+    assert!(error > 1e-3, "a step too small for an energy error tests nothing");
+    assert!((mean - 1.0).abs() < 4.0 * error, "{mean} ± {error}");
+    let acceptance = moved.acceptance.mean(Kind::Double).double_value(&[]);
+    assert!((0.5..0.97).contains(&acceptance), "{acceptance}");
+    // Equilibrium stays: <z²> = 1/3.
+    let squares: Vec<f64> =
+        Vec::try_from(moved.state.position.square().mean_dim([1i64, 2].as_slice(), false, None))
+            .unwrap();
+    let (mean, error) = mean_and_standard_error(&squares);
+    assert!((mean - 1.0 / 3.0).abs() < 4.0 * error, "{mean} ± {error}");
+}
+
+/// A potential that is wrong for chain 0 once it moves, and right for the others.
+#[test]
+fn a_chain_without_finite_energy_stays_and_changes_no_other() {
+    for poison in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        tch::manual_seed(4);
+        let start = Tensor::randn([4, 4, 4], F64);
+        let clean = |z: &Tensor| Potential {
+            energy: z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None),
+            field: z.sin(),
+        };
+        let poisoned = |z: &Tensor| {
+            let mut potential = clean(z);
+            if largest(&(z - &start)) > 0.0 {
+                let mask = Tensor::from_slice(&[poison, 0.0, 0.0, 0.0]);
+                potential.energy += mask;
+                potential.field =
+                    potential.field * Tensor::from_slice(&[poison, 1.0, 1.0, 1.0]).view([4, 1, 1]);
+            }
+            potential
+        };
+        let run = |potential: &dyn Fn(&Tensor) -> Potential| {
+            let mut state = State::new(&potential, &start);
+            let mut divergent = 0;
+            for step in 0..5 {
+                tch::manual_seed(100 + step);
+                let moved = trajectory(&potential, &state, 0.2, 4);
+                divergent += moved.energy_error.isinf().sum(Kind::Int64).int64_value(&[]);
+                state = moved.state;
+            }
+            (state, divergent)
+        };
+        let ((good, none), (bad, divergent)) = (run(&clean), run(&poisoned));
+        assert_eq!((none, divergent), (0, 5), "every bad trajectory is counted");
+        assert_eq!(bad.position.narrow(0, 1, 3), good.position.narrow(0, 1, 3));
+        assert_eq!(bad.position.get(0), start.get(0), "chain 0 keeps its last good state");
+        assert_eq!(bad.field.get(0), start.sin().get(0));
+        assert!(bad.gradient.isfinite().all().int64_value(&[]) == 1);
+    }
+}
+
+#[test]
+fn adaptation_reaches_the_target_acceptance() {
+    // Below 0.75 this potential has no such step size: at the stability limit of its stiffest mode the
+    // acceptance falls off a cliff.
+    for target_acceptance in [0.8, 0.9, 0.95] {
+        let config = HmcConfig {
+            chains: 128,
+            warmup: 100,
+            trajectories: 30,
+            leapfrog_steps: 3,
+            target_acceptance,
+            step_size: 0.01,
+            ..Default::default()
+        };
+        let chains = sample(&untrained_flow(Symmetry::None, 2.7, Kind::Double), 2.7, &config);
+        let acceptance = chains.acceptance.mean().unwrap();
+        assert!((acceptance - target_acceptance).abs() < 0.05, "{acceptance}");
+    }
+}
+
+fn sample(flow: &Flow, temperature: f64, config: &HmcConfig) -> Chains {
+    let kind = flow.parameters.kind();
+    let target = Target::new(4, temperature, kind, Device::Cpu);
+    let seed = TaskSeed::new(&task(temperature));
+    hmc::sample(&flow.bind_frozen(), &target, config, (4, kind, Device::Cpu), &seed, |_| ())
+}
+
+/// All observables of the chains within 4 standard errors of the enumeration.
+fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
+    let exact = enumeration::enumerate(temperature);
+    let expected = [
+        exact.energy_per_site,
+        exact.magnetization_2,
+        exact.magnetization_4,
+        exact.abs_magnetization,
+    ];
+    for ((name, expected), values) in
+        neuralrg::observe::SCALARS.iter().zip(expected).zip(chains.scalars.axis_iter(Axis(0)))
+    {
+        let estimate = gamma_method(values);
+        let pull = (estimate.mean - expected) / estimate.error;
+        assert!(
+            pull.abs() < 4.0,
+            "{name}: {} ± {}, exact {expected}",
+            estimate.mean,
+            estimate.error
+        );
+        assert!(estimate.error < 0.02 * expected.abs(), "{name}: error {}", estimate.error);
+    }
+    for (means, exact) in [
+        (&chains.structure_factors, exact.structure_factor),
+        (&chains.correlations, exact.correlation),
+    ] {
+        let flat = means.view().into_shape_with_order((means.dim().0, 16)).unwrap();
+        let (mean, error) = between_chain(flat);
+        for (i, expected) in exact.as_flattened().iter().enumerate() {
+            let difference = (mean[i] - expected).abs();
+            assert!(
+                difference < 4.0 * error[i] + 1e-10,
+                "component {i}: {} ± {}",
+                mean[i],
+                error[i]
+            );
+        }
+    }
+}
+
+fn long_chains() -> HmcConfig {
+    HmcConfig {
+        chains: 512,
+        warmup: 60,
+        trajectories: 100,
+        leapfrog_steps: 5,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn untrained_flow_samples_the_enumerated_ising_model() {
+    for symmetry in [Symmetry::None, Symmetry::Mixture] {
+        let flow = untrained_flow(symmetry, 2.7, Kind::Float);
+        assert_equal_to_enumeration(&sample(&flow, 2.7, &long_chains()), 2.7);
+    }
+}
+
+#[test]
+fn trained_flow_samples_the_enumerated_ising_model() {
+    let temperature = CRITICAL_TEMPERATURE;
+    let mut flow = untrained_flow(Symmetry::Mixture, temperature, Kind::Float);
+    let target = Target::new(4, temperature, Kind::Float, Device::Cpu);
+    let config = TrainConfig { steps: 200, batch: 128, learning_rate: 1e-2, ..Default::default() };
+    let mut gap = f64::INFINITY;
+    let exact = neuralrg::exact::exact_ising(4, temperature).free_energy_field;
+    train(&mut flow, &target, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress| {
+        gap = progress.loss - exact;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(gap < 1.5, "trained to a gap of {gap} nats");
+    assert_equal_to_enumeration(&sample(&flow, temperature, &long_chains()), temperature);
+}
