@@ -354,8 +354,9 @@ impl Temperatures {
         };
         let TemperatureRange { from, to, step } = *range;
         let key = "sweep.temperatures";
-        require(from.is_finite() && to.is_finite(), key, from, "finite in from and to")?;
-        require(from <= to, key, format!("from {from} to {to}"), "given with from ≤ to")?;
+        let ends = format!("from {from} to {to}");
+        require(from.is_finite() && to.is_finite(), key, &ends, "given with finite from and to")?;
+        require(from <= to, key, &ends, "given with from ≤ to")?;
         require(step > 0.0, key, format!("step {step}"), "given with step > 0")?;
         let count = ((to - from) / step + 1e-9).floor() + 1.0;
         require(count <= 10_000.0, key, format!("{count} points"), "at most 10000 points")?;
@@ -374,7 +375,7 @@ impl FlowConfig {
             (1..=1000).contains(&self.couplings),
             "flow.couplings",
             self.couplings,
-            "1 to 1000",
+            "from 1 to 1000",
         )?;
         require(
             (1..=10).contains(&self.hidden_layers),

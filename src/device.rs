@@ -1,5 +1,7 @@
 //! Which device a rank computes on, and the loading of libtorch's CUDA part.
 
+use std::error::Error as _;
+
 use tch::{Cuda, Device};
 
 use crate::config::DeviceChoice;
@@ -63,8 +65,10 @@ fn load_cuda() -> std::result::Result<(), String> {
             Ok(())
         }
         Err(error) => Err(format!(
-            "libtorch has no usable CUDA part ({error}); install the full libtorch with \
-             `make setup CUDA=1` or point LIBTORCH to one"
+            "libtorch has no usable CUDA part ({}); install the full libtorch with \
+             `make setup CUDA=1` or point LIBTORCH to one",
+            // A bare "dlopen failed"; the loader's own words, which name the file, are its source.
+            error.source().unwrap_or(&error)
         )),
     }
 }

@@ -36,15 +36,16 @@ pub fn tasks(config: &Config) -> Vec<Task> {
     tasks
 }
 
-/// Time that one coupling costs in a pass over a batch however small, in seconds (one CPU thread;
-/// the `train_step` bench at L = 4 gives it).
-const SECONDS_PER_COUPLING: f64 = 1.5e-4;
-/// Arithmetic rate of a training step, in FLOP/s (one CPU thread; the `train_step` bench at L = 16).
+/// Time that one coupling costs in a training step, however small the batch, in seconds (one CPU
+/// thread; from the `train_step` bench at L = 4).
+const SECONDS_PER_COUPLING: f64 = 5e-4;
+/// Arithmetic rate of a training step, in FLOP/s (one CPU thread; from the `train_step` bench at
+/// L = 16).
 const FLOPS_PER_SECOND: f64 = 6e9;
 
 /// Expected seconds of a task's stages on one CPU thread.
 ///
-/// Only ratios matter to the schedule. A step evaluates every coupling's network on every block of the
+/// Only ratios matter to the schedule. A training step evaluates every coupling's network on every block of the
 /// lattice; a gradient costs two further evaluations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {

@@ -40,7 +40,7 @@ impl SymmetrizedFlow {
     }
 
     /// x = g(z) with the model's ln q(x): ln p(z) - ln|det ∂x/∂z| (Eq. 1), or for the mixture
-    /// ln q_sym(x) = ln ½[q(x) + q(-x)] (Eq. D.1).
+    /// ln q_sym(x) = ln ½[q(x) + q(-x)] (App. D).
     ///
     /// Shapes: z (batch, L, L).
     pub fn draw(&self, z: &Tensor) -> Draw {

@@ -1,0 +1,202 @@
+//! The commands other than `run`, and what a second `run` does.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::Duration;
+
+use common::{Outcome, Sweep, TINY, TINY_TASKS, neuralrg, outcome, snapshot};
+use ndarray::Array3;
+
+const CRITICAL: f64 = 2.269185314213022;
+
+fn program(arguments: &[&str]) -> Outcome {
+    outcome(neuralrg().args(arguments))
+}
+
+#[test]
+fn every_subcommand_has_help() {
+    let general = program(&["--help"]).success().to_owned();
+    for subcommand in ["run", "plan", "status", "collect", "check", "exact"] {
+        assert!(general.contains(subcommand), "{general}");
+        let help = program(&[subcommand, "--help"]);
+        assert!(help.success().contains(&format!("Usage: neuralrg {subcommand}")), "{help:?}");
+    }
+    assert!(program(&["--version"]).success().starts_with("neuralrg "));
+}
+
+#[test]
+fn check_prints_every_default() {
+    let sweep = Sweep::new(
+        "[sweep]\nname = \"t\"\nlinear_size = 8\ndepths = [1]\n\
+         temperatures = { from = 2.0, to = 2.2, step = 0.1 }\n",
+    );
+    let result = program(&["check", sweep.config.to_str().unwrap()]);
+    let printed: toml::Table = result.success().parse().expect("it is TOML");
+    for (section, key, value) in [
+        ("sweep", "temperatures", "[2.0, 2.1, 2.2]"),
+        ("sweep", "seeds", "[1]"),
+        ("flow", "couplings", "10"),
+        ("flow", "symmetry", "\"mixture\""),
+        ("train", "steps", "5000"),
+        ("train", "learning_rate", "0.001"),
+        ("evaluate", "samples", "16384"),
+        ("hmc", "chains", "64"),
+        ("run", "device", "\"auto\""),
+        ("run", "precision", "\"f32\""),
+    ] {
+        assert_eq!(printed[section][key].to_string(), value, "{section}.{key}");
+    }
+}
+
+#[test]
+fn exact_prints_twelve_digits_of_the_known_values() {
+    // Enumeration of the 65,536 states: ln Z, energy and specific heat per site.
+    let known = [
+        (2.0, 17.1053671187, -1.75538029, 0.605533),
+        (CRITICAL, 15.5219154588, -1.56562379, 0.783267),
+        (2.7, 13.9441671531, -1.22145424, 0.754243),
+    ];
+    let temperatures = known.map(|row| row.0.to_string()).join(",");
+    let result = program(&["exact", "--linear-size", "4", "--temperatures", &temperatures]);
+    let lines: Vec<&str> = result.success().lines().collect();
+    let header = "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site";
+    assert_eq!((lines[0], lines.len()), (header, 4));
+    for (line, (temperature, ln_z, energy, heat)) in lines[1..].iter().zip(known) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let numbers: Vec<f64> = fields.iter().map(|field| field.parse().expect("number")).collect();
+        let expected = [
+            (temperature, 0.0),
+            (ln_z, 6e-11),
+            (free_energy(ln_z, temperature), 1e-9),
+            (energy, 6e-9),
+            (heat, 6e-7),
+        ];
+        assert_eq!(numbers.len(), expected.len());
+        for (found, (value, rounding)) in numbers.iter().zip(expected) {
+            assert!((found - value).abs() <= rounding, "{found} against {value} in {line}");
+        }
+        for field in &fields[1..] {
+            let mantissa = field.split_once('e').expect("scientific notation").0;
+            assert_eq!(mantissa.matches(|c: char| c.is_ascii_digit()).count(), 12, "{field}");
+        }
+    }
+}
+
+/// -ln Z of the field on the 4 × 4 torus:
+/// -ln Z_Ising - ½ ln det(K + αI) + (N/2)[ln(2/π) - α], α = 4β + 0.1.
+fn free_energy(ln_z_ising: f64, temperature: f64) -> f64 {
+    let (beta, alpha) = (1.0 / temperature, 4.0 / temperature + 0.1);
+    // Exact cosines of 2π n/4.
+    let cosines = [1.0, 0.0, -1.0, 0.0];
+    let ln_det: f64 =
+        cosines.iter().flat_map(|x| cosines.map(|y| (2.0 * beta * (x + y) + alpha).ln())).sum();
+    -ln_z_ising - 0.5 * ln_det + 8.0 * (std::f64::consts::FRAC_2_PI.ln() - alpha)
+}
+
+#[test]
+fn plan_names_each_task_once_and_respects_the_lower_bound() {
+    let sweep = Sweep::new(&TINY.replace("temperatures = [2.0, 3.0]", "temperatures = [2, 3, 4]"));
+    for ranks in [1, 2, 4, 100] {
+        let config = sweep.config.to_str().unwrap();
+        let result = program(&["plan", config, "--ranks", &ranks.to_string()]);
+        let lines: Vec<&str> = result.success().lines().collect();
+        let (summary, table) = lines.split_last().expect("it prints a table");
+        let rows: Vec<Vec<&str>> =
+            table[1..].iter().map(|line| line.split_whitespace().collect()).collect();
+        let tasks: HashSet<&str> = rows.iter().map(|row| row[1]).collect();
+        assert_eq!((rows.len(), tasks.len()), (6, 6), "{}", result.stdout);
+        assert!(rows.iter().all(|row| row[0].parse::<usize>().expect("rank") < ranks));
+        assert!(summary.starts_with(&format!("6 tasks on {ranks} ranks: ")), "{summary}");
+        assert!(time_after("makespan ", summary) >= time_after("lower bound ", summary));
+    }
+    assert!(!sweep.dir.exists());
+}
+
+/// The time that follows a word.
+fn time_after(word: &str, text: &str) -> Duration {
+    let rest = text.split_once(word).expect("the line has the word").1;
+    let time = rest.split([',', '(']).next().expect("a time follows").trim();
+    humantime::parse_duration(time).expect("a time follows")
+}
+
+#[test]
+fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
+    let sweep = Sweep::finished();
+    let [running, stopped, failed, done] = TINY_TASKS;
+    for name in [running, stopped, failed] {
+        fs::remove_file(sweep.task(name)).unwrap();
+    }
+    let table = sweep.look("status").success().to_owned();
+    assert!(table.ends_with("4 tasks: 1 done, 3 waiting\n"), "{table}");
+
+    fs::write(sweep.dir.join(format!("failed/{failed}.txt")), "it went wrong\n").unwrap();
+    let now = neuralrg::progress::unix_now();
+    for (name, written) in [(running, now), (stopped, now - 86_400)] {
+        let progress = format!(
+            "{{\"stage\":\"train\",\"step\":3,\"steps\":6,\"gap\":1.25,\"gap_error\":0.5,\
+             \"fraction\":0.25,\"seconds\":10.0,\"written_unix_seconds\":{written}}}"
+        );
+        fs::write(sweep.dir.join(format!("running/{name}.json")), progress).unwrap();
+    }
+    let table = sweep.look("status").success().to_owned();
+    let row = |name: &str| -> Vec<&str> {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.expect("each task has a row").split_whitespace().collect()
+    };
+    assert_eq!(row(running)[1..], ["running", "train", "3/6", "1.2500", "0.5000", "30s"]);
+    assert_eq!(row(stopped)[1..], ["stopped", "train", "3/6", "1.2500", "0.5000", "-"]);
+    assert_eq!(row(failed)[1..], ["failed", "-", "-", "-", "-"]);
+    assert_eq!(row(done)[1..3], ["done", "took"]);
+    assert!(table.contains(&format!("{failed}: it went wrong\n")), "{table}");
+    assert!(table.ends_with("4 tasks: 1 done, 1 running, 1 stopped, 1 failed\n"), "{table}");
+}
+
+#[test]
+fn second_run_does_nothing() {
+    let sweep = Sweep::finished();
+    let before = snapshot(&sweep.dir);
+    let result = sweep.run();
+    result.success();
+    assert!(result.stderr.contains("0 of 4 tasks to do"), "{}", result.stderr);
+    assert!(!result.stderr.contains(" begins"), "{}", result.stderr);
+    assert_eq!(snapshot(&sweep.dir), before);
+}
+
+#[test]
+fn rust_log_sets_how_much_is_told() {
+    let sweep = Sweep::finished();
+    let result = outcome(sweep.run_with(neuralrg()).env("RUST_LOG", "error"));
+    result.success();
+    assert_eq!(result.stderr, "");
+}
+
+#[test]
+fn collect_masks_missing_tasks_and_says_how_many_there_are() {
+    let sweep = Sweep::finished();
+    let path = sweep.dir.join("sweep.h5");
+    let told = |finished: usize| format!("{}: {finished} of 4 tasks\n", path.display());
+    assert_eq!(sweep.look("collect").success(), told(4));
+
+    // Temperature 3 (index 1), depth 1 (index 0).
+    fs::remove_file(sweep.task("L4_T3_d1_s1")).unwrap();
+    assert_eq!(sweep.look("collect").success(), told(3));
+    let file = hdf5::File::open(&path).unwrap();
+    let complete = file.dataset("complete").and_then(|data| data.read_raw::<i8>()).unwrap();
+    assert_eq!(complete, [1, 1, 0, 1]);
+    for name in ["gap", "energy", "wall_seconds"] {
+        let values: Array3<f64> = file.dataset(name).and_then(|data| data.read()).unwrap();
+        assert_eq!(values.dim(), (2, 2, 1));
+        let finite: Vec<bool> = values.iter().map(|value| value.is_finite()).collect();
+        assert_eq!(finite, [true, true, false, true], "{name}");
+    }
+    for name in ["samples", "structure_factor"] {
+        let values: ndarray::ArrayD<f64> = file.dataset(name).and_then(|data| data.read()).unwrap();
+        let missing = values.index_axis(ndarray::Axis(0), 1);
+        let missing = missing.index_axis(ndarray::Axis(0), 0).iter().all(|value| value.is_nan());
+        assert!(missing, "{name}");
+    }
+    let exact = file.dataset("free_energy_exact").and_then(|data| data.read_1d::<f64>()).unwrap();
+    assert!(exact.len() == 2 && exact.iter().all(|value| value.is_finite()));
+}

@@ -1,0 +1,121 @@
+//! Several ranks: whatever their number, a task's numbers are the same, and all ranks end together.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+
+use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome};
+
+const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
+
+/// The tiny sweep with six tasks.
+fn six_tasks() -> String {
+    TINY.replace("temperatures = [2.0, 3.0]", THREE_TEMPERATURES)
+}
+
+#[test]
+fn task_files_do_not_depend_on_the_number_of_ranks() {
+    let alone = Sweep::new(&six_tasks());
+    alone.run().success();
+    let names = alone.task_files();
+    assert_eq!(names.len(), 6);
+    for ranks in [1, 2, 3] {
+        let sweep = Sweep::new(&six_tasks());
+        let result = outcome(&mut sweep.run_with(mpirun(ranks)));
+        result.success();
+        assert_eq!(sweep.task_files(), names);
+        for name in &names {
+            let tasks = [&sweep, &alone].map(|sweep| sweep.dir.join("tasks").join(name));
+            assert_same_task(&tasks[0], &tasks[1], &[]);
+        }
+        let done: HashSet<&str> = result
+            .stderr
+            .lines()
+            .filter(|line| line.contains("] task ") && line.contains(" is done: "))
+            .map(|line| line.split_once("] ").expect("log lines begin with [time]").0)
+            .map(|head| head.rsplit_once(' ').expect("the rank is last").1)
+            .collect();
+        if ranks > 1 {
+            let expected: Vec<String> = (0..ranks).map(|rank| rank.to_string()).collect();
+            assert_eq!(done, expected.iter().map(String::as_str).collect(), "ranks that worked");
+        }
+    }
+}
+
+#[test]
+fn task_in_a_smaller_sweep_has_the_same_numbers_as_in_a_bigger_one() {
+    let small = TINY
+        .replace("temperatures = [2.0, 3.0]", "temperatures = [3.0]")
+        .replace("depths = [1, 2]", "depths = [2]");
+    let (small, big) = (Sweep::new(&small), Sweep::finished());
+    small.run().success();
+    assert_eq!(small.task_files(), ["L4_T3_d2_s1.h5"]);
+    let name = "L4_T3_d2_s1";
+    // What each sweep was, and nothing else, differs.
+    assert_same_task(&small.task(name), &big.task(name), &["/configuration"]);
+}
+
+#[test]
+fn seeds_temperatures_and_depths_give_different_numbers() {
+    let text = TINY.replace("depths = [1, 2]", "depths = [1]\nseeds = [1, 2]");
+    let sweep = Sweep::new(&text);
+    sweep.run().success();
+    let losses: HashSet<Vec<u64>> = sweep
+        .task_files()
+        .iter()
+        .map(|name| contents(&sweep.dir.join("tasks").join(name))["/train/loss"].bits.clone())
+        .collect();
+    assert_eq!(losses.len(), 4);
+}
+
+#[test]
+fn more_ranks_than_tasks_end_cleanly() {
+    let text = TINY
+        .replace("temperatures = [2.0, 3.0]", "temperatures = [3.0]")
+        .replace("depths = [1, 2]", "depths = [1]");
+    let sweep = Sweep::new(&text);
+    outcome(&mut sweep.run_with(mpirun(3))).success();
+    assert_eq!(sweep.task_files(), ["L4_T3_d1_s1.h5"]);
+    // And with no task at all.
+    outcome(&mut sweep.run_with(mpirun(2))).success();
+}
+
+#[test]
+fn task_that_fails_on_some_rank_fails_the_job_once_all_others_are_finished() {
+    let sweep = Sweep::new(&six_tasks());
+    let failing = "L4_T3_d1_s1";
+    let result = sweep.run_with_obstacle(mpirun(2), failing);
+    assert_ne!(result.status, Some(0), "{}", result.stderr);
+    assert_eq!(result.errors().len(), 1, "{}", result.stderr);
+    assert!(result.errors()[0].starts_with("1 of 6 tasks failed"), "{}", result.stderr);
+    assert!(sweep.dir.join(format!("failed/{failing}.txt")).exists());
+    fs::remove_dir_all(sweep.task(failing)).unwrap();
+    assert_eq!(sweep.task_files().len(), 5);
+
+    outcome(&mut sweep.run_with(mpirun(2))).success();
+    assert_eq!(sweep.task_files().len(), 6);
+}
+
+#[test]
+fn error_before_the_work_is_told_once_and_ends_all_ranks() {
+    let sweep = Sweep::new(&TINY.replace("linear_size = 4", "linear_size = 5"));
+    let result = outcome(&mut sweep.run_with(mpirun(3)));
+    assert_ne!(result.status, Some(0));
+    assert_eq!(result.errors().len(), 1, "{}", result.stderr);
+    assert!(result.errors()[0].contains("`sweep.linear_size` is 5"), "{}", result.stderr);
+    assert!(!sweep.dir.exists());
+}
+
+#[test]
+fn only_run_starts_mpi() {
+    // A setting that makes Open MPI fail when it starts.
+    let broken = |subcommand: &str, argument: &std::path::Path| {
+        outcome(neuralrg().arg(subcommand).arg(argument).env("OMPI_MCA_pml", "none"))
+    };
+    let sweep = Sweep::finished();
+    broken("check", &sweep.config).success();
+    broken("plan", &sweep.config).success();
+    broken("status", &sweep.dir).success();
+    broken("collect", &sweep.dir).success();
+}
