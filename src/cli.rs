@@ -71,7 +71,7 @@ pub enum Command {
 }
 
 fn parse_linear_size(text: &str) -> Result<usize> {
-    let allowed = |size: &usize| size % 2 == 0 && (4..=1024).contains(size);
+    let allowed = |size: &usize| size.is_multiple_of(2) && (4..=1024).contains(size);
     let problem = || Error::Usage("L must be an even number from 4 to 1024".into());
     text.parse().ok().filter(allowed).ok_or_else(problem)
 }

@@ -52,7 +52,8 @@ pub enum Error {
     /// Too many training steps had a loss or gradient that was not finite.
     #[error(
         "training diverged: {skipped} of {steps} steps had a non-finite loss or gradient \
-         (train.max_skipped_steps = {allowed}); lower train.learning_rate or train.clip_norm"
+         (train.max_skipped_steps = {allowed}); lower train.learning_rate, or set a lower \
+         train.clip_norm (0 turns clipping off)"
     )]
     TrainingDiverged { skipped: i64, steps: i64, allowed: i64 },
 

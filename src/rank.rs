@@ -87,7 +87,10 @@ impl Ranks {
         root.broadcast_into(&mut length);
         let mut bytes = text.into_bytes();
         bytes.resize(length as usize, 0);
-        root.broadcast_into(&mut bytes[..]);
+        // The address of an empty vector is the one that Open MPI takes for MPI_IN_PLACE.
+        if length > 0 {
+            root.broadcast_into(&mut bytes[..]);
+        }
         String::from_utf8(bytes).expect("rank 0 sent text")
     }
 

@@ -184,23 +184,32 @@ pub fn importance(log_weights: &[f64]) -> Importance {
     let squares: f64 = relative.iter().map(|w| w * w).sum();
     Importance {
         free_energy: -(largest + (sum / count).ln()),
-        free_energy_error: jackknife_error(&relative, sum),
+        free_energy_error: jackknife_error(log_weights),
         effective_sample_size: sum * sum / (count * squares),
         largest_weight_share: 1.0 / sum,
     }
 }
 
-/// Delete-block jackknife error of -ln(mean weight).
-fn jackknife_error(weights: &[f64], sum: f64) -> f64 {
-    let blocks = weights.len().min(JACKKNIFE_BLOCKS);
+/// Delete-block jackknife error of -ln(mean weight), in logarithms: the sum over the blocks that stay
+/// must not be a difference, which vanishes where one weight outweighs all others.
+fn jackknife_error(log_weights: &[f64]) -> f64 {
+    let blocks = log_weights.len().min(JACKKNIFE_BLOCKS);
+    let bounds = |b: usize| b * log_weights.len() / blocks;
+    let ln_sums: Vec<f64> =
+        (0..blocks).map(|b| ln_sum_exp(log_weights[bounds(b)..bounds(b + 1)].iter())).collect();
     let estimates: Vec<f64> = (0..blocks)
-        .map(|b| b * weights.len() / blocks..(b + 1) * weights.len() / blocks)
-        .map(|block| {
-            let left = (weights.len() - block.len()) as f64;
-            -((sum - weights[block].iter().sum::<f64>()) / left).ln()
+        .map(|b| {
+            let stay = log_weights.len() - (bounds(b + 1) - bounds(b));
+            (stay as f64).ln() - ln_sum_exp(ln_sums[..b].iter().chain(&ln_sums[b + 1..]))
         })
         .collect();
     mean_and_standard_error(&estimates).1 * (blocks as f64 - 1.0)
+}
+
+/// ln Σ e^x without overflow.
+fn ln_sum_exp<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> f64 {
+    let largest = values.clone().copied().fold(f64::NEG_INFINITY, f64::max);
+    largest + values.map(|x| (x - largest).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]
@@ -211,6 +220,15 @@ mod tests {
     use rand_distr::StandardNormal;
 
     const REPETITIONS: usize = 300;
+
+    #[test]
+    fn one_weight_beyond_all_others_leaves_the_error_finite() {
+        let mut log_weights = vec![-1000.0; 500];
+        log_weights[77] = 900.0;
+        let found = importance(&log_weights);
+        assert!(found.free_energy_error.is_finite() && found.free_energy_error > 100.0);
+        assert_eq!(found.largest_weight_share, 1.0);
+    }
 
     /// Stationary chains x_{t+1} = φ x_t + √(1-φ²) ξ of mean 0, variance 1 and
     /// τ_int = ½ (1+φ)/(1-φ).

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::plan::Task;
 use crate::schema::{self, Item};
 
+/// How names of files begin that are still being written.
+const UNFINISHED: &str = ".unfinished-";
+
 /// Numbers by the name that the schema gives them.
 pub type Numbers = BTreeMap<String, f64>;
 
@@ -77,10 +80,11 @@ impl SweepDir {
     /// The folder cannot be written, belongs to another configuration, or another job works on it.
     pub fn prepare(root: &Path, config: &Config) -> Result<(Self, SweepLock)> {
         let dir = Self { root: root.into() };
-        for folder in [root.into(), dir.root.join("tasks"), dir.failures(), dir.running()] {
+        for folder in dir.folders() {
             fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         }
         let lock = dir.lock()?;
+        dir.remove_unfinished();
         if dir.config_path().exists() {
             let kept = dir.read_config()?;
             if let Some(difference) = config.difference(&kept) {
@@ -185,6 +189,22 @@ impl SweepDir {
         Ok(aside)
     }
 
+    fn folders(&self) -> [PathBuf; 4] {
+        [self.root.clone(), self.root.join("tasks"), self.failures(), self.running()]
+    }
+
+    /// Removes what a killed job was writing; nobody else writes while this job holds the lock.
+    fn remove_unfinished(&self) {
+        let entries = self.folders().into_iter().flat_map(fs::read_dir).flatten().flatten();
+        for entry in entries {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED)
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                log::warn!("cannot remove {}: {error}", entry.path().display());
+            }
+        }
+    }
+
     fn lock(&self) -> Result<SweepLock> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(Error::io("create", &path))?;
@@ -213,7 +233,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = path.parent().expect("files are written into folders");
     let beside = tempfile::Builder::new()
-        .prefix(".unfinished-")
+        .prefix(UNFINISHED)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(folder)
         .map_err(Error::io("create a file in", folder))?

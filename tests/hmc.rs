@@ -115,8 +115,7 @@ fn a_chain_without_finite_energy_stays_and_changes_no_other() {
             if largest(&(z - &start)) > 0.0 {
                 let mask = Tensor::from_slice(&[poison, 0.0, 0.0, 0.0]);
                 potential.energy += mask;
-                potential.field =
-                    potential.field * Tensor::from_slice(&[poison, 1.0, 1.0, 1.0]).view([4, 1, 1]);
+                potential.field *= Tensor::from_slice(&[poison, 1.0, 1.0, 1.0]).view([4, 1, 1]);
             }
             potential
         };
