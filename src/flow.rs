@@ -66,11 +66,6 @@ impl Architecture {
         (self.linear_size >> (level + 1)).pow(2)
     }
 
-    /// Number of lattice sites N = L².
-    pub fn sites(&self) -> usize {
-        self.linear_size * self.linear_size
-    }
-
     /// Length of the flat parameter vector.
     pub fn parameter_count(&self) -> i64 {
         let coupling: i64 = realnvp::parameter_sizes(self).iter().sum();

@@ -141,7 +141,7 @@ fn finite_everywhere(state: &State) -> Tensor {
 /// or far too large is left quickly, whatever the target.
 ///
 /// Many chains give the mean acceptance with little noise, so that plain steps of slowly falling gain
-/// find the root; dual averaging with the gains usual for a single chain kept oscillating about it.
+/// find the root.
 #[derive(Debug)]
 pub struct StepSizeAdaptation {
     target_acceptance: f64,

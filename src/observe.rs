@@ -69,7 +69,8 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    /// Averages of products over all 2^(N) spin configurations given the field, N = 8 sites (2 × 4).
+    /// Averages over all 2^16 spin configurations of the 4 × 4 lattice, each with its probability given
+    /// the field.
     #[test]
     fn improved_estimators_equal_the_sum_over_all_spins_given_the_field() {
         tch::manual_seed(3);

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::exact::exact_ising;
 use crate::plan::{Cost, Task};
 use crate::store::write_atomically;
+use crate::train::Progress;
 
 /// Least time between two writes of the progress file, and between two log lines of a stage.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
@@ -95,27 +96,30 @@ impl TaskProgress {
         }
     }
 
-    /// Training has done `step` steps; `loss` is the last batch's free energy with its error.
-    pub fn trained(&mut self, step: i64, loss: f64, loss_error: f64) {
-        let gap = loss + self.ln_z;
-        self.gap = Some((gap, loss_error));
-        let fraction = step as f64 / self.train_steps as f64;
-        let message = format!("gap {gap:.3} ± {loss_error:.3} nat");
-        self.report("train", step, self.train_steps, self.cost.train * fraction, &message);
+    /// Training has done a step.
+    pub fn trained(&mut self, progress: Progress) {
+        if let Some((loss, error)) = progress.loss {
+            self.gap = Some((loss + self.ln_z, error));
+        }
+        let message = self
+            .gap
+            .map_or_else(String::new, |(gap, error)| format!("gap {gap:.3} ± {error:.3} nat"));
+        let done = self.cost.train * progress.step as f64 / self.train_steps as f64;
+        self.report("train", progress.step, self.train_steps, done, &message);
     }
 
     /// The evaluation is done.
     pub fn evaluated(&mut self) {
         self.bar.set_length(self.trajectories as u64);
         let done = self.cost.train + self.cost.evaluate;
-        self.report("evaluate", 1, 1, done, "evaluated");
+        self.report("evaluate", 1, 1, done, "");
     }
 
     /// HMC has done `trajectories`, warm-up included.
     pub fn sampled(&mut self, trajectories: i64) {
         let fraction = trajectories as f64 / self.trajectories as f64;
         let done = self.cost.train + self.cost.evaluate + self.cost.hmc * fraction;
-        self.report("hmc", trajectories, self.trajectories, done, "sampling");
+        self.report("hmc", trajectories, self.trajectories, done, "");
     }
 
     fn report(&mut self, stage: &str, step: i64, steps: i64, done: f64, message: &str) {
@@ -123,7 +127,8 @@ impl TaskProgress {
         self.bar.set_message(message.to_owned());
         let stage_ends = step == steps;
         if self.log_lines && (stage_ends || self.logged.elapsed() > LOG_INTERVAL) {
-            log::info!("{}: {stage} {step}/{steps}, {message}", self.name);
+            let line = format!("{}: {stage} {step}/{steps} {message}", self.name);
+            log::info!("{}", line.trim_end());
             self.logged = Instant::now();
         }
         if self.written.is_none_or(|written| written.elapsed() > FILE_INTERVAL) {

@@ -1,6 +1,5 @@
 //! One task from start to end: build, train, evaluate, sample, measure.
 
-use std::ops::ControlFlow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
@@ -49,8 +48,7 @@ pub fn run_task(
     // Train.
     let weight = config.flow.symmetry_weight;
     let history = train(&mut flow, &target, &config.train, weight, &seed, |step| {
-        progress.trained(step.step, step.loss, step.loss_error);
-        ControlFlow::Continue(())
+        progress.trained(step);
     })?;
     let trained = start.elapsed();
 

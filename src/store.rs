@@ -320,14 +320,7 @@ pub fn read_task(path: &Path) -> Result<TaskSummary> {
     read_summary(&file).map_err(|error| damaged(error.to_string()))
 }
 
-/// Checks that a file is a finished task file of a version that this program reads.
-///
-/// # Errors
-/// It is not: [`Error::DamagedTask`].
-pub fn check_task(path: &Path) -> Result<()> {
-    open_task(path).map(|_| ())
-}
-
+/// Opens a finished task file of a version that this program reads.
 fn open_task(path: &Path) -> Result<hdf5::File> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
     let file = hdf5::File::open(path).map_err(|error| damaged(error.to_string()))?;

@@ -1,7 +1,5 @@
 //! Training: minimization of the variational free energy (Eq. 5) over the flow's parameters.
 
-use std::ops::ControlFlow;
-
 use tch::{Kind, Tensor};
 
 use crate::adam::Adam;
@@ -27,15 +25,14 @@ pub struct History {
     pub skipped_steps: i64,
 }
 
-/// What a training tells while it runs.
+/// What a training tells after each step.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     /// Steps done.
     pub step: i64,
-    /// Variational free energy of the last batch, in nats.
-    pub loss: f64,
-    /// Standard error of `loss`.
-    pub loss_error: f64,
+    /// Variational free energy of the last batch with its standard error, in nats; known every
+    /// `log_every` steps, since it must be copied from the device.
+    pub loss: Option<(f64, f64)>,
 }
 
 /// The loss of one batch.
@@ -79,11 +76,10 @@ pub fn learning_rate(config: &TrainConfig, step: i64) -> f64 {
     config.learning_rate * (floor + (1.0 - floor) * cosine)
 }
 
-/// Trains `flow` in place. `report` is called every `log_every` steps and after the last; it may stop
-/// the training early.
+/// Trains `flow` in place. `report` is called after every step.
 ///
-/// Nothing is copied to the host between two reports: a step with a non-finite loss or gradient is
-/// skipped by a condition on the device.
+/// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
+/// is skipped by a condition on the device.
 ///
 /// # Errors
 /// More than `max_skipped_steps` steps were skipped.
@@ -93,14 +89,13 @@ pub fn train(
     config: &TrainConfig,
     symmetry_weight: f64,
     seed: &TaskSeed,
-    mut report: impl FnMut(Progress) -> ControlFlow<()>,
+    mut report: impl FnMut(Progress),
 ) -> Result<History> {
     let (kind, device) = (flow.parameters.kind(), flow.parameters.device());
     let size = flow.architecture.linear_size as i64;
     let mut adam = Adam::new(&flow.parameters, config.weight_decay);
     let records = Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device));
     let mut skipped = Tensor::zeros([], (Kind::Int64, device));
-    let mut done = 0;
 
     for step in 0..config.steps {
         seed.reseed_torch(Stage::Train, step);
@@ -117,23 +112,19 @@ pub fn train(
         adam.step(&mut flow.parameters, &clipped, learning_rate(config, step), &finite);
         skipped += finite.logical_not().to_kind(Kind::Int64);
         record(&records, step, &loss, &norm);
-        done = step + 1;
+        let done = step + 1;
 
+        let mut known = None;
         if done % config.log_every == 0 || done == config.steps {
             check_skipped(skipped.int64_value(&[]), done, config.max_skipped_steps)?;
-            let progress = Progress {
-                step: done,
-                loss: records.double_value(&[0, step]),
-                loss_error: records.double_value(&[1, step]) / (config.batch as f64).sqrt(),
-            };
-            if report(progress).is_break() {
-                break;
-            }
+            let error = records.double_value(&[1, step]) / (config.batch as f64).sqrt();
+            known = Some((records.double_value(&[0, step]), error));
         }
+        report(Progress { step: done, loss: known });
     }
     Ok(History {
-        values: to_array(&records.narrow(1, 0, done)),
-        learning_rates: (0..done).map(|step| learning_rate(config, step)).collect(),
+        values: to_array(&records),
+        learning_rates: (0..config.steps).map(|step| learning_rate(config, step)).collect(),
         skipped_steps: skipped.int64_value(&[]),
     })
 }

@@ -25,6 +25,7 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Cuts the flat parameter vector into the layers' weights.
     pub fn new(architecture: &Architecture, parameters: &Tensor) -> Self {
+        assert_eq!(parameters.size(), [architecture.parameter_count()], "length of the vector");
         let shapes = parameter_shapes(architecture);
         let layers = architecture.layers();
         let sizes = parameter_sizes(architecture).repeat(layers.len() * architecture.couplings);
