@@ -45,6 +45,14 @@ pub enum Error {
     )]
     DamagedTask { path: PathBuf, problem: String },
 
+    /// A task file that another version of the program wrote.
+    #[error(
+        "task file {} has format version {version}, but neuralrg {} reads version {}; use the version \
+         that wrote it, or choose another folder with -o",
+        path.display(), crate::VERSION, crate::schema::FORMAT_VERSION
+    )]
+    OtherVersion { path: PathBuf, version: i64 },
+
     /// The device that the configuration asks for cannot be had.
     #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]
     NoCuda { problem: String },

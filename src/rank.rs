@@ -68,14 +68,11 @@ impl Ranks {
         }
     }
 
-    /// Number of this rank among those of its node, and how many those are.
-    pub fn on_node(&self) -> (usize, usize) {
+    /// Number of this rank among those of its node, from 0.
+    pub fn local_rank(&self) -> usize {
         match self {
-            Self::Alone => (0, 1),
-            Self::World { world, .. } => {
-                let node = world.split_shared(world.rank());
-                (node.rank() as usize, node.size() as usize)
-            }
+            Self::Alone => 0,
+            Self::World { world, .. } => world.split_shared(world.rank()).rank() as usize,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{Table, presets};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::progress::{Snapshot, unix_now};
 use crate::store::{self, SweepDir};
@@ -27,11 +27,11 @@ enum State {
 /// The table of all tasks with a closing line of counts.
 ///
 /// # Errors
-/// `root` is not a sweep folder.
+/// `root` is not a sweep folder, or a task file cannot be read now.
 pub fn table(root: &Path) -> Result<String> {
     let dir = SweepDir::open(root)?;
     let tasks = plan::tasks(&dir.read_config()?);
-    let states: Vec<State> = tasks.iter().map(|task| state(&dir, task)).collect();
+    let states: Vec<State> = tasks.iter().map(|task| state(&dir, task)).collect::<Result<_>>()?;
 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -60,28 +60,29 @@ pub fn table(root: &Path) -> Result<String> {
     Ok(format!("{}\n{failures}{} tasks: {counts}", table.trim_fmt(), tasks.len()))
 }
 
-fn state(dir: &SweepDir, task: &Task) -> State {
+fn state(dir: &SweepDir, task: &Task) -> Result<State> {
     let path = dir.task_path(task);
     if path.exists() {
         return match store::read_task(&path) {
-            Ok(summary) => State::Done {
+            Ok(summary) => Ok(State::Done {
                 gap: summary.scalars["gap"],
                 gap_error: summary.scalars["gap_error"],
                 seconds: summary.timing["wall_seconds"],
-            },
-            Err(_) => State::Damaged,
+            }),
+            Err(Error::DamagedTask { .. }) => Ok(State::Damaged),
+            Err(error) => Err(error),
         };
     }
     if let Some(message) = dir.failure(task) {
-        return State::Failed(message);
+        return Ok(State::Failed(message));
     }
-    match Snapshot::read(&dir.progress_path(task)) {
+    Ok(match Snapshot::read(&dir.progress_path(task)) {
         Some(snapshot) if snapshot.written_unix_seconds + SILENCE > unix_now() => {
             State::Running(snapshot)
         }
         Some(snapshot) => State::Stopped(snapshot),
         None => State::Waiting,
-    }
+    })
 }
 
 /// State, step, gap, gap error and ETA.

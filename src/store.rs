@@ -313,25 +313,29 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
 /// Reads what the collected file and the status table need.
 ///
 /// # Errors
-/// The file is not a finished task file: [`Error::DamagedTask`].
+/// The file cannot be read now, or is not a finished task file ([`Error::DamagedTask`]).
 pub fn read_task(path: &Path) -> Result<TaskSummary> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
     let file = open_task(path)?;
     read_summary(&file).map_err(|error| damaged(error.to_string()))
 }
 
-/// Opens a finished task file of a version that this program reads.
+/// Opens a finished task file of a version that this program reads. A file that cannot be read now, for
+/// lack of permission or of locks, or was written by another version, is not a damaged one.
 fn open_task(path: &Path) -> Result<hdf5::File> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
-    let file = hdf5::File::open(path).map_err(|error| damaged(error.to_string()))?;
+    File::open(path).map_err(Error::io("read task file", path))?;
+    let file = hdf5::File::open(path).map_err(|error| match error.to_string() {
+        message if message.contains("unable to lock") => {
+            Error::Hdf5 { action: "read", path: path.into(), message }
+        }
+        message => damaged(message),
+    })?;
     let number = |name: &str| file.attr(name).and_then(|attribute| attribute.read_scalar::<i64>());
     number(schema::COMPLETE).map_err(|_| damaged("it was never completed".into()))?;
     match number("format_version") {
         Ok(schema::FORMAT_VERSION) => Ok(file),
-        Ok(version) => Err(damaged(format!(
-            "it has format version {version}, this program reads {}",
-            schema::FORMAT_VERSION
-        ))),
+        Ok(version) => Err(Error::OtherVersion { path: path.into(), version }),
         Err(error) => Err(damaged(error.to_string())),
     }
 }

@@ -107,11 +107,10 @@ fn is_finished(dir: &SweepDir, task: &Task) -> Result<bool> {
 /// (which all ranks know).
 pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
     let Job { config, dir, missing, _lock } = job;
-    let (local_rank, ranks_on_node) = ranks.on_node();
     host::keep_freed_memory();
     tch::set_num_threads(config.run.threads as i32);
-    warn_of_crowding(config.run.threads, local_rank, ranks_on_node);
-    let device = device::select(config.run.device, local_rank)?;
+    warn_of_crowding(config.run.threads);
+    let device = device::select(config.run.device, ranks.local_rank())?;
     log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
 
     let tasks = plan::tasks(&config);
@@ -167,10 +166,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Threads that share cores make every rank of the node slow.
-fn warn_of_crowding(threads: usize, local_rank: usize, ranks_on_node: usize) {
+/// Threads beyond the cores that the rank may use slow it down many times.
+fn warn_of_crowding(threads: usize) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if local_rank == 0 && threads * ranks_on_node > cores.max(ranks_on_node) && threads > cores {
-        log::warn!("{threads} threads for each rank, but {cores} cores: set run.threads lower");
+    if threads > cores {
+        log::warn!(
+            "run.threads = {threads}, but this rank may use {cores} cores: set it lower, or give \
+             ranks more cores (mpirun --bind-to, srun --cpus-per-task)"
+        );
     }
 }

@@ -285,6 +285,35 @@ fn task_file_without_the_completion_attribute_is_not_finished() {
 }
 
 #[test]
+fn task_file_that_cannot_be_locked_is_no_damaged_one() {
+    let sweep = Sweep::finished();
+    let path = sweep.task(TINY_TASKS[0]);
+    let before = snapshot(&sweep.dir);
+    let locked = fs::File::open(&path).unwrap();
+    locked.lock().unwrap();
+    let expected = ["unable to lock file", &path.display().to_string(), "HDF5_USE_FILE_LOCKING"];
+    assert_contains(sweep.run().errors()[0], &expected);
+    assert_contains(sweep.look("collect").refusal(), &expected);
+    assert_contains(sweep.look("status").refusal(), &expected);
+    drop(locked);
+    assert_eq!(snapshot(&sweep.dir), before);
+}
+
+#[test]
+fn task_file_of_another_format_version_is_left_alone() {
+    let sweep = Sweep::finished();
+    let path = sweep.task(TINY_TASKS[0]);
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.attr("format_version").unwrap().write_scalar(&99i64).unwrap();
+    file.close().unwrap();
+    let before = snapshot(&sweep.dir);
+    let expected = ["has format version 99", "reads version 1", "another folder with -o"];
+    assert_contains(sweep.run().errors()[0], &expected);
+    assert_contains(sweep.look("collect").refusal(), &expected);
+    assert_eq!(snapshot(&sweep.dir), before);
+}
+
+#[test]
 fn file_that_is_no_hdf5_is_moved_aside() {
     let sweep = Sweep::finished();
     let path = sweep.task(TINY_TASKS[3]);
