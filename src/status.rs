@@ -10,8 +10,8 @@ use crate::plan::{self, Task};
 use crate::progress::{Snapshot, unix_now};
 use crate::store::{self, SweepDir};
 
-/// A running task writes its progress every few seconds; without news for this long its job is gone.
-/// (One step of a large network may take minutes.)
+/// A running task writes its progress every few seconds, or after every step where steps take longer;
+/// without news for this long its job is gone, even if the folder's lock cannot tell.
 const SILENCE: u64 = 600;
 
 /// What is known of one task.
@@ -77,7 +77,10 @@ fn state(dir: &SweepDir, task: &Task) -> Result<State> {
         return Ok(State::Failed(message));
     }
     Ok(match Snapshot::read(&dir.progress_path(task)) {
-        Some(snapshot) if snapshot.written_unix_seconds + SILENCE > unix_now() => {
+        Some(snapshot)
+            if dir.is_busy() != Some(false)
+                && snapshot.written_unix_seconds + SILENCE > unix_now() =>
+        {
             State::Running(snapshot)
         }
         Some(snapshot) => State::Stopped(snapshot),

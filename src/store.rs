@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
@@ -205,19 +206,35 @@ impl SweepDir {
         }
     }
 
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     fn lock(&self) -> Result<SweepLock> {
-        let path = self.root.join("lock");
+        let path = self.lock_path();
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(Error::Busy { dir: self.root.clone() });
-            }
-            Err(fs::TryLockError::Error(error)) => {
-                log::warn!("no file locks on {}: {error}; start one job only", self.root.display());
+        // `status` holds the lock for a moment when it looks; another job holds it for good.
+        for _ in 0..10 {
+            match file.try_lock() {
+                Ok(()) => return Ok(SweepLock { _file: file }),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(fs::TryLockError::Error(error)) => {
+                    let root = self.root.display();
+                    log::warn!("no file locks on {root}: {error}; start one job only");
+                    return Ok(SweepLock { _file: file });
+                }
             }
         }
-        Ok(SweepLock { _file: file })
+        Err(Error::Busy { dir: self.root.clone() })
+    }
+
+    /// Whether a job works on the folder; unknown where there are no file locks.
+    pub fn is_busy(&self) -> Option<bool> {
+        match File::open(self.lock_path()).ok()?.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(fs::TryLockError::WouldBlock) => Some(true),
+            Err(fs::TryLockError::Error(_)) => None,
+        }
     }
 }
 

@@ -140,6 +140,8 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
         );
         fs::write(sweep.dir.join(format!("running/{name}.json")), progress).unwrap();
     }
+    let job = fs::File::create(sweep.dir.join("lock")).unwrap();
+    job.lock().unwrap();
     let table = sweep.look("status").success().to_owned();
     let row = |name: &str| -> Vec<&str> {
         let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
@@ -151,6 +153,11 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     assert_eq!(row(done)[1..3], ["done", "took"]);
     assert!(table.contains(&format!("{failed}: it went wrong\n")), "{table}");
     assert!(table.ends_with("4 tasks: 1 done, 1 running, 1 stopped, 1 failed\n"), "{table}");
+
+    // The lock falls with its job, however that ends.
+    drop(job);
+    let table = sweep.look("status").success().to_owned();
+    assert!(table.ends_with("4 tasks: 1 done, 2 stopped, 1 failed\n"), "{table}");
 }
 
 #[test]
