@@ -1,6 +1,6 @@
 //! One task from start to end: build, train, evaluate, sample, measure.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
 use tch::Device;
@@ -16,7 +16,7 @@ use crate::host::to_array;
 use crate::ising::Target;
 use crate::observe;
 use crate::plan::Task;
-use crate::progress::TaskProgress;
+use crate::progress::{TaskProgress, unix_now};
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{between_chain, gamma_method};
 use crate::store::{Numbers, TaskRecord};
@@ -74,7 +74,7 @@ pub fn run_task(
         ("hmc_seconds", (sampled - evaluated).as_secs_f64()),
         ("wall_seconds", start.elapsed().as_secs_f64()),
         ("peak_memory_bytes", memory.bytes()),
-        ("finished_unix_seconds", unix_seconds()),
+        ("finished_unix_seconds", unix_now() as f64),
     ];
     Ok(TaskRecord {
         task: *task,
@@ -191,10 +191,6 @@ fn describe(device: Device) -> String {
         Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".into(),
     }
-}
-
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Peak resident memory of the process, from a reset of the kernel's counter on.

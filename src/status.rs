@@ -31,7 +31,10 @@ enum State {
 pub fn table(root: &Path) -> Result<String> {
     let dir = SweepDir::open(root)?;
     let tasks = plan::tasks(&dir.read_config()?);
-    let states: Vec<State> = tasks.iter().map(|task| state(&dir, task)).collect::<Result<_>>()?;
+    // Where there are no file locks, the age of the progress files must tell alone.
+    let may_run = dir.is_busy() != Some(false);
+    let states: Vec<State> =
+        tasks.iter().map(|task| state(&dir, task, may_run)).collect::<Result<_>>()?;
 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -60,7 +63,7 @@ pub fn table(root: &Path) -> Result<String> {
     Ok(format!("{}\n{failures}{} tasks: {counts}", table.trim_fmt(), tasks.len()))
 }
 
-fn state(dir: &SweepDir, task: &Task) -> Result<State> {
+fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {
     let path = dir.task_path(task);
     if path.exists() {
         return match store::read_task(&path) {
@@ -77,10 +80,7 @@ fn state(dir: &SweepDir, task: &Task) -> Result<State> {
         return Ok(State::Failed(message));
     }
     Ok(match Snapshot::read(&dir.progress_path(task)) {
-        Some(snapshot)
-            if dir.is_busy() != Some(false)
-                && snapshot.written_unix_seconds + SILENCE > unix_now() =>
-        {
+        Some(snapshot) if may_run && snapshot.written_unix_seconds + SILENCE > unix_now() => {
             State::Running(snapshot)
         }
         Some(snapshot) => State::Stopped(snapshot),

@@ -85,7 +85,6 @@ impl SweepDir {
             fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         }
         let lock = dir.lock()?;
-        dir.remove_unfinished();
         if dir.config_path().exists() {
             let kept = dir.read_config()?;
             if let Some(difference) = config.difference(&kept) {
@@ -194,7 +193,7 @@ impl SweepDir {
         [self.root.clone(), self.root.join("tasks"), self.failures(), self.running()]
     }
 
-    /// Removes what a killed job was writing; nobody else writes while this job holds the lock.
+    /// Removes what a killed job was writing; only safe with the lock held, when nobody else writes.
     fn remove_unfinished(&self) {
         let entries = self.folders().into_iter().flat_map(fs::read_dir).flatten().flatten();
         for entry in entries {
@@ -216,7 +215,10 @@ impl SweepDir {
         // `status` holds the lock for a moment when it looks; another job holds it for good.
         for _ in 0..10 {
             match file.try_lock() {
-                Ok(()) => return Ok(SweepLock { _file: file }),
+                Ok(()) => {
+                    self.remove_unfinished();
+                    return Ok(SweepLock { _file: file });
+                }
                 Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
                 Err(fs::TryLockError::Error(error)) => {
                     let root = self.root.display();

@@ -117,6 +117,8 @@ pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
     let total = missing.len();
     let failed = ranks.distribute(missing, |index| {
         let task = &tasks[index];
+        // While a task runs again its last failure no longer counts.
+        dir.forget(task);
         let outcome = finish_task(task, &config, &dir, device, bars);
         dir.forget(task);
         if let Err(error) = &outcome {
