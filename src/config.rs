@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::flow::arrangement::Arrangement;
+use crate::flow::coupling::{Conditioner, Transform};
 
 /// One sweep, as the user describes it; every default is filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,34 +69,88 @@ pub struct TemperatureRange {
 pub enum Symmetry {
     /// The flow as it is.
     None,
+    /// Every layer commutes with x → -x, so that q(x) = q(-x) exactly; needs odd conditioners.
+    Construction,
     /// ln q_sym(x) = ln ½[q(x) + q(-x)] (App. D).
     Mixture,
     /// Loss + λ KL(q(x) ‖ q(-x)) (App. E), λ = `symmetry_weight`.
     Regularizer,
 }
 
-/// `[flow]`: the MERA of Real NVP blocks.
+/// Named sets of defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// The flow and training of the paper.
+    Paper,
+    /// The most accurate free energy per core-hour that we know of.
+    Best,
+}
+
+impl Preset {
+    /// Values that differ from the defaults, as TOML.
+    fn defaults(self) -> &'static str {
+        match self {
+            Self::Paper => "",
+            Self::Best => include_str!("presets/best.toml"),
+        }
+    }
+}
+
+/// `[flow]`: layers and symmetry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlowConfig {
-    /// Affine couplings in each Real NVP block.
+    /// Where the defaults of `[flow]` and `[train]` come from; any key beside it takes precedence.
+    pub preset: Preset,
+    pub arrangement: Arrangement,
+    /// Couplings of each layer: of a Real NVP block, or of one checkerboard.
     pub couplings: usize,
+    /// Layers of blocks at each level are repeated this often; unused in checkerboards.
+    pub repeats: usize,
+    pub conditioner: Conditioner,
+    pub transform: Transform,
+    /// Classes of neighbours at equal distance that a checkerboard's coupling sees; blocks see their two
+    /// frozen sites.
+    pub shells: usize,
     /// Hidden layers of each coupling's network.
     pub hidden_layers: usize,
     /// Neurons of each hidden layer.
     pub hidden_width: usize,
+    /// Whether the Gaussian (K + αI)^{1/2} is the last layer.
+    pub preconditioner: bool,
     pub symmetry: Symmetry,
     /// λ of the KL symmetry regularizer; unused otherwise.
     pub symmetry_weight: f64,
+}
+
+/// Estimator of the loss's gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimator {
+    /// ∂/∂θ of ln q_θ(g_θ(z)) - ln π(g_θ(z)).
+    Total,
+    /// The same without the explicit θ of ln q_θ, whose mean is 0: its variance vanishes where q = π
+    /// (arXiv:2207.08219).
+    Path,
 }
 
 /// `[train]`: minimization of the reverse KL divergence with Adam.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
+    /// Most steps.
     pub steps: i64,
+    /// Most seconds; 0: no limit. What is reached then depends on the machine.
+    pub seconds: f64,
+    /// Training ends when ½ Var(ln q - ln π), which estimates the gap in nats, falls to this over
+    /// `log_every` steps; 0: it goes on.
+    pub target_gap: f64,
     /// Samples in each step.
     pub batch: i64,
+    /// The batch is doubled at equal intervals so often that the last interval has
+    /// `batch` · 2^`batch_doublings` samples.
+    pub batch_doublings: u32,
     /// Largest learning rate, reached after the warm-up.
     pub learning_rate: f64,
     /// The cosine decay ends at this fraction of `learning_rate`.
@@ -103,6 +159,9 @@ pub struct TrainConfig {
     pub warmup_steps: i64,
     /// Decoupled weight decay: each step shrinks parameters by learning rate × this.
     pub weight_decay: f64,
+    pub estimator: Estimator,
+    /// Decay of the running mean of the parameters that the trained flow ends with; 0: the last ones.
+    pub averaging: f64,
     /// Gradients of a larger norm are scaled down to this norm; 0 turns clipping off.
     pub clip_norm: f64,
     /// A task fails after more skipped steps (non-finite loss or gradient) than this.
@@ -162,11 +221,24 @@ pub enum Precision {
     F64,
 }
 
+/// What evaluates the flow and its gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// Native on CPU ranks, torch on GPU ranks.
+    Auto,
+    /// Fused kernels for CPUs.
+    Native,
+    /// libtorch, on any device.
+    Torch,
+}
+
 /// `[run]`: the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
     pub device: DeviceChoice,
+    pub engine: EngineChoice,
     /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
     pub threads: usize,
     pub precision: Precision,
@@ -179,9 +251,16 @@ fn default_seeds() -> Vec<u64> {
 impl Default for FlowConfig {
     fn default() -> Self {
         Self {
+            preset: Preset::Paper,
+            arrangement: Arrangement::Mera,
             couplings: 10,
+            repeats: 1,
+            conditioner: Conditioner::Elu,
+            transform: Transform::Affine,
+            shells: 3,
             hidden_layers: 3,
             hidden_width: 10,
+            preconditioner: false,
             symmetry: Symmetry::Mixture,
             symmetry_weight: 1.0,
         }
@@ -192,11 +271,16 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             steps: 5000,
+            seconds: 0.0,
+            target_gap: 0.0,
             batch: 512,
+            batch_doublings: 0,
             learning_rate: 1e-3,
             final_learning_rate_fraction: 0.01,
             warmup_steps: 50,
             weight_decay: 0.0,
+            estimator: Estimator::Total,
+            averaging: 0.0,
             clip_norm: 10.0,
             max_skipped_steps: 20,
             log_every: 100,
@@ -226,7 +310,12 @@ impl Default for HmcConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, threads: 1, precision: Precision::F32 }
+        Self {
+            device: DeviceChoice::Auto,
+            engine: EngineChoice::Auto,
+            threads: 1,
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -255,10 +344,14 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let mut config: Self = toml::from_str(text).map_err(|error| Error::ConfigSyntax {
+        let syntax = |error: &toml::de::Error| Error::ConfigSyntax {
             path: path.into(),
-            message: one_line(&error, text),
-        })?;
+            message: one_line(error, text),
+        };
+        let written: Self = toml::from_str(text).map_err(|error| syntax(&error))?;
+        let mut table = toml::from_str(written.flow.preset.defaults()).expect("presets are TOML");
+        overlay(&mut table, toml::from_str(text).map_err(|error| syntax(&error))?);
+        let mut config: Self = table.try_into().map_err(|error| syntax(&error))?;
         config.resolve().map_err(|Problem { key, problem }| Error::ConfigValue {
             path: path.into(),
             key: key.into(),
@@ -281,11 +374,11 @@ impl Config {
     }
 
     /// The first key on which two configurations differ, as `key = mine, there theirs`. What only
-    /// says where to compute (`run.device`, `run.threads`) does not count.
+    /// says where to compute (`run.device`, `run.engine`, `run.threads`) does not count.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let (mine, theirs) = (self.flattened(), other.flattened());
         mine.into_iter().zip(theirs).find_map(|((key, a), (_, b))| {
-            (a != b && key != "run.device" && key != "run.threads")
+            (a != b && !["run.device", "run.engine", "run.threads"].contains(&key.as_str()))
                 .then(|| format!("{key} = {a}, there {b}"))
         })
     }
@@ -367,7 +460,7 @@ impl Temperatures {
 impl FlowConfig {
     /// Whether a density needs an inverse pass beside the forward one.
     pub fn needs_inverse(&self) -> bool {
-        self.symmetry != Symmetry::None
+        matches!(self.symmetry, Symmetry::Mixture | Symmetry::Regularizer)
     }
 
     fn check(&self) -> Check {
@@ -376,6 +469,14 @@ impl FlowConfig {
             "flow.couplings",
             self.couplings,
             "from 1 to 1000",
+        )?;
+        require((1..=100).contains(&self.repeats), "flow.repeats", self.repeats, "from 1 to 100")?;
+        require((1..=32).contains(&self.shells), "flow.shells", self.shells, "from 1 to 32")?;
+        require(
+            self.symmetry != Symmetry::Construction || self.conditioner == Conditioner::Odd,
+            "flow.symmetry",
+            "\"construction\"",
+            "another one, unless flow.conditioner is \"odd\"",
         )?;
         require(
             (1..=10).contains(&self.hidden_layers),
@@ -397,7 +498,25 @@ impl FlowConfig {
 impl TrainConfig {
     fn check(&self) -> Check {
         require(self.steps >= 0, "train.steps", self.steps, "0 or more")?;
+        require(
+            self.seconds.is_finite() && self.seconds >= 0.0,
+            "train.seconds",
+            self.seconds,
+            "0 (no limit) or more",
+        )?;
+        require(
+            self.target_gap.is_finite() && self.target_gap >= 0.0,
+            "train.target_gap",
+            self.target_gap,
+            "0 (off) or more",
+        )?;
         require(self.batch >= 2, "train.batch", self.batch, "2 or more")?;
+        require(
+            self.batch_doublings <= 10,
+            "train.batch_doublings",
+            self.batch_doublings,
+            "from 0 to 10",
+        )?;
         require(
             self.learning_rate > 0.0 && self.learning_rate <= 1.0,
             "train.learning_rate",
@@ -416,6 +535,12 @@ impl TrainConfig {
             "train.weight_decay",
             self.weight_decay,
             "from 0 to 1",
+        )?;
+        require(
+            (0.0..1.0).contains(&self.averaging),
+            "train.averaging",
+            self.averaging,
+            "from 0 to below 1",
         )?;
         require(
             self.clip_norm.is_finite() && self.clip_norm >= 0.0,
@@ -507,6 +632,18 @@ fn check_list<T: std::fmt::Display>(
         seen.insert(value.to_string()).then_some(()).ok_or(Problem { key, problem })?;
     }
     Ok(())
+}
+
+/// Puts the values of `upper` over those of `lower`, section by section.
+fn overlay(lower: &mut toml::Table, upper: toml::Table) {
+    for (key, value) in upper {
+        match (lower.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => overlay(below, above),
+            (_, value) => {
+                lower.insert(key, value);
+            }
+        }
+    }
 }
 
 /// The parser's message on one line, with the line number in front.

@@ -5,9 +5,9 @@ use ndarray::Array3;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::EvaluateConfig;
-use crate::flow::symmetry::SymmetrizedFlow;
+use crate::engine::FrozenModel;
+use crate::flow::symmetry::with_signs;
 use crate::host::to_array;
-use crate::ising::Target;
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{Importance, importance, mean_and_standard_error};
 
@@ -25,13 +25,11 @@ pub struct Evaluation {
 impl Evaluation {
     /// Draws `config.samples` samples in batches.
     pub fn draw(
-        flow: &SymmetrizedFlow,
-        target: &Target,
+        model: &FrozenModel,
         config: &EvaluateConfig,
         (size, kind, device): (i64, Kind, Device),
         seed: &TaskSeed,
     ) -> Self {
-        let _guard = tch::no_grad_guard();
         let (mut ln_q, mut ln_pi, mut fields) = (Vec::new(), Vec::new(), Vec::new());
         let mut drawn = 0;
         for step in 0.. {
@@ -40,12 +38,12 @@ impl Evaluation {
                 break;
             }
             seed.reseed_torch(Stage::Evaluate, step);
-            let draw = flow.draw(&Tensor::randn([batch, size, size], (kind, device)));
-            ln_pi.extend(to_array::<ndarray::Ix1>(&target.ln_density(&draw.field)));
+            let draw = model.draw(&Tensor::randn([batch, size, size], (kind, device)));
+            ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
             ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);
-                fields.push(flow.with_signs(&draw.field).narrow(0, 0, keep));
+                fields.push(with_signs(&draw.field, model.symmetry()).narrow(0, 0, keep));
             }
             drawn += batch;
         }

@@ -1,107 +1,85 @@
-//! The flow x = g(z): what it is (an [`Architecture`] and one flat parameter vector), apart from what
-//! evaluates it (a [`Hierarchy`] of torch operations) and from how the Z2 symmetry enters its density.
+//! The flow x = g(z): what it is (an [`Architecture`], laid out as couplings, and one flat parameter
+//! vector), apart from what evaluates it ([`torch`] operations or the [`crate::native`] engine) and from
+//! how the Z2 symmetry enters its density.
 
-pub mod hierarchy;
-pub mod realnvp;
+pub mod arrangement;
+pub mod coupling;
+pub mod preconditioner;
 pub mod symmetry;
 #[cfg(test)]
 mod tests;
+pub mod torch;
+
+use std::rc::Rc;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{FlowConfig, Symmetry};
-use hierarchy::Hierarchy;
+use crate::config::FlowConfig;
+use arrangement::Layer;
+use coupling::{Coupling, Network};
 use symmetry::SymmetrizedFlow;
+use torch::{Layout, Map};
 
-/// Structure of the paper's flow: a MERA of Real NVP blocks. Data only, no tensors.
-///
-/// Level l = 0…depth-1 acts on the (L/2^l)² field with one disentangler layer and one decimator layer;
-/// all blocks of a layer share one Real NVP's weights.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Structure of a flow on one lattice. Data only, no tensors.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Architecture {
     pub linear_size: usize,
+    /// T, which the Gaussian preconditioner is that of.
+    pub temperature: f64,
+    /// Levels of the hierarchy.
     pub depth: usize,
-    /// Affine couplings in each Real NVP block.
-    pub couplings: usize,
-    pub hidden_layers: usize,
-    pub hidden_width: usize,
-}
-
-/// What a layer of the MERA is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Acts on 2×2 blocks shifted by (1, 1), which straddle those of the decimator.
-    Disentangler,
-    /// Acts on 2×2 blocks and passes one of four outputs up to the next level.
-    Decimator,
-}
-
-/// One layer: a Real NVP block laid over the field of one level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layer {
-    pub level: usize,
-    pub role: Role,
+    pub config: FlowConfig,
 }
 
 impl Architecture {
     /// The architecture of a task. `depth` is from 1 to log₂ L, as the configuration has checked.
-    pub fn new(linear_size: usize, depth: usize, config: &FlowConfig) -> Self {
-        Self {
-            linear_size,
-            depth,
-            couplings: config.couplings,
-            hidden_layers: config.hidden_layers,
-            hidden_width: config.hidden_width,
-        }
+    pub fn new(linear_size: usize, temperature: f64, depth: usize, config: &FlowConfig) -> Self {
+        Self { linear_size, temperature, depth, config: config.clone() }
     }
 
-    /// All layers in the order from x to z.
+    /// All layers in the order from z to x.
     pub fn layers(&self) -> Vec<Layer> {
-        let roles = [Role::Disentangler, Role::Decimator];
-        (0..self.depth).flat_map(|level| roles.map(|role| Layer { level, role })).collect()
+        arrangement::layers(self)
     }
 
-    /// Number of 2×2 blocks of a level, (L/2^(level+1))².
-    pub fn blocks(&self, level: usize) -> usize {
-        (self.linear_size >> (level + 1)).pow(2)
+    /// All couplings in the order from z to x.
+    pub fn couplings(&self) -> Vec<Coupling> {
+        self.layers().into_iter().flat_map(|layer| layer.couplings).collect()
     }
 
-    /// Length of the flat parameter vector.
-    pub fn parameter_count(&self) -> i64 {
-        let coupling: i64 = realnvp::parameter_sizes(self).iter().sum();
-        coupling * (self.layers().len() * self.couplings) as i64
-    }
-
-    /// Multiplications that one coupling's network spends on one block.
-    pub fn multiplications_per_row(&self) -> usize {
-        let width = self.hidden_width;
-        2 * width + (self.hidden_layers - 1) * width * width + width * 4
+    /// The network of a coupling with so many inputs.
+    fn network(&self, shells: usize, updated_per_row: usize) -> Network {
+        let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
+        Network { conditioner, transform, shells, hidden_layers, hidden_width, updated_per_row }
     }
 }
 
-/// A flow: its structure, its symmetrization and its parameters.
+/// A flow: its structure and its parameters.
 #[derive(Debug)]
 pub struct Flow {
     pub architecture: Architecture,
-    pub symmetry: Symmetry,
-    /// Flat vector of all weights, a leaf that gradients are taken to; layer by layer from x to z,
-    /// coupling by coupling, in the order of [`realnvp::parameter_shapes`].
+    /// Flat vector of all weights, a leaf that gradients are taken to: layer by layer from z to x,
+    /// coupling by coupling, in the order of [`Network::parameter_shapes`].
     pub parameters: Tensor,
+    couplings: Arc<[Coupling]>,
+    layout: Rc<Layout>,
 }
 
 impl Flow {
     /// A flow with random weights from torch's CPU generator, so that every device starts alike.
-    pub fn initialize(
-        architecture: Architecture,
-        symmetry: Symmetry,
-        kind: Kind,
-        device: Device,
-    ) -> Self {
-        let blocks = architecture.layers().len() * architecture.couplings;
-        let couplings: Vec<Tensor> =
-            (0..blocks).map(|_| realnvp::initial_parameters(&architecture)).collect();
-        let parameters = Tensor::cat(&couplings, 0).to_kind(kind).to_device(device);
-        Self { architecture, symmetry, parameters: parameters.set_requires_grad(true) }
+    pub fn initialize(architecture: Architecture, kind: Kind, device: Device) -> Self {
+        let couplings: Arc<[Coupling]> = architecture.couplings().into();
+        let start: Vec<Tensor> = couplings.iter().map(Coupling::initial_parameters).collect();
+        let parameters = Tensor::cat(&start, 0).to_kind(kind).to_device(device);
+        let layout = Rc::new(Layout::new(&architecture, &couplings, kind, device));
+        let parameters = parameters.set_requires_grad(true);
+        Self { architecture, parameters, couplings, layout }
+    }
+
+    /// All couplings in the order from z to x.
+    pub fn couplings(&self) -> &Arc<[Coupling]> {
+        &self.couplings
     }
 
     /// The map and density at the present parameters, to be used with autograd: the parameter vector
@@ -116,6 +94,34 @@ impl Flow {
     }
 
     fn bind_to(&self, parameters: &Tensor) -> SymmetrizedFlow {
-        SymmetrizedFlow::new(Hierarchy::new(&self.architecture, parameters), self.symmetry)
+        let map = Map::new(self.layout.clone(), parameters);
+        SymmetrizedFlow::new(map, self.architecture.config.symmetry)
     }
+}
+
+/// Parameters for a flow that starts from a trained one of another temperature, depth or size: every
+/// layer that the parent has too takes the parent's weights, as far as they are of the same shape;
+/// layers that it lacks keep their initial values.
+pub fn transfer(
+    architecture: &Architecture,
+    initial: &[f64],
+    parent: &Architecture,
+    parent_parameters: &[f64],
+) -> Vec<f64> {
+    let mut parameters = initial.to_vec();
+    let parents = parent.layers();
+    for layer in architecture.layers() {
+        let key = |layer: &Layer| (layer.level, layer.role, layer.repeat);
+        let Some(same) = parents.iter().find(|candidate| key(candidate) == key(&layer)) else {
+            continue;
+        };
+        for (coupling, source) in layer.couplings.iter().zip(&same.couplings) {
+            if coupling.network == source.network {
+                let count = coupling.network.parameter_count();
+                parameters[coupling.offset..coupling.offset + count]
+                    .copy_from_slice(&parent_parameters[source.offset..source.offset + count]);
+            }
+        }
+    }
+    parameters
 }

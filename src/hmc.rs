@@ -3,32 +3,11 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::config::HmcConfig;
-use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
+use crate::engine::{FrozenModel, Potential};
+use crate::flow::symmetry::ln_prior;
 use crate::host::to_array;
-use crate::ising::Target;
 use crate::observe;
 use crate::seed::{Stage, TaskSeed};
-
-/// Potential energies of a batch of chains, differentiable by autograd, and the field that each
-/// position stands for.
-#[derive(Debug)]
-pub struct Potential {
-    /// (chains): U(z).
-    pub energy: Tensor,
-    /// (chains, L, L): g(z).
-    pub field: Tensor,
-}
-
-/// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture.
-///
-/// Shapes: z (chains, L, L).
-pub fn latent_potential(flow: &SymmetrizedFlow, target: &Target, z: &Tensor) -> Potential {
-    let draw = flow.draw(z);
-    Potential {
-        energy: draw.ln_q - ln_prior(z) - target.ln_density(&draw.field),
-        field: draw.field,
-    }
-}
 
 /// Positions of all chains with what the potential gives there.
 #[derive(Debug)]
@@ -46,18 +25,8 @@ pub struct State {
 impl State {
     /// Evaluates the potential and its gradient at `position`.
     pub fn new(potential: &impl Fn(&Tensor) -> Potential, position: &Tensor) -> Self {
-        let position = position.detach().set_requires_grad(true);
-        let Potential { energy, field } = potential(&position);
-        let gradient =
-            Tensor::run_backward(&[energy.sum(energy.kind())], &[&position], false, false)
-                .pop()
-                .expect("one gradient for one position");
-        Self {
-            position: position.detach(),
-            energy: energy.detach(),
-            gradient,
-            field: field.detach(),
-        }
+        let Potential { energy, gradient, field } = potential(position);
+        Self { position: position.shallow_clone(), energy, gradient, field }
     }
 
     /// Chain by chain the proposal where `accepted` (chains) holds, else this state; what a rejected
@@ -182,6 +151,8 @@ pub struct Chains {
     pub structure_factors: ndarray::Array3<f64>,
     /// (chain, r_x, r_y): correlation function averaged along each chain.
     pub correlations: ndarray::Array3<f64>,
+    /// (chain, draw): ln π(x) - ln q(x).
+    pub ln_weights: ndarray::Array2<f64>,
     /// (chain, draw): probability of acceptance.
     pub acceptance: ndarray::Array2<f64>,
     /// Measured trajectories whose energy error was not finite or above the threshold.
@@ -195,15 +166,14 @@ pub struct Chains {
 /// Runs all chains: a start from the prior, warm-up with adaptation, then measurement with a frozen
 /// step size. `report` is called after each trajectory with the number done, warm-up included.
 pub fn sample(
-    flow: &SymmetrizedFlow,
-    target: &Target,
+    model: &FrozenModel,
     config: &HmcConfig,
     options: (i64, Kind, Device),
     seed: &TaskSeed,
     mut report: impl FnMut(i64),
 ) -> Chains {
     let (size, kind, device) = options;
-    let potential = |z: &Tensor| latent_potential(flow, target, z);
+    let potential = |z: &Tensor| model.potential(z);
     seed.reseed_torch(Stage::HmcStart, 0);
     let start = Tensor::randn([config.chains, size, size], (kind, device));
     let mut state = State::new(&potential, &start);
@@ -224,6 +194,7 @@ pub fn sample(
     let (chains, draws) = (config.chains, config.trajectories);
     let observables = observe::SCALARS.len() as i64;
     let scalars = Tensor::zeros([draws, chains, observables], (Kind::Double, device));
+    let ln_weights = Tensor::zeros([draws, chains], (Kind::Double, device));
     let acceptance = Tensor::zeros([draws, chains], (Kind::Double, device));
     let mut structure_sum = Tensor::zeros([chains, size, size], (Kind::Double, device));
     let mut divergent = Tensor::zeros([], (Kind::Int64, device));
@@ -231,6 +202,9 @@ pub fn sample(
         seed.reseed_torch(Stage::Hmc, draw);
         let moved = trajectory(&potential, &state, step_size, config.leapfrog_steps);
         scalars.select(0, draw).copy_(&observe::scalars(&moved.state.field));
+        // U = -ln p(z) - ln π + ln q.
+        let minus_ln_weight = &moved.state.energy + ln_prior(&moved.state.position);
+        ln_weights.select(0, draw).copy_(&-minus_ln_weight);
         acceptance.select(0, draw).copy_(&moved.acceptance);
         structure_sum += observe::structure_factor(&moved.state.field);
         divergent += divergences(&moved, config);
@@ -242,6 +216,7 @@ pub fn sample(
         scalars: to_array(&scalars.permute([2, 1, 0])),
         correlations: to_array(&observe::correlation(&structure_factors)),
         structure_factors: to_array(&structure_factors),
+        ln_weights: to_array(&ln_weights.transpose(0, 1)),
         acceptance: to_array(&acceptance.transpose(0, 1)),
         divergences: divergent.int64_value(&[]),
         warmup_divergences: warmup_divergences.int64_value(&[]),

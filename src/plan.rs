@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::flow::Architecture;
+use crate::flow::coupling::Coupling;
 
 /// One training: a temperature, a depth and a seed on an L × L lattice.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,7 +58,8 @@ pub struct Cost {
 impl Cost {
     /// The cost of `task`.
     pub fn of(config: &Config, task: &Task) -> Self {
-        let architecture = Architecture::new(task.linear_size, task.depth, &config.flow);
+        let architecture =
+            Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
         let passes = 1.0 + f64::from(config.flow.needs_inverse());
         let pass = |batch: i64| passes * pass_cost(&architecture, batch as f64);
         let (train, evaluate, hmc) = (&config.train, &config.evaluate, &config.hmc);
@@ -78,17 +80,11 @@ impl Cost {
 
 /// Seconds to evaluate the flow once, without gradient, on `batch` samples.
 fn pass_cost(architecture: &Architecture, batch: f64) -> f64 {
-    let flops = 2.0 * architecture.multiplications_per_row() as f64;
-    let coupling_cost = |blocks: usize| {
-        SECONDS_PER_COUPLING / 3.0 + batch * blocks as f64 * flops / FLOPS_PER_SECOND
+    let cost = |coupling: &Coupling| {
+        let flops = 2.0 * coupling.network.multiplications_per_row() as f64;
+        SECONDS_PER_COUPLING / 3.0 + batch * coupling.rows as f64 * flops / FLOPS_PER_SECOND
     };
-    architecture
-        .layers()
-        .iter()
-        .map(|layer| {
-            architecture.couplings as f64 * coupling_cost(architecture.blocks(layer.level))
-        })
-        .sum()
+    architecture.couplings().iter().map(cost).sum()
 }
 
 /// Indices of tasks with the given costs, most expensive first: the order in which free ranks take them.

@@ -6,6 +6,7 @@ use ndarray::{Array2, Array3, Axis, concatenate, stack};
 use tch::Device;
 
 use crate::config::Config;
+use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::exact::{ExactIsing, exact_ising};
@@ -13,12 +14,11 @@ use crate::flow::{Architecture, Flow};
 use crate::gaussian::gaussian_free_energy;
 use crate::hmc::{self, Chains};
 use crate::host::to_array;
-use crate::ising::Target;
 use crate::observe;
 use crate::plan::Task;
 use crate::progress::{TaskProgress, unix_now};
 use crate::seed::{Stage, TaskSeed};
-use crate::stats::{between_chain, gamma_method};
+use crate::stats::{between_chain, forward, gamma_method};
 use crate::store::{Numbers, TaskRecord};
 use crate::train::{History, train};
 
@@ -40,31 +40,33 @@ pub fn run_task(
     let references = references(task.linear_size, task.temperature);
 
     // Build.
-    let target = Target::new(task.linear_size, task.temperature, kind, device);
-    let architecture = Architecture::new(task.linear_size, task.depth, &config.flow);
+    let architecture =
+        Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
     seed.reseed_torch(Stage::Initialize, 0);
-    let mut flow = Flow::initialize(architecture, config.flow.symmetry, kind, device);
+    let flow = Flow::initialize(architecture, kind, device);
+    let mut model = Model::new(flow, &config.run);
 
     // Train.
     let weight = config.flow.symmetry_weight;
-    let history = train(&mut flow, &target, &config.train, weight, &seed, |step| {
+    let history = train(&mut model, &config.train, weight, &seed, |step| {
         progress.trained(step);
     })?;
     let trained = start.elapsed();
 
     // Evaluate.
-    let frozen = flow.bind_frozen();
-    let evaluation = Evaluation::draw(&frozen, &target, &config.evaluate, options, &seed);
+    let frozen = model.freeze();
+    let evaluation = Evaluation::draw(&frozen, &config.evaluate, options, &seed);
     let evaluated = start.elapsed();
     progress.evaluated();
 
     // Sample and measure.
-    let chains = hmc::sample(&frozen, &target, &config.hmc, options, &seed, |done| {
+    let chains = hmc::sample(&frozen, &config.hmc, options, &seed, |done| {
         progress.sampled(done);
     });
     let sampled = start.elapsed();
 
     let mut scalars = free_energies(&evaluation, &references, task.linear_size);
+    scalars.extend(forward_check(&chains, scalars["importance_free_energy"]));
     scalars.extend(observables(&chains));
     scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
     check_finite(&scalars)?;
@@ -85,13 +87,13 @@ pub fn run_task(
         scalars,
         references,
         timing: timing.into_iter().map(|(name, value)| (name.into(), value)).collect(),
-        parameters: to_array::<ndarray::Ix1>(&flow.parameters).to_vec(),
+        parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
         history: with_learning_rates(&history),
         ln_q: evaluation.ln_q,
         ln_pi: evaluation.ln_pi,
         samples: evaluation.fields,
         lattice: lattice_observables(&chains),
-        chains: with_acceptance(&chains),
+        chains: all_chains(&chains),
     })
 }
 
@@ -135,6 +137,18 @@ fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usi
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
+/// What the chains, being samples of the target, say of the model.
+fn forward_check(chains: &Chains, importance_free_energy: f64) -> Numbers {
+    let forward = forward(chains.ln_weights.view(), importance_free_energy);
+    let numbers = [
+        ("forward_free_energy", forward.free_energy),
+        ("forward_free_energy_error", forward.free_energy_error),
+        ("forward_effective_sample_size", forward.effective_sample_size),
+        ("forward_weight_mean", forward.weight_mean),
+    ];
+    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
 /// Scalar observables with errors and autocorrelation times, and the sampler's own record.
 fn observables(chains: &Chains) -> Numbers {
     let mut numbers = Numbers::new();
@@ -171,11 +185,11 @@ fn with_learning_rates(history: &History) -> Array2<f64> {
     concatenate(Axis(0), &[history.values.view(), rates]).expect("one learning rate a step")
 }
 
-/// The observables' chains with the acceptance behind them.
-fn with_acceptance(chains: &Chains) -> Array3<f64> {
+/// The observables' chains with log-weights and acceptance behind them.
+fn all_chains(chains: &Chains) -> Array3<f64> {
     let mut parts: Vec<_> = chains.scalars.axis_iter(Axis(0)).collect();
-    parts.push(chains.acceptance.view());
-    stack(Axis(0), &parts).expect("one acceptance a trajectory")
+    parts.extend([chains.ln_weights.view(), chains.acceptance.view()]);
+    stack(Axis(0), &parts).expect("one value of each a trajectory")
 }
 
 /// A number that is not finite must never look like a result.

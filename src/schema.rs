@@ -59,6 +59,22 @@ pub const TASK_SCALARS: &[Item] = &[
     number("importance_free_energy_error", "nat", "jackknife error of importance_free_energy"),
     number("effective_sample_size", "1", "(sum w)^2 / (n sum w^2), a fraction of the samples"),
     number("largest_weight_share", "1", "largest importance weight / sum of all"),
+    number(
+        "forward_free_energy",
+        "nat",
+        "E_pi[ln q - ln pi] over the HMC chains, a bound below -ln Z where they have equilibrated",
+    ),
+    number("forward_free_energy_error", "nat", "standard error of forward_free_energy"),
+    number(
+        "forward_effective_sample_size",
+        "1",
+        "1 / (E_pi[w] E_pi[1/w]) over the HMC chains: that of effective_sample_size for samples of pi",
+    ),
+    number(
+        "forward_weight_mean",
+        "1",
+        "E_pi[Z / w] with Z from the importance weights: 1, less where samples of q miss weight",
+    ),
     number("energy", "J", "energy per site, by latent HMC"),
     number("energy_error", "J", "standard error of energy, autocorrelation included"),
     number("energy_tau_int", "trajectory", "integrated autocorrelation time of energy"),
@@ -110,8 +126,12 @@ pub const TIMING_SCALARS: &[Item] = &[
     number("finished_unix_seconds", "s", "end of the task, seconds since 1970"),
 ];
 
-pub const PARAMETERS: Item =
-    array("parameters", "1", &["parameter"], "flat parameter vector, layer by layer from x to z");
+pub const PARAMETERS: Item = array(
+    "parameters",
+    "1",
+    &["parameter"],
+    "flat parameter vector, coupling by coupling from z to x",
+);
 
 /// Rows of the training history, in the order of [`crate::train::RECORDED`], then the learning rate.
 pub const TRAIN_HISTORY: [Item; 5] = [
@@ -127,12 +147,14 @@ pub const LN_PI: Item = array("ln_pi", "nat", &["draw"], "ln pi(x) of the same s
 pub const SAMPLES: Item =
     array("samples", "1", &["sample", "row", "column"], "field configurations drawn from the flow");
 
-/// Chains of the scalar observables, in the order of [`crate::observe::SCALARS`], then the acceptance.
-pub const CHAINS: [Item; 5] = [
+/// Chains of the scalar observables, in the order of [`crate::observe::SCALARS`], then the log-weights and
+/// the acceptance.
+pub const CHAINS: [Item; 6] = [
     array("energy", "J", &["chain", "trajectory"], "energy per site"),
     array("magnetization_squared", "1", &["chain", "trajectory"], "m^2"),
     array("magnetization_fourth", "1", &["chain", "trajectory"], "m^4"),
     array("magnetization_absolute", "1", &["chain", "trajectory"], "|m| of sampled spins"),
+    array("ln_weight", "nat", &["chain", "trajectory"], "ln pi(x) - ln q(x)"),
     array("acceptance", "1", &["chain", "trajectory"], "acceptance probability"),
 ];
 

@@ -190,6 +190,38 @@ pub fn importance(log_weights: &[f64]) -> Importance {
     }
 }
 
+/// What samples of π say of q, which sees weight that samples of q miss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forward {
+    /// E_π[ln q - ln π] ≤ -ln Z, in nats.
+    pub free_energy: f64,
+    /// Its standard error, autocorrelation included.
+    pub free_energy_error: f64,
+    /// 1/(E_π[w] E_π[1/w]) with w = π/q, from 0 to 1.
+    pub effective_sample_size: f64,
+    /// E_π[Z/w], which is 1.
+    pub weight_mean: f64,
+}
+
+/// The forward check by chains of ln w = ln π - ln q, with Z = e^{-free_energy}.
+///
+/// Shapes: log_weights (chain, draw).
+pub fn forward(log_weights: ArrayView2<f64>, free_energy: f64) -> Forward {
+    let estimate = gamma_method(log_weights);
+    let centre = estimate.mean;
+    let mean = |sign: f64| {
+        let terms = log_weights.mapv(|ln_w| (sign * (ln_w - centre)).exp());
+        terms.mean().expect("there are draws")
+    };
+    let inverse = mean(-1.0);
+    Forward {
+        free_energy: -estimate.mean,
+        free_energy_error: estimate.error,
+        effective_sample_size: 1.0 / (mean(1.0) * inverse),
+        weight_mean: (-free_energy - centre).exp() * inverse,
+    }
+}
+
 /// Delete-block jackknife error of -ln(mean weight), in logarithms: the sum over the blocks that stay
 /// must not be a difference, which vanishes where one weight outweighs all others.
 fn jackknife_error(log_weights: &[f64]) -> f64 {

@@ -1,14 +1,14 @@
 //! Training: minimization of the variational free energy (Eq. 5) over the flow's parameters.
 
+use std::time::Instant;
+
 use tch::{Kind, Tensor};
 
 use crate::adam::Adam;
 use crate::config::TrainConfig;
+use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
-use crate::flow::Flow;
-use crate::flow::symmetry::SymmetrizedFlow;
 use crate::host::to_array;
-use crate::ising::Target;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded at every step, in the order of the rows of [`History::values`].
@@ -35,48 +35,31 @@ pub struct Progress {
     pub loss: Option<(f64, f64)>,
 }
 
-/// The loss of one batch.
-#[derive(Debug)]
-pub struct Loss {
-    /// (batch): ln q(x) - ln π(x), whose mean is the variational free energy.
-    pub energies: Tensor,
-    /// (batch): ln q(x) - ln q(-x), where the symmetry is a regularizer.
-    pub asymmetry: Option<Tensor>,
-}
-
-impl Loss {
-    /// E[ln q - ln π] (Eq. 5) over latents z, and the regularizer's integrand (App. E).
-    ///
-    /// Shapes: z (batch, L, L).
-    pub fn new(flow: &SymmetrizedFlow, target: &Target, z: &Tensor) -> Self {
-        let draw = flow.draw(z);
-        let energies = &draw.ln_q - target.ln_density(&draw.field);
-        Self { energies, asymmetry: flow.asymmetry(&draw) }
-    }
-
-    /// What is minimized: mean energy + λ mean asymmetry. Shapes: ().
-    pub fn objective(&self, symmetry_weight: f64) -> Tensor {
-        let energy = self.energies.mean(self.energies.kind());
-        match &self.asymmetry {
-            Some(asymmetry) => energy + asymmetry.mean(asymmetry.kind()) * symmetry_weight,
-            None => energy,
-        }
-    }
-}
-
-/// Learning rate of step 0, 1, …: linear warm-up, then half a cosine down to the final fraction.
-pub fn learning_rate(config: &TrainConfig, step: i64) -> f64 {
-    let warmup = config.warmup_steps.min(config.steps);
-    if step < warmup {
-        return config.learning_rate * (step + 1) as f64 / warmup as f64;
-    }
-    let progress = (step - warmup) as f64 / (config.steps - warmup).max(1) as f64;
+/// Learning rate of step 0, 1, …: linear warm-up, times half a cosine of the training's `progress` (0 to 1)
+/// down to the final fraction.
+pub fn learning_rate(config: &TrainConfig, step: i64, progress: f64) -> f64 {
+    let warmup = ((step + 1) as f64 / config.warmup_steps.max(1) as f64).min(1.0);
     let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
     let floor = config.final_learning_rate_fraction;
-    config.learning_rate * (floor + (1.0 - floor) * cosine)
+    config.learning_rate * warmup * (floor + (1.0 - floor) * cosine)
 }
 
-/// Trains `flow` in place. `report` is called after every step.
+/// Samples of a step at the training's `progress` (0 to 1).
+pub fn batch(config: &TrainConfig, progress: f64) -> i64 {
+    let intervals = f64::from(config.batch_doublings + 1);
+    config.batch << ((progress * intervals) as u32).min(config.batch_doublings)
+}
+
+/// How much of the budget of steps and seconds is used, from 0 to 1.
+fn progress(config: &TrainConfig, step: i64, start: Instant) -> f64 {
+    let steps = step as f64 / config.steps as f64;
+    if config.seconds == 0.0 {
+        return steps;
+    }
+    steps.max(start.elapsed().as_secs_f64() / config.seconds).min(1.0)
+}
+
+/// Trains the model's flow in place. `report` is called after every step.
 ///
 /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
 /// is skipped by a condition on the device.
@@ -84,49 +67,94 @@ pub fn learning_rate(config: &TrainConfig, step: i64) -> f64 {
 /// # Errors
 /// More than `max_skipped_steps` steps were skipped.
 pub fn train(
-    flow: &mut Flow,
-    target: &Target,
+    model: &mut Model,
     config: &TrainConfig,
     symmetry_weight: f64,
     seed: &TaskSeed,
     mut report: impl FnMut(Progress),
 ) -> Result<History> {
-    let (kind, device) = (flow.parameters.kind(), flow.parameters.device());
-    let size = flow.architecture.linear_size as i64;
-    let mut adam = Adam::new(&flow.parameters, config.weight_decay);
+    let (kind, device) = (model.flow.parameters.kind(), model.flow.parameters.device());
+    let size = model.flow.architecture.linear_size as i64;
+    let mut adam = Adam::new(&model.flow.parameters, config.weight_decay);
+    let mut average = RunningMean::new(&model.flow.parameters, config.averaging);
     let records = Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device));
+    let mut learning_rates = Vec::new();
     let mut skipped = Tensor::zeros([], (Kind::Int64, device));
+    let start = Instant::now();
 
     for step in 0..config.steps {
+        let progress = progress(config, step, start);
+        let batch = batch(config, progress);
         seed.reseed_torch(Stage::Train, step);
-        let z = Tensor::randn([config.batch, size, size], (kind, device));
-        let loss = Loss::new(&flow.bind(), target, &z);
-        let objective = loss.objective(symmetry_weight);
-        let gradient = Tensor::run_backward(&[&objective], &[&flow.parameters], false, false)
-            .pop()
-            .expect("one gradient for one parameter vector");
-
-        let norm = gradient.norm();
-        let finite = objective.isfinite().logical_and(&norm.isfinite());
-        let clipped = clip(&gradient, &norm, config.clip_norm);
-        adam.step(&mut flow.parameters, &clipped, learning_rate(config, step), &finite);
+        let z = Tensor::randn([batch, size, size], (kind, device));
+        let loss = model.loss(&z, symmetry_weight, config.estimator);
+        let norm = loss.gradient.norm();
+        let finite = loss.energies.isfinite().all().logical_and(&norm.isfinite());
+        let clipped = clip(&loss.gradient, &norm, config.clip_norm);
+        let rate = learning_rate(config, step, progress);
+        adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
+        average.update(&model.flow.parameters, step);
         skipped += finite.logical_not().to_kind(Kind::Int64);
         record(&records, step, &loss, &norm);
+        learning_rates.push(rate);
         let done = step + 1;
 
         let mut known = None;
-        if done % config.log_every == 0 || done == config.steps {
+        let mut ended = progress >= 1.0;
+        if done % config.log_every == 0 || done == config.steps || ended {
             check_skipped(skipped.int64_value(&[]), done, config.max_skipped_steps)?;
-            let error = records.double_value(&[1, step]) / (config.batch as f64).sqrt();
+            let error = records.double_value(&[1, step]) / (batch as f64).sqrt();
             known = Some((records.double_value(&[0, step]), error));
+            ended |= gap_estimate(&records, done, config.log_every) <= config.target_gap;
         }
         report(Progress { step: done, loss: known });
+        if ended {
+            break;
+        }
     }
+    average.assign_to(&mut model.flow.parameters);
     Ok(History {
-        values: to_array(&records),
-        learning_rates: (0..config.steps).map(|step| learning_rate(config, step)).collect(),
+        values: to_array(&records.narrow(1, 0, learning_rates.len() as i64)),
+        learning_rates,
         skipped_steps: skipped.int64_value(&[]),
     })
+}
+
+/// ½ Var(ln q - ln π) averaged over the last `window` steps: the gap in nats where q is close to π.
+fn gap_estimate(records: &Tensor, done: i64, window: i64) -> f64 {
+    let window = window.min(done);
+    let deviations = records.select(0, 1).narrow(0, done - window, window);
+    0.5 * deviations.square().mean(Kind::Double).double_value(&[])
+}
+
+/// Running mean of the parameters: a ← r a + (1 - r) θ, where the rate r rises to the decay as
+/// (1 + n)/(10 + n), so that short trainings are not dominated by their start.
+struct RunningMean {
+    mean: Option<Tensor>,
+    decay: f64,
+}
+
+impl RunningMean {
+    /// No mean at all where the decay is 0.
+    fn new(parameters: &Tensor, decay: f64) -> Self {
+        Self { mean: (decay > 0.0).then(|| parameters.detach().copy()), decay }
+    }
+
+    fn update(&mut self, parameters: &Tensor, step: i64) {
+        let _guard = tch::no_grad_guard();
+        if let Some(mean) = &mut self.mean {
+            let steps = step as f64;
+            let decay = self.decay.min((1.0 + steps) / (10.0 + steps));
+            *mean = &*mean * decay + parameters * (1.0 - decay);
+        }
+    }
+
+    fn assign_to(self, parameters: &mut Tensor) {
+        let _guard = tch::no_grad_guard();
+        if let Some(mean) = self.mean {
+            parameters.copy_(&mean);
+        }
+    }
 }
 
 /// Scales a gradient down to norm `limit` (0: no limit).

@@ -4,7 +4,10 @@
 mod enumeration;
 
 use enumeration::FieldMixture;
-use neuralrg::config::{EvaluateConfig, FlowConfig, Symmetry, TrainConfig};
+use neuralrg::config::{
+    EngineChoice, Estimator, EvaluateConfig, FlowConfig, RunConfig, Symmetry, TrainConfig,
+};
+use neuralrg::engine::Model;
 use neuralrg::evaluate::Evaluation;
 use neuralrg::exact::exact_ising;
 use neuralrg::flow::symmetry::ln_prior;
@@ -13,7 +16,7 @@ use neuralrg::ising::Target;
 use neuralrg::plan::Task;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::mean_and_standard_error;
-use neuralrg::train::{Loss, learning_rate, train};
+use neuralrg::train::{batch, learning_rate, train};
 use tch::{Device, Kind, Tensor};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
@@ -24,17 +27,28 @@ fn seed(temperature: f64) -> TaskSeed {
 }
 
 /// A small flow on 4 × 4, its random weights kicked so that it is far from symmetric.
-fn lopsided_flow(symmetry: Symmetry, kick: f64) -> Flow {
+fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
     tch::set_num_threads(1);
-    let config =
-        FlowConfig { couplings: 3, hidden_layers: 1, hidden_width: 6, ..Default::default() };
+    let config = FlowConfig {
+        couplings: 3,
+        hidden_layers: 1,
+        hidden_width: 6,
+        symmetry,
+        ..Default::default()
+    };
     seed(2.0).reseed_torch(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, 2, &config);
-    let mut flow = Flow::initialize(architecture, symmetry, Kind::Double, Device::Cpu);
+    let architecture = Architecture::new(4, temperature, 2, &config);
+    let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
     let kicked = flow.parameters.detach() + flow.parameters.randn_like() * kick;
     flow.parameters = kicked.set_requires_grad(true);
     flow
 }
+
+fn with_engine(flow: Flow, engine: EngineChoice) -> Model {
+    Model::new(flow, &RunConfig { engine, ..Default::default() })
+}
+
+const ENGINES: [EngineChoice; 2] = [EngineChoice::Torch, EngineChoice::Native];
 
 fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().view([-1])).unwrap()
@@ -63,7 +77,7 @@ fn target_minus_exact_ln_z_is_a_normalized_density() {
 fn ln_q_by_jacobian(flow: &Flow, x: &Tensor) -> f64 {
     let bound = flow.bind_frozen();
     let x = x.unsqueeze(0).set_requires_grad(true);
-    let (z, _) = bound.hierarchy().inverse(&x);
+    let (z, _) = bound.map().inverse(&x);
     let flat = z.view([-1]);
     let rows: Vec<Tensor> = (0..16)
         .map(|i| Tensor::run_backward(&[flat.get(i)], &[&x], true, false).remove(0).view([-1]))
@@ -82,45 +96,44 @@ fn ln_pi_by_mixture(mixture: &FieldMixture, x: &Tensor) -> f64 {
 #[test]
 fn losses_of_all_symmetrizations_equal_an_independent_computation() {
     let mixture = FieldMixture::new(2.0);
-    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
     tch::manual_seed(7);
     let z = Tensor::randn([3, 4, 4], F64);
-    let weight = 0.7;
-    for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-        let flow = lopsided_flow(symmetry, 0.2);
-        let bound = flow.bind();
-        let loss = Loss::new(&bound, &target, &z);
-        let fields = bound.draw(&z).field.detach();
-        let mut objective = 0.0;
-        for (i, energy) in values(&loss.energies).into_iter().enumerate() {
-            let x = fields.get(i as i64);
-            let (ln_q, flipped) = (ln_q_by_jacobian(&flow, &x), ln_q_by_jacobian(&flow, &-&x));
-            assert!((ln_q - flipped).abs() > 1e-2, "a symmetric flow tests nothing");
-            let model = match symmetry {
-                Symmetry::Mixture => (0.5 * (ln_q.exp() + flipped.exp())).ln(),
-                Symmetry::None | Symmetry::Regularizer => ln_q,
-            };
-            let expected = model - ln_pi_by_mixture(&mixture, &x);
-            assert!((energy - expected).abs() < 1e-8, "{symmetry:?}: {energy}, not {expected}");
-            let asymmetry = if symmetry == Symmetry::Regularizer { ln_q - flipped } else { 0.0 };
-            objective += (expected + weight * asymmetry) / 3.0;
+    for engine in ENGINES {
+        for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
+            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let loss = model.loss(&z, 0.7, Estimator::Total);
+            let fields = model.freeze().draw(&z).field;
+            let asymmetries = loss.asymmetry.as_ref().map(values);
+            assert_eq!(asymmetries.is_some(), symmetry == Symmetry::Regularizer);
+            for (i, energy) in values(&loss.energies).into_iter().enumerate() {
+                let x = fields.get(i as i64);
+                let [ln_q, flipped] = [&x, &-&x].map(|x| ln_q_by_jacobian(&model.flow, x));
+                assert!((ln_q - flipped).abs() > 1e-2, "a symmetric flow tests nothing");
+                let density = match symmetry {
+                    Symmetry::Mixture => (0.5 * (ln_q.exp() + flipped.exp())).ln(),
+                    _ => ln_q,
+                };
+                let expected = density - ln_pi_by_mixture(&mixture, &x);
+                assert!((energy - expected).abs() < 1e-8, "{engine:?}, {symmetry:?}: {energy}");
+                if let Some(asymmetries) = &asymmetries {
+                    let difference = asymmetries[i] - (ln_q - flipped);
+                    assert!(difference.abs() < 1e-8, "{engine:?}: asymmetry off by {difference}");
+                }
+            }
         }
-        let found = loss.objective(weight).double_value(&[]);
-        assert!((found - objective).abs() < 1e-8, "{symmetry:?}: {found}, not {objective}");
-        assert_eq!(loss.asymmetry.is_some(), symmetry == Symmetry::Regularizer);
     }
 }
 
 /// F_plain - F_mixture = KL(q ‖ q_sym) ≥ 0, and at most ln 2.
 #[test]
 fn loss_of_the_mixture_is_never_above_the_plain_one() {
-    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
     for kick in [0.0, 0.1, 0.3, 0.6] {
         tch::manual_seed(8);
         let z = Tensor::randn([4000, 4, 4], F64);
         let energies = |symmetry| {
-            let _guard = tch::no_grad_guard();
-            Loss::new(&lopsided_flow(symmetry, kick).bind_frozen(), &target, &z).energies
+            let model = with_engine(lopsided_flow(symmetry, 2.0, kick), EngineChoice::Torch);
+            let draw = model.freeze().draw(&z);
+            draw.ln_q - draw.ln_pi
         };
         let difference = values(&(energies(Symmetry::None) - energies(Symmetry::Mixture)));
         let (gain, error) = mean_and_standard_error(&difference);
@@ -139,23 +152,26 @@ fn prior_is_the_standard_normal() {
 
 #[test]
 fn gradient_of_the_objective_equals_finite_differences() {
-    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
     tch::manual_seed(9);
     let z = Tensor::randn([4, 4, 4], F64);
-    for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-        let mut flow = lopsided_flow(symmetry, 0.2);
-        let objective = |flow: &Flow| Loss::new(&flow.bind(), &target, &z).objective(0.7);
-        let gradient =
-            Tensor::run_backward(&[objective(&flow)], &[&flow.parameters], false, false).remove(0);
-        let centre = flow.parameters.detach();
-        let direction = centre.randn_like();
-        let mut along = |shift: f64| {
-            flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
-            objective(&flow).double_value(&[])
-        };
-        let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
-        let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
-        assert!((numeric / analytic - 1.0).abs() < 1e-6, "{symmetry:?}: {numeric}, {analytic}");
+    let weight = 0.7;
+    for engine in ENGINES {
+        for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
+            let mut model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let gradient = model.loss(&z, weight, Estimator::Total).gradient;
+            let centre = model.flow.parameters.detach();
+            let direction = centre.randn_like();
+            let mut along = |shift: f64| {
+                model.flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
+                let loss = model.loss(&z, weight, Estimator::Total);
+                let mean = |values: &Tensor| values.mean(Kind::Double).double_value(&[]);
+                mean(&loss.energies) + weight * loss.asymmetry.as_ref().map_or(0.0, mean)
+            };
+            let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
+            let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
+            let error = (numeric / analytic - 1.0).abs();
+            assert!(error < 1e-6, "{engine:?}, {symmetry:?}: {numeric}, {analytic}");
+        }
     }
 }
 
@@ -170,29 +186,27 @@ fn short_training() -> TrainConfig {
     }
 }
 
-fn trained(symmetry: Symmetry, config: &TrainConfig) -> (Flow, Vec<f64>) {
-    let mut flow = lopsided_flow(symmetry, 0.0);
-    let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
+fn trained(symmetry: Symmetry, config: &TrainConfig) -> (Model, Vec<f64>) {
+    let flow = lopsided_flow(symmetry, CRITICAL_TEMPERATURE, 0.0);
+    let mut model = with_engine(flow, EngineChoice::Auto);
     let mut course = Vec::new();
-    train(&mut flow, &target, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress| {
+    train(&mut model, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress| {
         course.extend(progress.loss.map(|(loss, _)| loss));
     })
     .unwrap();
-    (flow, course)
+    (model, course)
 }
 
 #[test]
 fn training_lowers_the_bound_and_never_passes_the_exact_free_energy() {
     let exact = exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
     for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-        let (flow, course) = trained(symmetry, &short_training());
+        let (model, course) = trained(symmetry, &short_training());
         let (first, last) = (course[0], course[course.len() - 1]);
         assert!(last < first - 1.0, "{symmetry:?}: {first} to {last}");
-        let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
         let config = EvaluateConfig { samples: 4096, batch: 512, keep_samples: 4 };
         let options = (4, Kind::Double, Device::Cpu);
-        let evaluation =
-            Evaluation::draw(&flow.bind_frozen(), &target, &config, options, &seed(2.0));
+        let evaluation = Evaluation::draw(&model.freeze(), &config, options, &seed(2.0));
         let (free_energy, error) = evaluation.free_energy();
         assert!(free_energy > exact - 4.0 * error, "{free_energy} ± {error} below {exact}");
         assert!(free_energy < exact + 4.0, "{symmetry:?}: {free_energy}");
@@ -211,19 +225,18 @@ fn training_twice_gives_the_same_parameters_to_the_bit() {
     let (first, _) = trained(Symmetry::Mixture, &config);
     tch::manual_seed(12345);
     let (second, _) = trained(Symmetry::Mixture, &config);
-    assert_eq!(first.parameters, second.parameters);
+    assert_eq!(first.flow.parameters, second.flow.parameters);
 }
 
 #[test]
 fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
-    let target = Target::new(4, 2.0, Kind::Double, Device::Cpu);
-    let mut flow = lopsided_flow(Symmetry::None, 0.0);
+    let mut flow = lopsided_flow(Symmetry::None, 2.0, 0.0);
     let broken = flow.parameters.detach() * f64::NAN;
     flow.parameters = broken.set_requires_grad(true);
+    let mut model = with_engine(flow, EngineChoice::Auto);
     let config =
         TrainConfig { steps: 50, log_every: 10, max_skipped_steps: 20, ..short_training() };
-    let error =
-        train(&mut flow, &target, &config, 0.0, &seed(2.0), |_| ()).unwrap_err().to_string();
+    let error = train(&mut model, &config, 0.0, &seed(2.0), |_| ()).unwrap_err().to_string();
     assert!(
         error.contains("30 of 30 steps") && error.contains("max_skipped_steps = 20"),
         "{error}"
@@ -233,15 +246,36 @@ fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
 #[test]
 fn learning_rate_warms_up_and_decays_to_its_final_fraction() {
     let config = TrainConfig {
-        steps: 110,
         warmup_steps: 10,
         learning_rate: 0.5,
         final_learning_rate_fraction: 0.1,
         ..Default::default()
     };
-    assert!((learning_rate(&config, 0) - 0.05).abs() < 1e-15);
-    assert!((learning_rate(&config, 9) - 0.5).abs() < 1e-15);
-    assert!((learning_rate(&config, 60) - 0.275).abs() < 1e-12, "half way down the cosine");
-    assert!((learning_rate(&config, 110) - 0.05).abs() < 1e-12);
-    assert!((9..109).all(|step| learning_rate(&config, step + 1) <= learning_rate(&config, step)));
+    assert!((learning_rate(&config, 0, 0.0) - 0.05).abs() < 1e-15);
+    assert!((learning_rate(&config, 9, 0.0) - 0.5).abs() < 1e-15);
+    assert!((learning_rate(&config, 60, 0.5) - 0.275).abs() < 1e-12, "half way down the cosine");
+    assert!((learning_rate(&config, 110, 1.0) - 0.05).abs() < 1e-12);
+}
+
+#[test]
+fn batches_double_at_equal_intervals() {
+    let config = TrainConfig { batch: 64, batch_doublings: 2, ..Default::default() };
+    let batches = [0.0, 0.33, 0.34, 0.66, 0.67, 0.99, 1.0].map(|progress| batch(&config, progress));
+    assert_eq!(batches, [64, 64, 128, 128, 256, 256, 256]);
+}
+
+#[test]
+fn training_ends_when_its_seconds_are_spent_or_its_target_is_reached() {
+    let steps = 1_000_000;
+    let seconds = TrainConfig { steps, seconds: 0.5, ..short_training() };
+    // An untrained 4 × 4 flow is some nats away: this target is reached, but not at once.
+    let target = TrainConfig { steps, target_gap: 1.0, ..short_training() };
+    for config in [seconds, target] {
+        let mut model = with_engine(lopsided_flow(Symmetry::Mixture, 2.7, 0.0), EngineChoice::Auto);
+        let mut last = 0;
+        let history = train(&mut model, &config, 0.0, &seed(2.7), |progress| last = progress.step);
+        let columns = history.unwrap().values.ncols() as i64;
+        assert_eq!(columns, last, "the history holds the steps that were done");
+        assert!((5..20_000).contains(&last), "{last} steps");
+    }
 }

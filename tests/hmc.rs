@@ -3,10 +3,10 @@
 mod enumeration;
 
 use ndarray::Axis;
-use neuralrg::config::{FlowConfig, HmcConfig, Symmetry, TrainConfig};
+use neuralrg::config::{FlowConfig, HmcConfig, RunConfig, Symmetry, TrainConfig};
+use neuralrg::engine::{Model, Potential};
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::hmc::{self, Chains, Potential, State, hamiltonian, leapfrog, trajectory};
-use neuralrg::ising::Target;
+use neuralrg::hmc::{self, Chains, State, hamiltonian, leapfrog, trajectory};
 use neuralrg::plan::Task;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
@@ -20,20 +20,26 @@ fn task(temperature: f64) -> Task {
     Task { linear_size: 4, temperature, depth: 2, seed: 1 }
 }
 
-fn untrained_flow(symmetry: Symmetry, temperature: f64, kind: Kind) -> Flow {
+fn untrained_model(symmetry: Symmetry, temperature: f64, kind: Kind) -> Model {
     // Tensors this small gain nothing from threads.
     tch::set_num_threads(1);
-    let config =
-        FlowConfig { couplings: 3, hidden_layers: 1, hidden_width: 8, ..Default::default() };
+    let config = FlowConfig {
+        couplings: 3,
+        hidden_layers: 1,
+        hidden_width: 8,
+        symmetry,
+        ..Default::default()
+    };
     TaskSeed::new(&task(temperature)).reseed_torch(Stage::Initialize, 0);
-    Flow::initialize(Architecture::new(4, 2, &config), symmetry, kind, Device::Cpu)
+    let architecture = Architecture::new(4, temperature, 2, &config);
+    Model::new(Flow::initialize(architecture, kind, Device::Cpu), &RunConfig::default())
 }
 
 /// The latent potential of an untrained flow, which is no simple function.
 fn with_latent_potential<T>(test: impl FnOnce(&dyn Fn(&Tensor) -> Potential) -> T) -> T {
-    let flow = untrained_flow(Symmetry::Mixture, CRITICAL_TEMPERATURE, Kind::Double).bind_frozen();
-    let target = Target::new(4, CRITICAL_TEMPERATURE, Kind::Double, Device::Cpu);
-    test(&|z| hmc::latent_potential(&flow, &target, z))
+    let model = untrained_model(Symmetry::Mixture, CRITICAL_TEMPERATURE, Kind::Double);
+    let frozen = model.freeze();
+    test(&|z| frozen.potential(z))
 }
 
 fn largest(tensor: &Tensor) -> f64 {
@@ -79,6 +85,7 @@ fn energy_error_falls_as_the_square_of_the_step_size() {
 fn mean_of_exp_minus_energy_error_is_one() {
     let potential = |z: &Tensor| Potential {
         energy: (z.square() * 1.5).sum_dim_intlist([1i64, 2].as_slice(), false, None),
+        gradient: z * 3.0,
         field: z.shallow_clone(),
     };
     tch::manual_seed(3);
@@ -106,6 +113,7 @@ fn a_chain_without_finite_energy_stays_and_changes_no_other() {
         let start = Tensor::randn([4, 4, 4], F64);
         let clean = |z: &Tensor| Potential {
             energy: z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None),
+            gradient: z * 2.0,
             field: z.sin(),
         };
         let poisoned = |z: &Tensor| {
@@ -151,17 +159,16 @@ fn adaptation_reaches_the_target_acceptance() {
             step_size: 0.01,
             ..Default::default()
         };
-        let chains = sample(&untrained_flow(Symmetry::None, 2.7, Kind::Double), 2.7, &config);
+        let chains = sample(&untrained_model(Symmetry::None, 2.7, Kind::Double), 2.7, &config);
         let acceptance = chains.acceptance.mean().unwrap();
         assert!((acceptance - target_acceptance).abs() < 0.05, "{acceptance}");
     }
 }
 
-fn sample(flow: &Flow, temperature: f64, config: &HmcConfig) -> Chains {
-    let kind = flow.parameters.kind();
-    let target = Target::new(4, temperature, kind, Device::Cpu);
+fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
+    let options = (4, model.flow.parameters.kind(), Device::Cpu);
     let seed = TaskSeed::new(&task(temperature));
-    hmc::sample(&flow.bind_frozen(), &target, config, (4, kind, Device::Cpu), &seed, |_| ())
+    hmc::sample(&model.freeze(), config, options, &seed, |_| ())
 }
 
 /// All observables of the chains within 4 standard errors of the enumeration.
@@ -207,9 +214,9 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
 fn long_chains() -> HmcConfig {
     HmcConfig {
         chains: 512,
-        warmup: 60,
+        warmup: 100,
         trajectories: 100,
-        leapfrog_steps: 5,
+        leapfrog_steps: 12,
         ..Default::default()
     }
 }
@@ -217,23 +224,22 @@ fn long_chains() -> HmcConfig {
 #[test]
 fn untrained_flow_samples_the_enumerated_ising_model() {
     for symmetry in [Symmetry::None, Symmetry::Mixture] {
-        let flow = untrained_flow(symmetry, 2.7, Kind::Float);
-        assert_equal_to_enumeration(&sample(&flow, 2.7, &long_chains()), 2.7);
+        let model = untrained_model(symmetry, 2.7, Kind::Float);
+        assert_equal_to_enumeration(&sample(&model, 2.7, &long_chains()), 2.7);
     }
 }
 
 #[test]
 fn trained_flow_samples_the_enumerated_ising_model() {
     let temperature = CRITICAL_TEMPERATURE;
-    let mut flow = untrained_flow(Symmetry::Mixture, temperature, Kind::Float);
-    let target = Target::new(4, temperature, Kind::Float, Device::Cpu);
+    let mut model = untrained_model(Symmetry::Mixture, temperature, Kind::Float);
     let config = TrainConfig { steps: 200, batch: 128, learning_rate: 1e-2, ..Default::default() };
     let mut gap = f64::INFINITY;
     let exact = neuralrg::exact::exact_ising(4, temperature).free_energy_field;
-    train(&mut flow, &target, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress| {
+    train(&mut model, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress| {
         gap = progress.loss.map_or(gap, |(loss, _)| loss - exact);
     })
     .unwrap();
     assert!(gap < 1.5, "trained to a gap of {gap} nats");
-    assert_equal_to_enumeration(&sample(&flow, temperature, &long_chains()), temperature);
+    assert_equal_to_enumeration(&sample(&model, temperature, &long_chains()), temperature);
 }

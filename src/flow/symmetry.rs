@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::hierarchy::Hierarchy;
+use super::torch::Map;
 use crate::config::Symmetry;
 
 /// ln p(z) of the prior N(0, I). Shapes: z (batch, L, L) → (batch).
@@ -15,7 +15,7 @@ pub fn ln_prior(z: &Tensor) -> Tensor {
 /// A flow at fixed parameters, with the symmetrization that its density goes through.
 #[derive(Debug)]
 pub struct SymmetrizedFlow {
-    hierarchy: Hierarchy,
+    map: Map,
     symmetry: Symmetry,
 }
 
@@ -30,13 +30,18 @@ pub struct Draw {
 }
 
 impl SymmetrizedFlow {
-    pub(super) fn new(hierarchy: Hierarchy, symmetry: Symmetry) -> Self {
-        Self { hierarchy, symmetry }
+    pub(super) fn new(map: Map, symmetry: Symmetry) -> Self {
+        Self { map, symmetry }
+    }
+
+    /// How the target's symmetry enters the density.
+    pub fn symmetry(&self) -> Symmetry {
+        self.symmetry
     }
 
     /// The map between latents and field.
-    pub fn hierarchy(&self) -> &Hierarchy {
-        &self.hierarchy
+    pub fn map(&self) -> &Map {
+        &self.map
     }
 
     /// x = g(z) with the model's ln q(x): ln p(z) - ln|det ∂x/∂z| (Eq. 1), or for the mixture
@@ -44,11 +49,11 @@ impl SymmetrizedFlow {
     ///
     /// Shapes: z (batch, L, L).
     pub fn draw(&self, z: &Tensor) -> Draw {
-        let (field, log_det) = self.hierarchy.forward(z);
+        let (field, log_det) = self.map.forward(z);
         let ln_q = ln_prior(z) - log_det;
         let ln_q = match self.symmetry {
             Symmetry::Mixture => mix(&ln_q, &self.ln_density(&-&field)),
-            Symmetry::None | Symmetry::Regularizer => ln_q,
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => ln_q,
         };
         Draw { field, ln_q }
     }
@@ -57,8 +62,19 @@ impl SymmetrizedFlow {
     ///
     /// Shapes: x (batch, L, L) → (batch).
     pub fn ln_density(&self, x: &Tensor) -> Tensor {
-        let (z, log_det) = self.hierarchy.inverse(x);
+        let (z, log_det) = self.map.inverse(x);
         ln_prior(&z) + log_det
+    }
+
+    /// ln q(x) of the model at any field: with the mixture ln q_sym(x).
+    ///
+    /// Shapes: x (batch, L, L) → (batch).
+    pub fn symmetrized_ln_density(&self, x: &Tensor) -> Tensor {
+        let ln_q = self.ln_density(x);
+        match self.symmetry {
+            Symmetry::Mixture => mix(&ln_q, &self.ln_density(&-x)),
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => ln_q,
+        }
     }
 
     /// Integrand of the symmetry regularizer KL(q(x) ‖ q(-x)): ln q(x) - ln q(-x) (App. E). For the
@@ -69,17 +85,17 @@ impl SymmetrizedFlow {
         (self.symmetry == Symmetry::Regularizer)
             .then(|| &draw.ln_q - self.ln_density(&-&draw.field))
     }
+}
 
-    /// The samples with the mixture's random signs, from torch's generator.
-    pub fn with_signs(&self, field: &Tensor) -> Tensor {
-        match self.symmetry {
-            Symmetry::Mixture => {
-                let options = (field.kind(), field.device());
-                let heads = Tensor::rand([field.size()[0], 1, 1], options).lt(0.5);
-                field * (heads.to_kind(field.kind()) * 2.0 - 1.0)
-            }
-            Symmetry::None | Symmetry::Regularizer => field.shallow_clone(),
+/// The samples with the mixture's random signs, from torch's generator.
+pub fn with_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
+    match symmetry {
+        Symmetry::Mixture => {
+            let options = (field.kind(), field.device());
+            let heads = Tensor::rand([field.size()[0], 1, 1], options).lt(0.5);
+            field * (heads.to_kind(field.kind()) * 2.0 - 1.0)
         }
+        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => field.shallow_clone(),
     }
 }
 

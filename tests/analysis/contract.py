@@ -31,6 +31,10 @@ PER_TASK = (
     "importance_free_energy_error",
     "effective_sample_size",
     "largest_weight_share",
+    "forward_free_energy",
+    "forward_free_energy_error",
+    "forward_effective_sample_size",
+    "forward_weight_mean",
     *(
         f"{observable}{ending}"
         for observable in OBSERVABLES

@@ -1,0 +1,217 @@
+//! How couplings are laid over the lattice: the paper's blocks as MERA, tree or TEBD (Fig. 1), and
+//! checkerboards that refine the lattice by √2 at a time.
+//!
+//! Latents lie on the lattice too: those of level l sit at the sites that are multiples of 2^l but not
+//! both coordinates of 2^(l+1); the sites that are multiples of 2^depth hold the coarse prior. (TEBD has no
+//! levels: every site holds one latent of the same kind.)
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Architecture;
+use super::coupling::{Conditioner, Coupling, Shell};
+
+/// Arrangement of the layers (`[flow] arrangement`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrangement {
+    /// Each level: 2×2 disentanglers, then decimators.
+    Mera,
+    /// Decimators only.
+    Tree,
+    /// Disentanglers only: block layers on the whole field, alternately shifted.
+    Tebd,
+    /// Each level adds two sublattices to the coarse field, first the centres of its squares, then the
+    /// rest, and lets old and new sites update each other in turn.
+    Checkerboard,
+}
+
+/// What a layer is for. Seen from x to z as in the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// 2×2 blocks shifted by (1, 1), which straddle those of the decimator.
+    Disentangler,
+    /// 2×2 blocks, one of whose outputs is passed up to the next level.
+    Decimator,
+    /// The checkerboard of even and odd sites of the (L/2^level)² field; the even ones are kept.
+    Straight,
+    /// The checkerboard of the even sites, rotated by 45°; the (L/2^(level+1))² field is kept.
+    Diagonal,
+    /// Each site of the coarse field on its own.
+    Top,
+}
+
+/// Couplings that belong together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    pub level: usize,
+    pub role: Role,
+    /// Number of the layer among those of its level and role, from z to x.
+    pub repeat: usize,
+    /// In the order from z to x.
+    pub couplings: Vec<Coupling>,
+}
+
+/// Which two sites a block's coupling freezes and which two it updates: diagonals, rows and columns of
+/// the block in turn, each both ways. Sites in the order (0,0), (0,1), (1,0), (1,1).
+const SPLITS: [([usize; 2], [usize; 2]); 6] = [
+    ([0, 3], [1, 2]),
+    ([1, 2], [0, 3]),
+    ([0, 1], [2, 3]),
+    ([2, 3], [0, 1]),
+    ([0, 2], [1, 3]),
+    ([1, 3], [0, 2]),
+];
+
+/// All layers in the order from z to x, their parameters one after the other.
+pub fn layers(architecture: &Architecture) -> Vec<Layer> {
+    let mut layers = match architecture.config.arrangement {
+        Arrangement::Checkerboard => checkerboards(architecture),
+        _ => blocks(architecture),
+    };
+    let mut offset = 0;
+    for coupling in layers.iter_mut().flat_map(|layer| &mut layer.couplings) {
+        coupling.offset = offset;
+        offset += coupling.network.parameter_count();
+    }
+    layers
+}
+
+/// Layers of blocks, from z to x: from coarse to fine, at each level decimators before disentanglers.
+fn blocks(architecture: &Architecture) -> Vec<Layer> {
+    let roles: &[Role] = match architecture.config.arrangement {
+        Arrangement::Tree => &[Role::Decimator],
+        _ => &[Role::Decimator, Role::Disentangler],
+    };
+    let has_levels = architecture.config.arrangement != Arrangement::Tebd;
+    let mut layers = Vec::new();
+    for step in (0..architecture.depth).rev() {
+        let stride = if has_levels { 1 << step } else { 1 };
+        for repeat in 0..architecture.config.repeats {
+            layers.extend(roles.iter().map(|&role| Layer {
+                level: step,
+                role,
+                repeat,
+                couplings: block_couplings(architecture, stride, role),
+            }));
+        }
+    }
+    layers
+}
+
+/// The couplings of one Real NVP laid over all 2×2 blocks of the sites that are multiples of `stride`.
+fn block_couplings(architecture: &Architecture, stride: usize, role: Role) -> Vec<Coupling> {
+    let size = architecture.linear_size;
+    let shift = if role == Role::Disentangler { stride } else { 0 };
+    let starts = || (0..size).step_by(2 * stride);
+    let corners: Vec<[u32; 4]> = starts()
+        .flat_map(|row| starts().map(move |column| (row + shift, column + shift)))
+        .map(|(row, column)| {
+            [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(down, right)| {
+                let (row, column) = (row + down * stride, column + right * stride);
+                (row % size * size + column % size) as u32
+            })
+        })
+        .collect();
+    let coupling = |(frozen, updated): ([usize; 2], [usize; 2])| {
+        let single = |place: usize| Shell {
+            sites: corners.iter().map(|block| block[place]).collect(),
+            size: 1,
+            weight: 1.0,
+            distance: 1.0,
+        };
+        Coupling {
+            network: architecture.network(2, 2),
+            rows: corners.len(),
+            updated: corners.iter().flat_map(|block| updated.map(|place| block[place])).collect(),
+            shells: frozen.map(single).into(),
+            offset: 0,
+        }
+    };
+    (0..architecture.config.couplings).map(|i| coupling(SPLITS[i % SPLITS.len()])).collect()
+}
+
+/// The coarse field, then checkerboards from coarse to fine.
+fn checkerboards(architecture: &Architecture) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let mut old = sublattice(architecture.linear_size, 2 * architecture.depth);
+    if architecture.config.conditioner == Conditioner::Odd {
+        let couplings = vec![checkerboard_coupling(architecture, &old, &[])];
+        layers.push(Layer { level: architecture.depth, role: Role::Top, repeat: 0, couplings });
+    }
+    for halvings in (0..2 * architecture.depth).rev() {
+        let all = sublattice(architecture.linear_size, halvings);
+        let known: HashSet<u32> = old.iter().copied().collect();
+        let new: Vec<u32> = all.iter().copied().filter(|site| !known.contains(site)).collect();
+        let couplings = (0..architecture.config.couplings)
+            .map(|i| match i % 2 {
+                0 => checkerboard_coupling(architecture, &new, &old),
+                _ => checkerboard_coupling(architecture, &old, &new),
+            })
+            .collect();
+        let role = if halvings % 2 == 0 { Role::Straight } else { Role::Diagonal };
+        layers.push(Layer { level: halvings / 2, role, repeat: 0, couplings });
+        old = all;
+    }
+    layers
+}
+
+/// Sites that are left when the checkerboard's other colour was taken away `halvings` times.
+fn sublattice(linear_size: usize, halvings: usize) -> Vec<u32> {
+    let stride = 1 << (halvings / 2);
+    let kept = |row: usize, column: usize| {
+        row.is_multiple_of(stride)
+            && column.is_multiple_of(stride)
+            && (halvings.is_multiple_of(2) || (row / stride + column / stride).is_multiple_of(2))
+    };
+    let sites =
+        (0..linear_size * linear_size).filter(|site| kept(site / linear_size, site % linear_size));
+    sites.map(|site| site as u32).collect()
+}
+
+/// A coupling that updates single sites, given the shells of frozen sites nearest to each.
+fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &[u32]) -> Coupling {
+    let shells = shells(architecture.linear_size, updated, frozen, architecture.config.shells);
+    Coupling {
+        network: architecture.network(shells.len(), 1),
+        rows: updated.len(),
+        updated: updated.to_vec(),
+        shells,
+        offset: 0,
+    }
+}
+
+/// The nearest `count` classes of frozen sites at equal displacement up to reflections; a small torus
+/// may have fewer. All updated sites see the same displacements, since the lattice looks alike from each.
+fn shells(linear_size: usize, updated: &[u32], frozen: &[u32], count: usize) -> Vec<Shell> {
+    let size = linear_size as u32;
+    let displacements = frozen.iter().map(|&site| displacement(updated[0], site, size));
+    let mut classes: BTreeMap<(u32, u32), Vec<[u32; 2]>> = BTreeMap::new();
+    for displacement in displacements {
+        let [down, right] = displacement.map(|steps| steps.min(size - steps));
+        let class = (down * down + right * right, down.max(right));
+        classes.entry(class).or_default().push(displacement);
+    }
+    let nearest = classes.keys().next().map_or(1.0, |class| f64::from(class.0).sqrt());
+    let shell = |((square, _), members): ((u32, u32), Vec<[u32; 2]>)| Shell {
+        sites: updated
+            .iter()
+            .flat_map(|&site| members.iter().map(move |&steps| displaced(site, steps, size)))
+            .collect(),
+        size: members.len(),
+        weight: 1.0 / (members.len() as f64).sqrt(),
+        distance: f64::from(square).sqrt() / nearest,
+    };
+    classes.into_iter().take(count).map(shell).collect()
+}
+
+/// Steps down and to the right from one site to another, from 0 to L-1.
+fn displacement(from: u32, to: u32, size: u32) -> [u32; 2] {
+    [(to / size + size - from / size) % size, (to % size + size - from % size) % size]
+}
+
+/// The site that lies so many steps down and to the right.
+fn displaced(site: u32, [down, right]: [u32; 2], size: u32) -> u32 {
+    (site / size + down) % size * size + (site % size + right) % size
+}

@@ -1,0 +1,206 @@
+//! The one kind of coupling that all flows are made of: which sites it updates, what its network sees
+//! and how the network's outputs move the updated sites. Data only; [`super::torch`] and
+//! [`crate::native`] evaluate it.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// Network that turns the frozen sites into the parameters of the map (`[flow] conditioner`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Conditioner {
+    /// Hidden layers h ← ELU(W h + b), outputs W h + b: the paper's.
+    Elu,
+    /// Hidden layers h ← tanh(W h) without bias, odd in the inputs v. Shifts W_o h + W_s v are odd too,
+    /// scales and shapes W_e h² + b_e even, so that the coupling commutes with x → -x.
+    Odd,
+}
+
+/// Monotone map of each updated site from latent u to field y (`[flow] transform`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// y = e^s u + t with s = scale · tanh(raw s), the learnable scale starting at 0.
+    Affine,
+    /// y = e^s u + t + a tanh(b u + c) with a, b > 0 (softplus of the raw outputs): splits a mode in two
+    /// smoothly, as each site of the field is a mixture of two Gaussians given the others.
+    Bump,
+}
+
+/// One input of a coupling's network: for every row, the weighted sum over a few frozen sites.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shell {
+    /// (rows × size), row-major.
+    pub sites: Vec<u32>,
+    /// Sites of each row.
+    pub size: usize,
+    /// 1/√size, which keeps a sum of independent unit variables at unit variance.
+    pub weight: f64,
+    /// Distance from the updated site in units of the nearest shell's.
+    pub distance: f64,
+}
+
+/// What a coupling's network looks like; it fixes the parameters' order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub conditioner: Conditioner,
+    pub transform: Transform,
+    /// Number of inputs.
+    pub shells: usize,
+    pub hidden_layers: usize,
+    pub hidden_width: usize,
+    /// Sites that each row updates.
+    pub updated_per_row: usize,
+}
+
+/// A coupling: rows are the places that share its weights, blocks or single sites of a sublattice.
+/// Sites are numbered row-major on the L × L lattice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coupling {
+    pub network: Network,
+    pub rows: usize,
+    /// (rows × updated_per_row), row-major: no site stands twice, and none is in a shell.
+    pub updated: Vec<u32>,
+    pub shells: Vec<Shell>,
+    /// Where its parameters begin in the flow's flat vector.
+    pub offset: usize,
+}
+
+impl Transform {
+    /// Parameters of the map for each updated site: odd ones (shifts), then even ones.
+    pub fn outputs(self) -> (usize, usize) {
+        match self {
+            Self::Affine => (1, 1),
+            Self::Bump => (2, 3),
+        }
+    }
+}
+
+impl Network {
+    /// Shapes of the parameters, in their order in the flat vector.
+    ///
+    /// Elu: weight and bias of each hidden layer, weight and bias of the outputs (affine: s, t; bump:
+    /// t, c, s, a, b; all rows of one output together). Odd: weight of each hidden layer, then of the
+    /// odd outputs (t; t, c) W_o and W_s, then of the even ones (s; s, a, b) W_e and b_e; without inputs
+    /// b_e alone. Affine maps end with the scale.
+    pub fn parameter_shapes(&self) -> Vec<[usize; 2]> {
+        let Self { shells, hidden_layers, hidden_width, updated_per_row, .. } = *self;
+        let (odd, even) = self.transform.outputs();
+        let (odd, even) = (odd * updated_per_row, even * updated_per_row);
+        let widths = std::iter::once(shells).chain(std::iter::repeat(hidden_width));
+        let layers = widths.take(hidden_layers).map(|width| [hidden_width, width]);
+        let mut shapes = Vec::new();
+        match self.conditioner {
+            Conditioner::Elu => {
+                shapes.extend(layers.flat_map(|layer| [layer, [hidden_width, 1]]));
+                shapes.extend([[odd + even, hidden_width], [odd + even, 1]]);
+            }
+            Conditioner::Odd if shells == 0 => shapes.push([even, 1]),
+            Conditioner::Odd => {
+                shapes.extend(layers);
+                shapes.extend([[odd, hidden_width], [odd, shells]]);
+                shapes.extend([[even, hidden_width], [even, 1]]);
+            }
+        }
+        if self.transform == Transform::Affine {
+            shapes.push([updated_per_row, 1]);
+        }
+        shapes
+    }
+
+    /// Number of parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.parameter_shapes().iter().map(|[rows, columns]| rows * columns).sum()
+    }
+
+    /// Multiplications that the network spends on one row.
+    pub fn multiplications_per_row(&self) -> usize {
+        self.parameter_shapes().iter().filter(|shape| shape[1] > 1).map(|[n, m]| n * m).sum()
+    }
+}
+
+/// Standard deviation of the initial weights of outputs that start small, and not all alike.
+const OUTPUT_DEVIATION: f64 = 0.01;
+/// Initial raw shape of a bump, whose softplus is a = 0.13 and b = 0.97.
+const INITIAL_BUMP: [f64; 2] = [-2.0, 0.5];
+
+impl Coupling {
+    /// Random initial parameters, in f64 on the CPU. Shapes: flat.
+    ///
+    /// Elu: weights and biases uniform within ±1/√inputs. Odd: normal weights of variance 1/inputs, those
+    /// of the first layer falling off as e^{1 - distance}, outputs close to 0. Affine scales start at 0,
+    /// bumps close to the identity.
+    pub fn initial_parameters(&self) -> Tensor {
+        let network = &self.network;
+        let shapes = network.parameter_shapes();
+        let parameters = match network.conditioner {
+            Conditioner::Elu => elu_start(network, &shapes),
+            Conditioner::Odd => self.odd_start(&shapes),
+        };
+        Tensor::cat(&parameters.iter().map(|part| part.view([-1])).collect::<Vec<_>>(), 0)
+    }
+
+    fn odd_start(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
+        let Network { transform, updated_per_row, hidden_layers, shells, .. } = self.network;
+        let layers = if shells == 0 { 0 } else { hidden_layers };
+        let mut parts: Vec<Tensor> = shapes[..layers]
+            .iter()
+            .map(|&[rows, columns]| normal(rows, columns) / (columns as f64).sqrt())
+            .collect();
+        if shells > 0 {
+            let decay: Vec<f64> =
+                self.shells.iter().map(|shell| (1.0 - shell.distance).exp()).collect();
+            parts[0] *= Tensor::from_slice(&decay);
+            let [[odd, width], [_, inputs], [even, _]] = [0, 1, 2].map(|i| shapes[layers + i]);
+            parts.push(normal(odd, width) * OUTPUT_DEVIATION);
+            parts.extend([zeros(odd, inputs), zeros(even, width)]);
+        }
+        parts.push(even_bias(transform, updated_per_row));
+        if transform == Transform::Affine {
+            parts.push(zeros(updated_per_row, 1));
+        }
+        parts
+    }
+}
+
+fn elu_start(network: &Network, shapes: &[[usize; 2]]) -> Vec<Tensor> {
+    let sites = network.updated_per_row;
+    let uniform = |[rows, columns]: [usize; 2], inputs: usize| {
+        let options = (Kind::Double, Device::Cpu);
+        let unit = Tensor::rand([rows as i64, columns as i64], options) * 2.0 - 1.0;
+        unit / (inputs as f64).sqrt()
+    };
+    let layer = |layer: &[[usize; 2]]| [0, 1].map(|i| uniform(layer[i], layer[0][1]));
+    let (hidden, outputs) = shapes.split_at(2 * network.hidden_layers);
+    let mut parts: Vec<Tensor> = hidden.chunks_exact(2).flat_map(layer).collect();
+    match network.transform {
+        Transform::Affine => {
+            parts.extend(layer(outputs));
+            parts.push(zeros(sites, 1));
+        }
+        // Nothing else keeps the scales of bumps small.
+        Transform::Bump => {
+            parts.push(normal(outputs[0][0], outputs[0][1]) * OUTPUT_DEVIATION);
+            let shifts = zeros(network.transform.outputs().0 * sites, 1);
+            parts.push(Tensor::cat(&[shifts, even_bias(network.transform, sites)], 0));
+        }
+    }
+    parts
+}
+
+/// Biases of the even outputs, all sites of one output together.
+fn even_bias(transform: Transform, sites: usize) -> Tensor {
+    let start: &[f64] = match transform {
+        Transform::Affine => &[0.0],
+        Transform::Bump => &[0.0, INITIAL_BUMP[0], INITIAL_BUMP[1]],
+    };
+    Tensor::from_slice(start).view([-1, 1]).repeat([1, sites as i64]).view([-1, 1])
+}
+
+fn zeros(rows: usize, columns: usize) -> Tensor {
+    Tensor::zeros([rows as i64, columns as i64], (Kind::Double, Device::Cpu))
+}
+
+fn normal(rows: usize, columns: usize) -> Tensor {
+    Tensor::randn([rows as i64, columns as i64], (Kind::Double, Device::Cpu))
+}

@@ -1,0 +1,323 @@
+//! Evaluation of a flow's couplings with torch operations: any device, gradients by autograd.
+
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::Architecture;
+use super::coupling::{Conditioner, Coupling, Network, Transform};
+use super::preconditioner::Preconditioner;
+
+/// Everything of a flow but its parameters, as tensors on one device.
+#[derive(Debug)]
+pub struct Layout {
+    couplings: Vec<Tables>,
+    /// Numbers of elements and shapes of all parameters, in their order in the flat vector.
+    sizes: Vec<i64>,
+    shapes: Vec<[i64; 2]>,
+    preconditioner: Option<Preconditioner>,
+}
+
+/// The sites of one coupling.
+#[derive(Debug)]
+struct Tables {
+    network: Network,
+    rows: i64,
+    /// (updated_per_row · rows): all rows of the first updated site, then of the second.
+    updated: Tensor,
+    /// Of each shell: sites (size · rows), size and weight.
+    shells: Vec<(Tensor, i64, f64)>,
+}
+
+impl Layout {
+    /// Copies the couplings' site tables to `device`.
+    pub fn new(
+        architecture: &Architecture,
+        couplings: &[Coupling],
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let shapes: Vec<[i64; 2]> = couplings
+            .iter()
+            .flat_map(|coupling| coupling.network.parameter_shapes())
+            .map(|shape| shape.map(|length| length as i64))
+            .collect();
+        let Architecture { linear_size, temperature, .. } = *architecture;
+        let preconditioner = architecture
+            .config
+            .preconditioner
+            .then(|| Preconditioner::new(linear_size, temperature, kind, device));
+        Self {
+            couplings: couplings.iter().map(|coupling| Tables::new(coupling, device)).collect(),
+            sizes: shapes.iter().map(|shape| shape.iter().product()).collect(),
+            shapes,
+            preconditioner,
+        }
+    }
+}
+
+impl Tables {
+    fn new(coupling: &Coupling, device: Device) -> Self {
+        // (rows × per_row), row-major, to all rows of each column together.
+        let by_column = |sites: &[u32]| {
+            let sites: Vec<i64> = sites.iter().map(|&site| i64::from(site)).collect();
+            let table = Tensor::from_slice(&sites).view([coupling.rows as i64, -1]);
+            table.transpose(0, 1).contiguous().view([-1]).to_device(device)
+        };
+        let shells = coupling.shells.iter();
+        Self {
+            network: coupling.network,
+            rows: coupling.rows as i64,
+            updated: by_column(&coupling.updated),
+            shells: shells
+                .map(|shell| (by_column(&shell.sites), shell.size as i64, shell.weight))
+                .collect(),
+        }
+    }
+
+    /// Inputs of the network. Shapes: field (sites, batch) → (shells, rows · batch).
+    fn inputs(&self, field: &Tensor) -> Tensor {
+        let inputs: Vec<Tensor> = self
+            .shells
+            .iter()
+            .map(|(sites, size, weight)| {
+                let values = field.index_select(0, sites).view([*size, -1]);
+                if *size == 1 {
+                    return values.squeeze_dim(0) * *weight;
+                }
+                values.sum_dim_intlist([0i64].as_slice(), false, None) * *weight
+            })
+            .collect();
+        Tensor::stack(&inputs, 0)
+    }
+}
+
+/// The whole map between latents z and field, at given parameters.
+#[derive(Debug)]
+pub struct Map {
+    layout: Rc<Layout>,
+    /// Parameters of each coupling, in the order of [`Network::parameter_shapes`].
+    weights: Vec<Vec<Tensor>>,
+}
+
+impl Map {
+    /// Cuts the flat parameter vector into the couplings' weights.
+    pub fn new(layout: Rc<Layout>, parameters: &Tensor) -> Self {
+        // One split: its gradient is one concatenation, where slices would each fill a full vector.
+        let parts = parameters.split_with_sizes(&layout.sizes, 0);
+        let mut weights = parts.iter().zip(&layout.shapes).map(|(part, shape)| part.view(*shape));
+        let weights = layout
+            .couplings
+            .iter()
+            .map(|tables| weights.by_ref().take(tables.network.parameter_shapes().len()).collect())
+            .collect();
+        Self { layout, weights }
+    }
+
+    /// x = g(z) with ln|det ∂x/∂z|.
+    ///
+    /// Shapes: z (batch, L, L) → x (batch, L, L), log_det (batch).
+    pub fn forward(&self, z: &Tensor) -> (Tensor, Tensor) {
+        let (mut field, mut log_det) = sites_first(z);
+        for (tables, weights) in self.layout.couplings.iter().zip(&self.weights) {
+            let map = MonotoneMap::new(tables, weights, &field);
+            let latent = map.gather(&field);
+            field = map.scatter(&field, &map.forward(&latent));
+            log_det += map.log_det(&latent);
+        }
+        let field = batch_first(&field, z);
+        match &self.layout.preconditioner {
+            Some(preconditioner) => {
+                let (field, constant) = preconditioner.forward(&field);
+                (field, log_det + constant)
+            }
+            None => (field, log_det),
+        }
+    }
+
+    /// z = g⁻¹(x) with ln|det ∂z/∂x|.
+    ///
+    /// Shapes: x (batch, L, L) → z (batch, L, L), log_det (batch).
+    pub fn inverse(&self, x: &Tensor) -> (Tensor, Tensor) {
+        let (y, constant) = match &self.layout.preconditioner {
+            Some(preconditioner) => preconditioner.inverse(x),
+            None => (x.shallow_clone(), 0.0),
+        };
+        let (mut field, mut log_det) = sites_first(&y);
+        for (tables, weights) in self.layout.couplings.iter().zip(&self.weights).rev() {
+            let map = MonotoneMap::new(tables, weights, &field);
+            let latent = map.inverse(&map.gather(&field));
+            log_det -= map.log_det(&latent);
+            field = map.scatter(&field, &latent);
+        }
+        (batch_first(&field, x), log_det + constant)
+    }
+}
+
+/// (batch, L, L) → (sites, batch), in which a gather of sites copies rows, and a log_det of 0.
+fn sites_first(field: &Tensor) -> (Tensor, Tensor) {
+    let batch = field.size()[0];
+    let zero = Tensor::zeros([batch], (field.kind(), field.device()));
+    (field.reshape([batch, -1]).transpose(0, 1).contiguous(), zero)
+}
+
+/// (sites, batch) → the shape of `like`, (batch, L, L).
+fn batch_first(field: &Tensor, like: &Tensor) -> Tensor {
+    field.transpose(0, 1).reshape(like.size())
+}
+
+/// The monotone maps of one coupling for all rows and samples, their parameters already computed from the
+/// frozen sites.
+struct MonotoneMap<'a> {
+    tables: &'a Tables,
+    /// Shapes: each (updated_per_row, rows · batch).
+    parameters: Parameters,
+}
+
+enum Parameters {
+    Affine { s: Tensor, t: Tensor },
+    Bump { s: Tensor, t: Tensor, a: Tensor, b: Tensor, c: Tensor },
+}
+
+impl<'a> MonotoneMap<'a> {
+    /// Shapes: field (sites, batch).
+    fn new(tables: &'a Tables, weights: &[Tensor], field: &Tensor) -> Self {
+        let columns = tables.rows * field.size()[1];
+        let network = &tables.network;
+        let outputs = match network.conditioner {
+            Conditioner::Elu => elu_network(weights, &tables.inputs(field)),
+            Conditioner::Odd if network.shells == 0 => constant_outputs(network, weights, columns),
+            Conditioner::Odd => odd_network(weights, network.hidden_layers, &tables.inputs(field)),
+        };
+        let sites = network.updated_per_row as i64;
+        let output = |i: i64| outputs.narrow(0, i * sites, sites);
+        let parameters = match (network.transform, network.conditioner) {
+            (Transform::Affine, conditioner) => {
+                // Odd outputs come first where the network tells them apart.
+                let (s, t) = match conditioner {
+                    Conditioner::Elu => (0, 1),
+                    Conditioner::Odd => (1, 0),
+                };
+                let scale = weights.last().expect("affine couplings end with the scale");
+                Parameters::Affine { s: output(s).tanh() * scale, t: output(t) }
+            }
+            (Transform::Bump, _) => Parameters::Bump {
+                t: output(0),
+                c: output(1),
+                s: output(2),
+                a: output(3).softplus(),
+                b: output(4).softplus(),
+            },
+        };
+        Self { tables, parameters }
+    }
+
+    /// The updated sites' values. Shapes: (sites, batch) → (updated_per_row, rows · batch).
+    fn gather(&self, field: &Tensor) -> Tensor {
+        let sites = self.tables.network.updated_per_row as i64;
+        field.index_select(0, &self.tables.updated).view([sites, -1])
+    }
+
+    /// The field with the updated sites' new values.
+    fn scatter(&self, field: &Tensor, values: &Tensor) -> Tensor {
+        field.index_copy(0, &self.tables.updated, &values.view([-1, field.size()[1]]))
+    }
+
+    /// y from u.
+    fn forward(&self, u: &Tensor) -> Tensor {
+        match &self.parameters {
+            Parameters::Affine { s, t } => u * s.exp() + t,
+            Parameters::Bump { s, t, a, b, c } => u * s.exp() + t + a * (b * u + c).tanh(),
+        }
+    }
+
+    /// dy/du.
+    fn derivative(&self, u: &Tensor) -> Tensor {
+        match &self.parameters {
+            Parameters::Affine { s, .. } => s.exp(),
+            Parameters::Bump { s, a, b, c, .. } => {
+                s.exp() + a * b * (1.0 - (b * u + c).tanh().square())
+            }
+        }
+    }
+
+    /// Σ ln dy/du over all updated sites. Shapes: (batch).
+    fn log_det(&self, u: &Tensor) -> Tensor {
+        let logarithms = match &self.parameters {
+            Parameters::Affine { s, .. } => s.shallow_clone(),
+            Parameters::Bump { .. } => self.derivative(u).log(),
+        };
+        let sites = self.tables.updated.size()[0];
+        logarithms.view([sites, -1]).sum_dim_intlist([0i64].as_slice(), false, None)
+    }
+
+    /// u from y. Differentiable in y and in the parameters (to first order).
+    fn inverse(&self, y: &Tensor) -> Tensor {
+        match &self.parameters {
+            Parameters::Affine { s, t } => (y - t) * (-s).exp(),
+            Parameters::Bump { .. } => {
+                let root = tch::no_grad(|| self.root(y));
+                // At the root this step changes no value, but has the derivatives of the inverse.
+                &root - (self.forward(&root) - y) / self.derivative(&root).detach()
+            }
+        }
+    }
+
+    /// Newton's method for y(u) = y, kept within a bracket: y - t is within a of e^s u.
+    fn root(&self, y: &Tensor) -> Tensor {
+        let Parameters::Bump { s, t, a, .. } = &self.parameters else {
+            unreachable!("an affine map has its inverse in closed form")
+        };
+        let shrink = (-s).exp();
+        let (mut low, mut high) = ((y - t - a) * &shrink, (y - t + a) * &shrink);
+        let mut u = (y - t) * &shrink;
+        let tolerance = if y.kind() == Kind::Double { 1e-14 } else { 1e-7 };
+        for iteration in 1..=100 {
+            let excess = self.forward(&u) - y;
+            let above = excess.gt(0.0);
+            high = u.where_self(&above, &high);
+            low = low.where_self(&above, &u);
+            let newton = &u - excess / self.derivative(&u);
+            let inside = newton.ge_tensor(&low).logical_and(&newton.le_tensor(&high));
+            let next = newton.where_self(&inside, &((&low + &high) * 0.5));
+            let change = (&next - &u).abs() - next.abs() * tolerance;
+            u = next;
+            // Looking costs a wait for the device; NaN never compares as still moving.
+            if iteration % 4 == 0 && change.gt(tolerance).any().int64_value(&[]) == 0 {
+                break;
+            }
+        }
+        u
+    }
+}
+
+/// Shapes: inputs (shells, columns) → (outputs, columns).
+fn elu_network(weights: &[Tensor], inputs: &Tensor) -> Tensor {
+    let mut hidden = inputs.shallow_clone();
+    for (i, layer) in weights.chunks_exact(2).enumerate() {
+        if i > 0 {
+            hidden = hidden.elu();
+        }
+        hidden = layer[1].addmm(&layer[0], &hidden);
+    }
+    hidden
+}
+
+/// Odd outputs, then even ones. Shapes: inputs (shells, columns) → (outputs, columns).
+fn odd_network(weights: &[Tensor], hidden_layers: usize, inputs: &Tensor) -> Tensor {
+    let mut hidden = inputs.shallow_clone();
+    for layer in &weights[..hidden_layers] {
+        hidden = layer.matmul(&hidden).tanh();
+    }
+    let [odd, skip, even, bias] = [0, 1, 2, 3].map(|i| &weights[hidden_layers + i]);
+    let shifts = odd.matmul(&hidden) + skip.matmul(inputs);
+    Tensor::cat(&[shifts, bias.addmm(even, &hidden.square())], 0)
+}
+
+/// Outputs of a coupling that sees nothing: no shifts, and the even outputs' biases.
+fn constant_outputs(network: &Network, weights: &[Tensor], columns: i64) -> Tensor {
+    let odd = network.transform.outputs().0 * network.updated_per_row;
+    let even = weights[0].expand([-1, columns], false);
+    let shifts = Tensor::zeros([odd as i64, columns], (even.kind(), even.device()));
+    Tensor::cat(&[shifts, even], 0)
+}

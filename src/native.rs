@@ -1,0 +1,624 @@
+//! The flow on CPUs: values, densities and derivatives without a tensor library.
+//!
+//! The batch is cut into tiles of `LANES` samples, each laid out (site, lane), so that a stencil is
+//! read without gathering and every network works on full vectors. Derivatives recompute networks
+//! instead of storing activations.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lanes` | functions of numbers that vectorize |
+//! | `kernels` | matrix products in register blocks |
+//! | `network` | conditioners: values, and cotangents pulled back |
+//! | `transform` | monotone maps, their inverses and partial derivatives |
+//! | `passes` | all couplings on one tile, in both directions |
+//! | `spectral` | functions of K + αI |
+//! | `density` | sums over a tile's sites |
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::config::{Estimator, Symmetry};
+use crate::flow::coupling::Coupling;
+
+mod density;
+mod kernels;
+mod lanes;
+mod network;
+mod passes;
+mod spectral;
+mod transform;
+
+use density::{Sums, dot, ln_mean_exp, ln_normal, share, sum_ln_cosh, tanh};
+use lanes::{LANES, Lanes};
+use network::{Layout, Panels};
+use passes::{Flow, Record};
+use spectral::{Multipliers, Spectral};
+
+pub use lanes::Real;
+
+/// Partial gradients that are summed in a fixed order, whatever the number of threads.
+const MAX_PARTS: usize = 32;
+
+/// Samples with their densities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draw<T> {
+    /// x, (batch, N).
+    pub field: Vec<T>,
+    /// Symmetrized in the case of the mixture.
+    pub ln_q: Vec<f64>,
+    /// Unnormalized.
+    pub ln_pi: Vec<f64>,
+}
+
+/// Losses of a batch and their gradient.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss<T> {
+    /// ln q(x) - ln π(x).
+    pub energies: Vec<f64>,
+    /// ln q(x) - ln q(-x), with `Symmetry::Regularizer`.
+    pub asymmetry: Option<Vec<f64>>,
+    /// ∂(mean energy + weight × mean asymmetry)/∂parameters.
+    pub gradient: Vec<T>,
+}
+
+/// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) and its derivative.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Potential<T> {
+    pub energy: Vec<f64>,
+    /// ∂U/∂z, (batch, N).
+    pub gradient: Vec<T>,
+    /// x = g(z), (batch, N).
+    pub field: Vec<T>,
+}
+
+/// The flow z → x and its densities, on a pool of threads of its own.
+#[derive(Debug)]
+pub struct Native<T> {
+    couplings: Arc<[Coupling]>,
+    layouts: Vec<Layout>,
+    /// N.
+    sites: usize,
+    spectral: Spectral<T>,
+    /// (K + αI)^(1/2), ^(-1/2) and ^(-1).
+    root: Multipliers<T>,
+    inverse_root: Multipliers<T>,
+    inverse: Multipliers<T>,
+    preconditioner: bool,
+    symmetry: Symmetry,
+    pool: rayon::ThreadPool,
+}
+
+/// What one tile is worked on with, allocated once per call and thread.
+struct Workspace<T> {
+    panels: Panels<T>,
+    /// y or z.
+    field: Vec<Lanes<T>>,
+    /// x.
+    image: Vec<Lanes<T>>,
+    /// -y or its latent.
+    mirror: Vec<Lanes<T>>,
+    /// Of y, later z: starts as -∂ ln π/∂y.
+    cotangent: Vec<Lanes<T>>,
+    /// ∂ ln q(y)/∂y.
+    score: Vec<Lanes<T>>,
+    scratch: Vec<Lanes<T>>,
+    record: Record<T>,
+    mirror_record: Record<T>,
+}
+
+/// What is to be known of a tile besides its densities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    ln_q_mirror: bool,
+    cotangent: bool,
+    score: bool,
+}
+
+/// Densities of a tile.
+struct Densities {
+    ln_p: Sums,
+    /// ln q(x) and ln q(-x), not symmetrized; the latter is zero unless wanted.
+    ln_q: Sums,
+    ln_q_mirror: Sums,
+    ln_pi: Sums,
+}
+
+/// The loss of a lane as a sum of terms with derivatives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Coefficients {
+    /// Of ln q(x).
+    ln_q: f64,
+    /// Of ln q(-x).
+    ln_q_mirror: f64,
+    /// Of ∂ ln q(x)/∂x at fixed parameters.
+    score: f64,
+}
+
+/// Losses of some tiles and their share of the gradient.
+struct Part {
+    energies: Vec<f64>,
+    asymmetry: Vec<f64>,
+    gradient: Vec<f64>,
+}
+
+impl Part {
+    /// This part followed by the next.
+    fn join(mut self, next: Self) -> Self {
+        self.energies.extend(next.energies);
+        self.asymmetry.extend(next.asymmetry);
+        self.gradient.iter_mut().zip(next.gradient).for_each(|(sum, value)| *sum += value);
+        self
+    }
+}
+
+impl<T: Real> Native<T> {
+    /// The flow of `couplings` on the L × L lattice, for the target and preconditioner at the given
+    /// temperature in J/k_B.
+    ///
+    /// # Panics
+    /// If the threads cannot be started.
+    pub fn new(
+        couplings: Arc<[Coupling]>,
+        linear_size: usize,
+        temperature: f64,
+        preconditioner: bool,
+        symmetry: Symmetry,
+        threads: usize,
+    ) -> Self {
+        let spectral = Spectral::new(linear_size, 1.0 / temperature);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        Self {
+            layouts: couplings
+                .iter()
+                .map(|coupling| Layout::new(coupling, size_of::<T>()))
+                .collect(),
+            couplings,
+            sites: linear_size * linear_size,
+            root: spectral.power(0.5),
+            inverse_root: spectral.power(-0.5),
+            inverse: spectral.power(-1.0),
+            spectral,
+            preconditioner,
+            symmetry,
+            pool: pool.expect("the threads of the flow start"),
+        }
+    }
+
+    /// z → (x, ln|det ∂x/∂z|); batches are row-major, (batch, N).
+    pub fn forward(&self, parameters: &[T], z: &[T]) -> (Vec<T>, Vec<f64>) {
+        let constant = self.ln_det_preconditioner();
+        self.map_tiles(parameters, z, |flow, space| {
+            let log_det = flow.forward(&mut space.panels, &mut space.field, &mut space.record);
+            self.apply_preconditioner(&self.root, &mut space.field, &mut space.scratch);
+            log_det.map(|value| value + constant)
+        })
+    }
+
+    /// x → (z, ln|det ∂z/∂x|).
+    pub fn inverse(&self, parameters: &[T], x: &[T]) -> (Vec<T>, Vec<f64>) {
+        let constant = self.ln_det_preconditioner();
+        self.map_tiles(parameters, x, |flow, space| {
+            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
+            let log_det = flow.inverse(&mut space.panels, &mut space.field, &mut space.record);
+            log_det.map(|value| value - constant)
+        })
+    }
+
+    /// ln q(x) of the flow as it is, not symmetrized.
+    pub fn ln_density(&self, parameters: &[T], x: &[T]) -> Vec<f64> {
+        let constant = self.ln_det_preconditioner();
+        let (_, ln_q) = self.map_tiles(parameters, x, |flow, space| {
+            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
+            let log_det = flow.inverse(&mut space.panels, &mut space.field, &mut space.record);
+            add(ln_normal(&space.field), log_det.map(|value| value - constant))
+        });
+        ln_q
+    }
+
+    /// x = g(z) with ln q(x), symmetrized in the case of the mixture, and ln π(x).
+    pub fn draw(&self, parameters: &[T], z: &[T]) -> Draw<T> {
+        let wanted = Wanted {
+            ln_q_mirror: self.symmetry == Symmetry::Mixture,
+            cotangent: false,
+            score: false,
+        };
+        let tiles = self.per_tile(parameters, z, |flow, space| {
+            let densities = self.evaluate(flow, space, wanted);
+            (space.image.clone(), self.symmetrized(&densities), densities.ln_pi)
+        });
+        let batch = z.len() / self.sites;
+        let (mut ln_q, mut ln_pi) = (Vec::new(), Vec::new());
+        for (_, tile_ln_q, tile_ln_pi) in &tiles {
+            ln_q.extend(tile_ln_q);
+            ln_pi.extend(tile_ln_pi);
+        }
+        ln_q.truncate(batch);
+        ln_pi.truncate(batch);
+        let field = unload(tiles.iter().map(|(field, ..)| &field[..]), batch);
+        Draw { field, ln_q, ln_pi }
+    }
+
+    /// Losses of x = g(z) and the gradient of mean(energies) + `symmetry_weight` × mean(asymmetry);
+    /// the estimator is that of the energies' gradient.
+    pub fn loss(
+        &self,
+        parameters: &[T],
+        z: &[T],
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Loss<T> {
+        let batch = z.len() / self.sites;
+        let part = self.with_flow(parameters, |flow| {
+            let tiles = batch.div_ceil(LANES);
+            let tiles_per_part = tiles.div_ceil(MAX_PARTS).max(1);
+            sum_parts(0..tiles.div_ceil(tiles_per_part).max(1), &|part| {
+                let tiles = part * tiles_per_part..tiles.min((part + 1) * tiles_per_part);
+                self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
+            })
+        });
+        let scale = 1.0 / batch.max(1) as f64;
+        let regularized = self.symmetry == Symmetry::Regularizer;
+        Loss {
+            energies: part.energies,
+            asymmetry: regularized.then_some(part.asymmetry),
+            gradient: part.gradient.iter().map(|value| T::of(value * scale)).collect(),
+        }
+    }
+
+    /// U(z) with ∂U/∂z and x = g(z).
+    pub fn potential(&self, parameters: &[T], z: &[T]) -> Potential<T> {
+        let wanted = Wanted {
+            ln_q_mirror: self.symmetry == Symmetry::Mixture,
+            cotangent: true,
+            score: false,
+        };
+        let tiles = self.per_tile(parameters, z, |flow, space| {
+            let densities = self.evaluate(flow, space, wanted);
+            let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
+                self.coefficients(&densities, lane, 0.0, Estimator::Total)
+            });
+            self.differentiate(flow, space, &coefficients, None);
+            // What ln p(z) contributes besides: U has -ln p(z) and, in ln q, a share of + ln p(z).
+            let rest = Lanes(coefficients.map(|of| T::of(1.0 - of.ln_q)));
+            add_product(&mut space.cotangent, &rest, &space.field);
+            let ln_q = self.symmetrized(&densities);
+            let energy: Sums = std::array::from_fn(|lane| {
+                ln_q[lane] - densities.ln_p[lane] - densities.ln_pi[lane]
+            });
+            (energy, space.cotangent.clone(), space.image.clone())
+        });
+        let batch = z.len() / self.sites;
+        let mut energy: Vec<f64> = tiles.iter().flat_map(|(energy, ..)| *energy).collect();
+        energy.truncate(batch);
+        Potential {
+            energy,
+            gradient: unload(tiles.iter().map(|(_, gradient, _)| &gradient[..]), batch),
+            field: unload(tiles.iter().map(|(.., field)| &field[..]), batch),
+        }
+    }
+
+    /// Calls `work` in the pool with the flow at these parameters.
+    fn with_flow<R: Send>(
+        &self,
+        parameters: &[T],
+        work: impl FnOnce(&Flow<'_, T>) -> R + Send,
+    ) -> R {
+        self.pool.install(|| {
+            let packed: Vec<Vec<T>> =
+                self.layouts.par_iter().map(|layout| layout.pack(parameters)).collect();
+            work(&Flow {
+                couplings: &self.couplings,
+                layouts: &self.layouts,
+                parameters,
+                packed: &packed,
+            })
+        })
+    }
+
+    /// The results of `work` for every tile of a batch, which it finds in `Workspace::field`.
+    fn per_tile<R: Send>(
+        &self,
+        parameters: &[T],
+        batch: &[T],
+        work: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> R + Sync + Send,
+    ) -> Vec<R> {
+        assert_eq!(batch.len() % self.sites, 0, "a batch is (batch, N)");
+        self.with_flow(parameters, |flow| {
+            (0..(batch.len() / self.sites).div_ceil(LANES))
+                .into_par_iter()
+                .map_init(
+                    || Workspace::new(flow, self.sites),
+                    |space, tile| {
+                        load(batch, tile, &mut space.field);
+                        work(flow, space)
+                    },
+                )
+                .collect()
+        })
+    }
+
+    /// Fields mapped in place, and one number per sample.
+    fn map_tiles(
+        &self,
+        parameters: &[T],
+        batch: &[T],
+        map: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> Sums + Sync + Send,
+    ) -> (Vec<T>, Vec<f64>) {
+        let tiles = self.per_tile(parameters, batch, |flow, space| {
+            let numbers = map(flow, space);
+            (space.field.clone(), numbers)
+        });
+        let samples = batch.len() / self.sites;
+        let mut numbers: Vec<f64> = tiles.iter().flat_map(|(_, numbers)| *numbers).collect();
+        numbers.truncate(samples);
+        (unload(tiles.iter().map(|(field, _)| &field[..]), samples), numbers)
+    }
+
+    fn loss_of_tiles(
+        &self,
+        flow: &Flow<'_, T>,
+        z: &[T],
+        tiles: Range<usize>,
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Part {
+        let wanted = Wanted {
+            ln_q_mirror: matches!(self.symmetry, Symmetry::Mixture | Symmetry::Regularizer),
+            cotangent: true,
+            score: estimator == Estimator::Path,
+        };
+        let mut space = Workspace::new(flow, self.sites);
+        let mut part = Part {
+            energies: Vec::new(),
+            asymmetry: Vec::new(),
+            gradient: vec![0.0; flow.parameters.len()],
+        };
+        for tile in tiles {
+            load(z, tile, &mut space.field);
+            let densities = self.evaluate(flow, &mut space, wanted);
+            let samples = (z.len() / self.sites - tile * LANES).min(LANES);
+            let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
+                if lane < samples {
+                    self.coefficients(&densities, lane, symmetry_weight, estimator)
+                } else {
+                    Coefficients { ln_q: 0.0, ln_q_mirror: 0.0, score: 0.0 }
+                }
+            });
+            for lanes in &mut space.cotangent {
+                lanes.0[samples..].fill(T::ZERO);
+            }
+            self.differentiate(
+                flow,
+                &mut space,
+                &coefficients,
+                Some((&mut part.gradient, estimator)),
+            );
+            let ln_q = self.symmetrized(&densities);
+            let lanes = 0..samples;
+            part.energies.extend(lanes.clone().map(|lane| ln_q[lane] - densities.ln_pi[lane]));
+            part.asymmetry
+                .extend(lanes.map(|lane| densities.ln_q[lane] - densities.ln_q_mirror[lane]));
+        }
+        part
+    }
+
+    /// From z in `space.field` to y there, x in `space.image` and the densities, with what else is
+    /// wanted: -∂ ln π/∂y in `space.cotangent`, ∂ ln q/∂y in `space.score`, and the latent of -x in
+    /// `space.mirror`.
+    fn evaluate(&self, flow: &Flow<'_, T>, space: &mut Workspace<T>, wanted: Wanted) -> Densities {
+        let constant = self.ln_det_preconditioner();
+        let ln_p = ln_normal(&space.field);
+        let Workspace { panels, field, record, score, .. } = space;
+        let log_det = if wanted.score {
+            negate(field, score);
+            flow.forward_with_score(panels, field, record, score)
+        } else {
+            flow.forward(panels, field, record)
+        };
+        let ln_q = std::array::from_fn(|lane| ln_p[lane] - log_det[lane] - constant);
+        let ln_pi = self.target(space, wanted.cotangent);
+        let mut ln_q_mirror = [0.0; LANES];
+        if wanted.ln_q_mirror {
+            let Workspace { panels, field, mirror, mirror_record, .. } = space;
+            negate(field, mirror);
+            let log_det = flow.inverse(panels, mirror, mirror_record);
+            ln_q_mirror = add(ln_normal(mirror), log_det.map(|value| value - constant));
+        }
+        Densities { ln_p, ln_q, ln_q_mirror, ln_pi }
+    }
+
+    /// ln π(x) = -½ xᵀ(K + αI)⁻¹x + Σ ln cosh x_i, and x in `space.image`; with `derivative`, -∂ ln
+    /// π/∂y in `space.cotangent`.
+    fn target(&self, space: &mut Workspace<T>, derivative: bool) -> Sums {
+        let Workspace { field, image, cotangent, scratch, .. } = space;
+        image.copy_from_slice(field);
+        self.apply_preconditioner(&self.root, image, scratch);
+        // ∂(½ xᵀ(K + αI)⁻¹x)/∂y, where y = x or, preconditioned, y = (K + αI)^(-1/2) x.
+        let force = &mut *cotangent;
+        force.copy_from_slice(field);
+        if !self.preconditioner {
+            self.spectral.apply(&self.inverse, force, scratch);
+        }
+        let quadratic = dot(field, force);
+        let ln_cosh = sum_ln_cosh(image);
+        if derivative {
+            // `score` is in use: the tanh goes to `mirror`, which is written only later.
+            let slope = &mut space.mirror;
+            tanh(image, slope);
+            self.apply_preconditioner(&self.root, slope, scratch);
+            subtract(force, slope);
+        }
+        std::array::from_fn(|lane| ln_cosh[lane] - 0.5 * quadratic[lane])
+    }
+
+    /// After `evaluate`: from -∂ ln π/∂y in `space.cotangent` to the derivative of the loss with
+    /// respect to z there, and z in `space.field`; adds to the gradient of the parameters.
+    ///
+    /// The derivative by z leaves out ln p(z) in ln q(x).
+    fn differentiate(
+        &self,
+        flow: &Flow<'_, T>,
+        space: &mut Workspace<T>,
+        coefficients: &[Coefficients; LANES],
+        gradient: Option<(&mut [f64], Estimator)>,
+    ) {
+        let (mut gradient, estimator) = match gradient {
+            Some((gradient, estimator)) => (Some(gradient), estimator),
+            None => (None, Estimator::Total),
+        };
+        let of = |pick: fn(&Coefficients) -> f64| {
+            Lanes(std::array::from_fn(|lane| T::of(pick(&coefficients[lane]))))
+        };
+        if estimator == Estimator::Path {
+            add_product(&mut space.cotangent, &of(|of| of.score), &space.score);
+        }
+        if coefficients.iter().any(|of| of.ln_q_mirror != 0.0) {
+            // ln q(-x) = ln p(z') + log_det with ∂ ln p/∂z' = -z'; its score reuses that place.
+            let of_mirror = of(|of| of.ln_q_mirror);
+            let Workspace { panels, mirror, score, mirror_record, cotangent, .. } = space;
+            score.fill(Lanes::ZERO);
+            add_product(score, &of(|of| -of.ln_q_mirror), mirror);
+            // The path gradient of the mixture holds the parameters of ln q(-x) fixed.
+            let fixed = estimator == Estimator::Path && self.symmetry == Symmetry::Mixture;
+            let gradient = if fixed { None } else { gradient.as_deref_mut() };
+            flow.pull_back_inverse(panels, mirror, mirror_record, score, &of_mirror, gradient);
+            subtract(cotangent, score);
+        }
+        let Workspace { panels, field, record, cotangent, .. } = space;
+        let of_log_det = of(|of| -of.ln_q);
+        flow.pull_back_forward(panels, field, record, cotangent, &of_log_det, gradient);
+    }
+
+    /// Coefficients of the loss ln q_sym(x) - ln π(x) + `symmetry_weight` × asymmetry.
+    fn coefficients(
+        &self,
+        densities: &Densities,
+        lane: usize,
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Coefficients {
+        let (ln_q, ln_q_mirror) = match self.symmetry {
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => (1.0, 0.0),
+            Symmetry::Mixture => {
+                let weight = share(densities.ln_q[lane], densities.ln_q_mirror[lane]);
+                (weight, share(densities.ln_q_mirror[lane], densities.ln_q[lane]))
+            }
+        };
+        let asymmetry = if self.symmetry == Symmetry::Regularizer { symmetry_weight } else { 0.0 };
+        let (total, score) = match estimator {
+            Estimator::Total => (ln_q, 0.0),
+            Estimator::Path => (0.0, ln_q),
+        };
+        Coefficients { ln_q: total + asymmetry, ln_q_mirror: ln_q_mirror - asymmetry, score }
+    }
+
+    fn symmetrized(&self, densities: &Densities) -> Sums {
+        match self.symmetry {
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => densities.ln_q,
+            Symmetry::Mixture => std::array::from_fn(|lane| {
+                ln_mean_exp(densities.ln_q[lane], densities.ln_q_mirror[lane])
+            }),
+        }
+    }
+
+    /// ½ Σ ln λ with the preconditioner, else 0.
+    fn ln_det_preconditioner(&self) -> f64 {
+        if self.preconditioner { self.spectral.half_ln_det() } else { 0.0 }
+    }
+
+    /// A power of K + αI with the preconditioner, else nothing.
+    fn apply_preconditioner(
+        &self,
+        multipliers: &Multipliers<T>,
+        field: &mut [Lanes<T>],
+        scratch: &mut [Lanes<T>],
+    ) {
+        if self.preconditioner {
+            self.spectral.apply(multipliers, field, scratch);
+        }
+    }
+}
+
+impl<T: Real> Workspace<T> {
+    fn new(flow: &Flow<'_, T>, sites: usize) -> Self {
+        let field = || vec![Lanes::ZERO; sites];
+        let record = || vec![Lanes::ZERO; flow.record_length()];
+        Self {
+            panels: Panels::new(flow.layouts),
+            field: field(),
+            image: field(),
+            mirror: field(),
+            cotangent: field(),
+            score: field(),
+            scratch: field(),
+            record: record(),
+            mirror_record: record(),
+        }
+    }
+}
+
+/// Sum over the parts by halves: the order of the additions depends on nothing else.
+fn sum_parts(parts: Range<usize>, part: &(dyn Fn(usize) -> Part + Sync)) -> Part {
+    if parts.len() <= 1 {
+        return part(parts.start);
+    }
+    let middle = parts.start + parts.len() / 2;
+    let (first, second) =
+        rayon::join(|| sum_parts(parts.start..middle, part), || sum_parts(middle..parts.end, part));
+    first.join(second)
+}
+
+/// Samples of a tile from (batch, site) to (site, lane); lanes without a sample are zero.
+fn load<T: Real>(batch: &[T], tile: usize, field: &mut [Lanes<T>]) {
+    let sites = field.len();
+    let samples = batch[batch.len().min(tile * LANES * sites)..].chunks_exact(sites).take(LANES);
+    if samples.len() < LANES {
+        field.fill(Lanes::ZERO);
+    }
+    for (lane, sample) in samples.enumerate() {
+        for (lanes, value) in field.iter_mut().zip(sample) {
+            lanes.0[lane] = *value;
+        }
+    }
+}
+
+/// Tiles as (batch, site), without the lanes that have no sample.
+fn unload<'a, T: Real>(tiles: impl Iterator<Item = &'a [Lanes<T>]>, batch: usize) -> Vec<T> {
+    let mut samples = Vec::new();
+    for (tile, field) in tiles.enumerate() {
+        for lane in 0..LANES.min(batch - tile * LANES) {
+            samples.extend(field.iter().map(|lanes| lanes.0[lane]));
+        }
+    }
+    samples
+}
+
+fn add(mut a: Sums, b: Sums) -> Sums {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
+}
+
+fn negate<T: Real>(field: &[Lanes<T>], out: &mut [Lanes<T>]) {
+    for (out, lanes) in out.iter_mut().zip(field) {
+        *out = Lanes(lanes.0.map(|value| -value));
+    }
+}
+
+fn subtract<T: Real>(field: &mut [Lanes<T>], other: &[Lanes<T>]) {
+    for (lanes, other) in field.iter_mut().zip(other) {
+        lanes.0.iter_mut().zip(other.0).for_each(|(value, other)| *value = *value - other);
+    }
+}
+
+/// `field` += `factor` × `other`, with one factor per lane; zero factors give zero.
+fn add_product<T: Real>(field: &mut [Lanes<T>], factor: &Lanes<T>, other: &[Lanes<T>]) {
+    for (lanes, other) in field.iter_mut().zip(other) {
+        for ((value, factor), other) in lanes.0.iter_mut().zip(factor.0).zip(other.0) {
+            if factor != T::ZERO {
+                *value += factor * other;
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Matrix products between weights and panels, in register blocks.
+//!
+//! A panel holds some units of every row of a chunk: unit u of row r lies at `r * stride + u`, with
+//! `LANES` samples each. The kernels are compiled for AVX-512, AVX2 and the plain target, and the
+//! best one is chosen as the program runs.
+
+use multiversion::{multiversion, target::match_target};
+
+use super::lanes::{LANES, Lanes, Real};
+
+/// Consecutive units of all rows of a panel, for reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Units<'a, T> {
+    pub lanes: &'a [Lanes<T>],
+    pub stride: usize,
+    pub first: usize,
+    pub count: usize,
+}
+
+impl<'a, T> Units<'a, T> {
+    /// The units of one row.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &'a [Lanes<T>] {
+        &self.lanes[row * self.stride + self.first..][..self.count]
+    }
+}
+
+/// Consecutive units of all rows of a panel, for writing.
+#[derive(Debug)]
+pub struct UnitsMut<'a, T> {
+    pub lanes: &'a mut [Lanes<T>],
+    pub stride: usize,
+    pub first: usize,
+    pub count: usize,
+}
+
+impl<T> UnitsMut<'_, T> {
+    /// The units of one row.
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> &mut [Lanes<T>] {
+        &mut self.lanes[row * self.stride + self.first..][..self.count]
+    }
+}
+
+/// What a product does with the numbers that its outputs hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    Overwrite,
+    Add,
+}
+
+/// out_i = Σ_j w_ji in_j (or += with `Store::Add`) for every row and lane; `weights` is row-major,
+/// (inputs, outputs).
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+pub fn product<T: Real>(
+    weights: &[T],
+    rows: usize,
+    inputs: Units<'_, T>,
+    mut outputs: UnitsMut<'_, T>,
+    store: Store,
+) {
+    for row in 0..rows {
+        let inputs = inputs.row(row);
+        let outputs = outputs.row(row);
+        match_target! {
+            "x86_64+avx512f" => product_row::<T, 12>(weights, inputs, outputs, store),
+            _ => product_row::<T, 6>(weights, inputs, outputs, store),
+        }
+    }
+}
+
+/// One row of a product, in blocks of `BLOCK` outputs and then smaller ones.
+#[inline(always)]
+fn product_row<T: Real, const BLOCK: usize>(
+    weights: &[T],
+    inputs: &[Lanes<T>],
+    outputs: &mut [Lanes<T>],
+    store: Store,
+) {
+    let width = outputs.len();
+    let mut first = 0;
+    while first + BLOCK <= width {
+        product_block::<T, BLOCK>(weights, width, first, inputs, outputs, store);
+        first += BLOCK;
+    }
+    if BLOCK > 8 && first + 8 <= width {
+        product_block::<T, 8>(weights, width, first, inputs, outputs, store);
+        first += 8;
+    }
+    if BLOCK > 4 && first + 4 <= width {
+        product_block::<T, 4>(weights, width, first, inputs, outputs, store);
+        first += 4;
+    }
+    match width - first {
+        1 => product_block::<T, 1>(weights, width, first, inputs, outputs, store),
+        2 => product_block::<T, 2>(weights, width, first, inputs, outputs, store),
+        3 => product_block::<T, 3>(weights, width, first, inputs, outputs, store),
+        _ => {}
+    }
+}
+
+/// `BLOCK` outputs of one row, summed in registers.
+#[inline(always)]
+fn product_block<T: Real, const BLOCK: usize>(
+    weights: &[T],
+    width: usize,
+    first: usize,
+    inputs: &[Lanes<T>],
+    outputs: &mut [Lanes<T>],
+    store: Store,
+) {
+    let outputs: &mut [Lanes<T>; BLOCK] =
+        (&mut outputs[first..][..BLOCK]).try_into().expect("a block of outputs");
+    let mut sums = match store {
+        Store::Overwrite => [Lanes::ZERO; BLOCK],
+        Store::Add => *outputs,
+    };
+    for (input, weights) in inputs.iter().zip(weights.chunks_exact(width)) {
+        let weights = &weights[first..][..BLOCK];
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            for (sum, input) in sum.0.iter_mut().zip(&input.0) {
+                *sum = weight.fused(*input, *sum);
+            }
+        }
+    }
+    *outputs = sums;
+}
+
+/// ∂w_ij += Σ δ_i in_j, summed over rows and lanes; `gradient` is row-major, (outputs, inputs).
+/// `sums` has room for `outer_product_room` of the inputs.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+pub fn outer_product<T: Real>(
+    rows: usize,
+    deltas: Units<'_, T>,
+    inputs: Units<'_, T>,
+    gradient: &mut [f64],
+    sums: &mut [Lanes<T>],
+) {
+    match_target! {
+        "x86_64+avx512f" => outer_strips::<T, 6, 16>(rows, deltas, inputs, gradient, sums),
+        "x86_64+avx2" => outer_strips::<T, 3, 8>(rows, deltas, inputs, gradient, sums),
+        _ => outer_strips::<T, 4, 4>(rows, deltas, inputs, gradient, sums),
+    }
+}
+
+/// Outputs whose weights or biases are summed together.
+const STRIP: usize = 4;
+
+/// Length of the sums that `outer_product` needs room for.
+pub fn outer_product_room(inputs: usize) -> usize {
+    STRIP * inputs
+}
+
+/// The weights of `STRIP` outputs after the other, then those of the rest one by one.
+#[inline(always)]
+fn outer_strips<T: Real, const IN: usize, const WIDTH: usize>(
+    rows: usize,
+    deltas: Units<'_, T>,
+    inputs: Units<'_, T>,
+    gradient: &mut [f64],
+    sums: &mut [Lanes<T>],
+) {
+    let mut output = 0;
+    while output + STRIP <= deltas.count {
+        outer_strip::<T, STRIP, IN, WIDTH>(rows, deltas, inputs, output, gradient, sums);
+        output += STRIP;
+    }
+    while output < deltas.count {
+        outer_strip::<T, 1, IN, WIDTH>(rows, deltas, inputs, output, gradient, sums);
+        output += 1;
+    }
+}
+
+/// The weights of `OUT` outputs to all inputs: blocks of sums over rows, then those over lanes.
+#[inline(always)]
+fn outer_strip<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
+    rows: usize,
+    deltas: Units<'_, T>,
+    inputs: Units<'_, T>,
+    output: usize,
+    gradient: &mut [f64],
+    sums: &mut [Lanes<T>],
+) {
+    let mut input = 0;
+    while input + IN <= inputs.count {
+        outer_block::<T, OUT, IN, WIDTH>(rows, deltas, inputs, output, input, sums);
+        input += IN;
+    }
+    while input < inputs.count {
+        outer_block::<T, OUT, 1, WIDTH>(rows, deltas, inputs, output, input, sums);
+        input += 1;
+    }
+    let gradient = &mut gradient[output * inputs.count..][..OUT * inputs.count];
+    for (gradient, sum) in gradient.iter_mut().zip(sums) {
+        let mut numbers = [T::ZERO; WIDTH];
+        numbers.copy_from_slice(&sum.0[..WIDTH]);
+        *gradient += total(numbers).to_f64();
+    }
+}
+
+/// `OUT` × `IN` weights, summed over the rows in registers of `WIDTH` numbers, which go to `sums`.
+#[inline(always)]
+fn outer_block<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
+    rows: usize,
+    deltas: Units<'_, T>,
+    inputs: Units<'_, T>,
+    output: usize,
+    input: usize,
+    sums: &mut [Lanes<T>],
+) {
+    let mut block = [[[T::ZERO; WIDTH]; IN]; OUT];
+    for row in 0..rows {
+        let deltas: &[Lanes<T>; OUT] = first_of(&deltas.row(row)[output..]);
+        let values: &[Lanes<T>; IN] = first_of(&inputs.row(row)[input..]);
+        for part in 0..LANES / WIDTH {
+            let mut parts = [[T::ZERO; WIDTH]; IN];
+            for (numbers, value) in parts.iter_mut().zip(values) {
+                numbers.copy_from_slice(&value.0[part * WIDTH..][..WIDTH]);
+            }
+            for (block, delta) in block.iter_mut().zip(deltas) {
+                let delta: &[T; WIDTH] = first_of(&delta.0[part * WIDTH..]);
+                for (sum, value) in block.iter_mut().zip(&parts) {
+                    for lane in 0..WIDTH {
+                        sum[lane] = delta[lane].fused(value[lane], sum[lane]);
+                    }
+                }
+            }
+        }
+    }
+    for (out, block) in block.iter().enumerate() {
+        let sums = &mut sums[out * inputs.count + input..][..IN];
+        for (sum, block) in sums.iter_mut().zip(block) {
+            sum.0[..WIDTH].copy_from_slice(block);
+        }
+    }
+}
+
+/// The first `N` elements.
+#[inline(always)]
+fn first_of<T, const N: usize>(values: &[T]) -> &[T; N] {
+    values.first_chunk().expect("a whole block")
+}
+
+/// Sum of an array by halves.
+#[inline(always)]
+fn total<T: Real, const WIDTH: usize>(mut values: [T; WIDTH]) -> T {
+    let mut length = WIDTH;
+    while length > 1 {
+        length /= 2;
+        for i in 0..length {
+            values[i] += values[i + length];
+        }
+    }
+    values[0]
+}
+
+/// Adds the sum over rows and lanes of every unit to `gradient`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+pub fn sum_units<T: Real>(rows: usize, units: Units<'_, T>, gradient: &mut [f64]) {
+    let mut first = 0;
+    while first + STRIP <= units.count {
+        sum_block::<T, STRIP>(rows, units, first, gradient);
+        first += STRIP;
+    }
+    while first < units.count {
+        sum_block::<T, 1>(rows, units, first, gradient);
+        first += 1;
+    }
+}
+
+#[inline(always)]
+fn sum_block<T: Real, const BLOCK: usize>(
+    rows: usize,
+    units: Units<'_, T>,
+    first: usize,
+    gradient: &mut [f64],
+) {
+    let mut sums = [Lanes::<T>::ZERO; BLOCK];
+    for row in 0..rows {
+        let block: &[Lanes<T>; BLOCK] = first_of(&units.row(row)[first..]);
+        for (sum, value) in sums.iter_mut().zip(block) {
+            for (sum, value) in sum.0.iter_mut().zip(value.0) {
+                *sum += value;
+            }
+        }
+    }
+    for (gradient, sum) in gradient[first..].iter_mut().zip(sums) {
+        *gradient += total(sum.0).to_f64();
+    }
+}

@@ -1,0 +1,474 @@
+//! The networks of couplings on chunks of rows: values, and cotangents pulled back through them.
+
+use multiversion::multiversion;
+
+use super::kernels::{
+    Store, Units, UnitsMut, outer_product, outer_product_room, product, sum_units,
+};
+use super::lanes::{Lanes, Real, elu, elu_slope, flat, flat_mut};
+use crate::flow::coupling::{Conditioner, Coupling, Network, Shell, Transform};
+
+/// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
+const CHUNK_BYTES: usize = 352 * 1024;
+const MAX_CHUNK_ROWS: usize = 64;
+
+/// out = W in + b, with the places of W (outputs, inputs) and b in the flat parameters, and of the
+/// transposed copy (inputs then bias, outputs) among the packed ones.
+#[derive(Debug, Clone)]
+struct Dense {
+    inputs: usize,
+    outputs: usize,
+    weights: usize,
+    bias: Option<usize>,
+    packed: usize,
+}
+
+/// What follows the hidden layers.
+#[derive(Debug, Clone)]
+enum Head {
+    /// W h + b.
+    Whole(Dense),
+    /// First the odd outputs W_o h + W_s v, then the even ones W_e (h∘h) + b_e.
+    Parities { odd: Dense, skip: Dense, even: Dense },
+}
+
+/// A coupling's network: its layers and where their parameters lie.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    hidden: Vec<Dense>,
+    head: Head,
+    pub inputs: usize,
+    width: usize,
+    /// P × updated_per_row.
+    pub outputs: usize,
+    /// Start of the scales of an affine coupling.
+    pub scales: usize,
+    /// End of the coupling's parameters.
+    pub end: usize,
+    pub packed_length: usize,
+    pub chunk_rows: usize,
+}
+
+/// Lays layers out one after the other.
+struct Cursor {
+    parameters: usize,
+    packed: usize,
+}
+
+impl Cursor {
+    fn dense(&mut self, inputs: usize, outputs: usize, biased: bool) -> Dense {
+        let weights = self.parameters;
+        let bias = biased.then_some(weights + outputs * inputs);
+        let dense = Dense { inputs, outputs, weights, bias, packed: self.packed };
+        self.parameters += outputs * (inputs + usize::from(biased));
+        self.packed += outputs * (inputs + usize::from(biased));
+        dense
+    }
+}
+
+impl Layout {
+    pub fn new(coupling: &Coupling, bytes_per_number: usize) -> Self {
+        let network = &coupling.network;
+        let (inputs, per_row) = (network.shells, network.updated_per_row);
+        let hidden_layers = if inputs == 0 { 0 } else { network.hidden_layers };
+        let width = if inputs == 0 { 0 } else { network.hidden_width };
+        let (odd, even) = parities(network);
+        let outputs = per_row * (odd + even);
+
+        let mut cursor = Cursor { parameters: coupling.offset, packed: 0 };
+        let biased = network.conditioner == Conditioner::Elu;
+        let hidden: Vec<Dense> = (0..hidden_layers)
+            .map(|layer| cursor.dense(if layer == 0 { inputs } else { width }, width, biased))
+            .collect();
+        let last = if hidden.is_empty() { inputs } else { width };
+        let head = match network.conditioner {
+            Conditioner::Elu => Head::Whole(cursor.dense(last, outputs, true)),
+            Conditioner::Odd => Head::Parities {
+                odd: cursor.dense(last, per_row * odd, false),
+                skip: cursor.dense(inputs, per_row * odd, false),
+                even: cursor.dense(last, per_row * even, true),
+            },
+        };
+        let scales = cursor.parameters;
+        let scale_count = if network.transform == Transform::Affine { per_row } else { 0 };
+
+        let panels = hidden_layers + if biased { 2 } else { 3 };
+        let numbers_per_row = inputs + 1 + panels * (width + 1) + 2 * outputs;
+        let bytes_per_row = numbers_per_row * super::lanes::LANES * bytes_per_number;
+        Self {
+            hidden,
+            head,
+            inputs,
+            width,
+            outputs,
+            scales,
+            end: scales + scale_count,
+            packed_length: cursor.packed,
+            chunk_rows: (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS),
+        }
+    }
+
+    /// Transposed copies of the weights, each followed by its bias.
+    pub fn pack<T: Real>(&self, parameters: &[T]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(self.packed_length);
+        let head = match &self.head {
+            Head::Whole(dense) => [Some(dense), None, None],
+            Head::Parities { odd, skip, even } => [Some(odd), Some(skip), Some(even)],
+        };
+        for dense in self.hidden.iter().chain(head.into_iter().flatten()) {
+            for input in 0..dense.inputs {
+                let weights = &parameters[dense.weights + input..];
+                packed.extend((0..dense.outputs).map(|output| weights[output * dense.inputs]));
+            }
+            if let Some(bias) = dense.bias {
+                packed.extend_from_slice(&parameters[bias..bias + dense.outputs]);
+            }
+        }
+        packed
+    }
+
+    /// Numbers between rows of the panels of hidden units: one more than they need, which holds the 1
+    /// that a bias multiplies and spreads the rows over the cache's sets.
+    fn stride(&self) -> usize {
+        self.width + 1
+    }
+
+    fn input_stride(&self) -> usize {
+        self.inputs + 1
+    }
+
+    fn delta_stride(&self) -> usize {
+        self.width.max(self.inputs) + 1
+    }
+}
+
+/// Numbers of odd and even outputs per updated site.
+fn parities(network: &Network) -> (usize, usize) {
+    match network.transform {
+        Transform::Affine => (1, 1),
+        Transform::Bump => (2, 3),
+    }
+}
+
+/// Panels for one chunk of rows of any of the couplings.
+#[derive(Debug)]
+pub struct Panels<T> {
+    /// v.
+    inputs: Vec<Lanes<T>>,
+    /// h_1, h_2, ….
+    hidden: Vec<Vec<Lanes<T>>>,
+    /// h∘h of the last hidden layer.
+    squares: Vec<Lanes<T>>,
+    /// The network's outputs, rows × outputs.
+    pub outputs: Vec<Lanes<T>>,
+    /// Their cotangents.
+    pub output_deltas: Vec<Lanes<T>>,
+    upper: Vec<Lanes<T>>,
+    lower: Vec<Lanes<T>>,
+    /// Room for the sums of a product of cotangents and inputs.
+    sums: Vec<Lanes<T>>,
+}
+
+impl<T: Real> Panels<T> {
+    /// Panels that suffice for all of the layouts.
+    pub fn new(layouts: &[Layout]) -> Self {
+        let panel = |size: &dyn Fn(&Layout) -> usize| {
+            let lengths = layouts.iter().map(|layout| layout.chunk_rows * size(layout));
+            vec![Lanes::ZERO; lengths.max().unwrap_or(0)]
+        };
+        let layers = layouts.iter().map(|layout| layout.hidden.len()).max().unwrap_or(0);
+        Self {
+            inputs: panel(&Layout::input_stride),
+            hidden: (0..layers).map(|_| panel(&Layout::stride)).collect(),
+            squares: panel(&Layout::stride),
+            outputs: panel(&|layout| layout.outputs),
+            output_deltas: panel(&|layout| layout.outputs),
+            upper: panel(&Layout::delta_stride),
+            lower: panel(&Layout::delta_stride),
+            sums: panel(&|layout| outer_product_room(layout.delta_stride())),
+        }
+    }
+}
+
+impl Dense {
+    fn forward<T: Real>(
+        &self,
+        packed: &[T],
+        rows: usize,
+        (inputs, stride): (&[Lanes<T>], usize),
+        outputs: UnitsMut<'_, T>,
+        store: Store,
+    ) {
+        let count = self.inputs + usize::from(self.bias.is_some());
+        let weights = &packed[self.packed..][..count * self.outputs];
+        let inputs = Units { lanes: inputs, stride, first: 0, count };
+        product(weights, rows, inputs, outputs, store);
+    }
+
+    /// δ_in = Wᵀ δ_out.
+    fn pull_back<T: Real>(
+        &self,
+        parameters: &[T],
+        rows: usize,
+        deltas: Units<'_, T>,
+        (lanes, stride): (&mut [Lanes<T>], usize),
+        store: Store,
+    ) {
+        let weights = &parameters[self.weights..][..self.inputs * self.outputs];
+        let inputs = UnitsMut { lanes, stride, first: 0, count: self.inputs };
+        product(weights, rows, deltas, inputs, store);
+    }
+
+    /// ∂W += δ_out inᵀ, ∂b += δ_out, summed over rows and lanes.
+    fn add_gradient<T: Real>(
+        &self,
+        rows: usize,
+        deltas: Units<'_, T>,
+        (lanes, stride): (&[Lanes<T>], usize),
+        gradient: &mut [f64],
+        sums: &mut [Lanes<T>],
+    ) {
+        let inputs = Units { lanes, stride, first: 0, count: self.inputs };
+        let weights = &mut gradient[self.weights..][..self.inputs * self.outputs];
+        outer_product(rows, deltas, inputs, weights, sums);
+        if let Some(bias) = self.bias {
+            sum_units(rows, deltas, &mut gradient[bias..][..self.outputs]);
+        }
+    }
+}
+
+/// Places ones behind the units of every row.
+fn place_ones<T: Real>(panel: &mut [Lanes<T>], stride: usize, rows: usize) {
+    for row in panel.chunks_exact_mut(stride).take(rows) {
+        row[stride - 1] = Lanes::ONE;
+    }
+}
+
+/// A layout with the parameters of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditioned<'a, T> {
+    pub coupling: &'a Coupling,
+    pub layout: &'a Layout,
+    pub parameters: &'a [T],
+    pub packed: &'a [T],
+}
+
+impl<T: Real> Conditioned<'_, T> {
+    /// The network's outputs for `rows` rows from `first` on, kept with all activations in `panels`.
+    pub fn forward(&self, first: usize, rows: usize, field: &[Lanes<T>], panels: &mut Panels<T>) {
+        let Panels { inputs, hidden, squares, outputs, .. } = panels;
+        let layout = self.layout;
+        let (input_stride, stride) = (layout.input_stride(), layout.stride());
+        gather(&self.coupling.shells, first, rows, field, inputs, input_stride);
+        place_ones(inputs, input_stride, rows);
+
+        let mut last = (&inputs[..], input_stride);
+        for (dense, panel) in layout.hidden.iter().zip(hidden) {
+            let units = UnitsMut { lanes: panel, stride, first: 0, count: dense.outputs };
+            dense.forward(self.packed, rows, last, units, Store::Overwrite);
+            activate(self.coupling.network.conditioner, &mut panel[..rows * stride]);
+            place_ones(panel, stride, rows);
+            last = (panel, stride);
+        }
+
+        let width = layout.outputs;
+        match &layout.head {
+            Head::Whole(dense) => {
+                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: width };
+                dense.forward(self.packed, rows, last, units, Store::Overwrite);
+            }
+            Head::Parities { odd, skip, even } => {
+                let (first, count) = (odd.outputs, even.outputs);
+                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: first };
+                odd.forward(self.packed, rows, last, units, Store::Overwrite);
+                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: first };
+                skip.forward(self.packed, rows, (inputs, input_stride), units, Store::Add);
+                square(&last.0[..rows * last.1], &mut squares[..rows * last.1]);
+                place_ones(squares, last.1, rows);
+                let units = UnitsMut { lanes: outputs, stride: width, first, count };
+                even.forward(self.packed, rows, (squares, last.1), units, Store::Overwrite);
+            }
+        }
+    }
+
+    /// Pulls `panels.output_deltas` back: adds the cotangents of the frozen sites to `cotangent` and,
+    /// where asked for, those of the parameters to `gradient`. Needs what `forward` left in `panels`.
+    pub fn pull_back(
+        &self,
+        first: usize,
+        rows: usize,
+        panels: &mut Panels<T>,
+        cotangent: &mut [Lanes<T>],
+        mut gradient: Option<&mut [f64]>,
+    ) {
+        let Panels { inputs, hidden, squares, output_deltas, upper, lower, sums, .. } = panels;
+        let layout = self.layout;
+        let (stride, delta_stride) = (layout.stride(), layout.delta_stride());
+        let panel = |layer: usize| {
+            if layer == 0 {
+                (&inputs[..], layout.input_stride())
+            } else {
+                (&hidden[layer - 1][..], stride)
+            }
+        };
+        let last = panel(layout.hidden.len());
+        let (mut upper, mut lower) = (&mut upper[..], &mut lower[..]);
+
+        let deltas = |first: usize, count: usize| Units {
+            lanes: &output_deltas[..],
+            stride: layout.outputs,
+            first,
+            count,
+        };
+        match &layout.head {
+            Head::Whole(dense) => {
+                let deltas = deltas(0, dense.outputs);
+                let target = (&mut upper[..], delta_stride);
+                dense.pull_back(self.parameters, rows, deltas, target, Store::Overwrite);
+                if let Some(gradient) = gradient.as_deref_mut() {
+                    dense.add_gradient(rows, deltas, last, gradient, sums);
+                }
+            }
+            Head::Parities { odd, skip, even } => {
+                let odd_deltas = deltas(0, odd.outputs);
+                let even_deltas = deltas(odd.outputs, even.outputs);
+                let target = (&mut upper[..], delta_stride);
+                odd.pull_back(self.parameters, rows, odd_deltas, target, Store::Overwrite);
+                let target = (&mut lower[..], delta_stride);
+                even.pull_back(self.parameters, rows, even_deltas, target, Store::Overwrite);
+                add_square_cotangents(rows, even.inputs, last, lower, upper, delta_stride);
+                if let Some(gradient) = gradient.as_deref_mut() {
+                    odd.add_gradient(rows, odd_deltas, last, gradient, sums);
+                    skip.add_gradient(rows, odd_deltas, panel(0), gradient, sums);
+                    even.add_gradient(rows, even_deltas, (squares, last.1), gradient, sums);
+                }
+            }
+        }
+
+        for (layer, dense) in layout.hidden.iter().enumerate().rev() {
+            let activations = (&hidden[layer][..], stride);
+            let conditioner = self.coupling.network.conditioner;
+            deactivate(conditioner, rows, dense.outputs, activations, upper, delta_stride);
+            let deltas =
+                Units { lanes: &upper[..], stride: delta_stride, first: 0, count: dense.outputs };
+            let target = (&mut lower[..], delta_stride);
+            dense.pull_back(self.parameters, rows, deltas, target, Store::Overwrite);
+            if let Some(gradient) = gradient.as_deref_mut() {
+                dense.add_gradient(rows, deltas, panel(layer), gradient, sums);
+            }
+            std::mem::swap(&mut upper, &mut lower);
+        }
+        if let Head::Parities { odd, skip, .. } = &layout.head {
+            let target = (&mut upper[..], delta_stride);
+            skip.pull_back(self.parameters, rows, deltas(0, odd.outputs), target, Store::Add);
+        }
+        scatter(&self.coupling.shells, first, rows, upper, delta_stride, cotangent);
+    }
+}
+
+/// v_k = weight_k Σ_j x_j for the rows from `first` on.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn gather<T: Real>(
+    shells: &[Shell],
+    first: usize,
+    rows: usize,
+    field: &[Lanes<T>],
+    panel: &mut [Lanes<T>],
+    stride: usize,
+) {
+    for (k, shell) in shells.iter().enumerate() {
+        let weight = T::of(shell.weight);
+        let stencils = shell.sites[first * shell.size..].chunks_exact(shell.size);
+        for (row, stencil) in panel.chunks_exact_mut(stride).zip(stencils).take(rows) {
+            let mut sums = Lanes::ZERO;
+            for site in stencil {
+                for (sum, value) in sums.0.iter_mut().zip(&field[*site as usize].0) {
+                    *sum += *value;
+                }
+            }
+            for (out, sum) in row[k].0.iter_mut().zip(sums.0) {
+                *out = weight * sum;
+            }
+        }
+    }
+}
+
+/// Adds weight_k δv_k to the cotangents of all sites of shell k.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn scatter<T: Real>(
+    shells: &[Shell],
+    first: usize,
+    rows: usize,
+    deltas: &[Lanes<T>],
+    stride: usize,
+    cotangent: &mut [Lanes<T>],
+) {
+    for (k, shell) in shells.iter().enumerate() {
+        let weight = T::of(shell.weight);
+        let stencils = shell.sites[first * shell.size..].chunks_exact(shell.size);
+        for (row, stencil) in deltas.chunks_exact(stride).zip(stencils).take(rows) {
+            for site in stencil {
+                for (sum, delta) in cotangent[*site as usize].0.iter_mut().zip(&row[k].0) {
+                    *sum = weight.fused(*delta, *sum);
+                }
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn activate<T: Real>(conditioner: Conditioner, panel: &mut [Lanes<T>]) {
+    match conditioner {
+        Conditioner::Elu => flat_mut(panel).iter_mut().for_each(|x| *x = elu(*x)),
+        Conditioner::Odd => flat_mut(panel).iter_mut().for_each(|x| *x = x.hyperbolic_tangent()),
+    }
+}
+
+/// δ *= activation's derivative, from its value.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn deactivate<T: Real>(
+    conditioner: Conditioner,
+    rows: usize,
+    width: usize,
+    (activations, stride): (&[Lanes<T>], usize),
+    deltas: &mut [Lanes<T>],
+    delta_stride: usize,
+) {
+    let deltas = deltas.chunks_exact_mut(delta_stride);
+    for (deltas, activations) in deltas.zip(activations.chunks_exact(stride)).take(rows) {
+        let pairs = flat_mut(&mut deltas[..width]).iter_mut().zip(flat(&activations[..width]));
+        match conditioner {
+            Conditioner::Elu => pairs.for_each(|(delta, h)| *delta = *delta * elu_slope(*h)),
+            Conditioner::Odd => {
+                pairs.for_each(|(delta, h)| *delta = *delta * (-*h).fused(*h, T::ONE));
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn square<T: Real>(values: &[Lanes<T>], squares: &mut [Lanes<T>]) {
+    for (square, value) in flat_mut(squares).iter_mut().zip(flat(values)) {
+        *square = *value * *value;
+    }
+}
+
+/// δh += 2 h δ(h∘h).
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn add_square_cotangents<T: Real>(
+    rows: usize,
+    width: usize,
+    (activations, stride): (&[Lanes<T>], usize),
+    squares: &[Lanes<T>],
+    deltas: &mut [Lanes<T>],
+    delta_stride: usize,
+) {
+    for row in 0..rows {
+        let activations = flat(&activations[row * stride..][..width]);
+        let squares = flat(&squares[row * delta_stride..][..width]);
+        let deltas = flat_mut(&mut deltas[row * delta_stride..][..width]);
+        for ((delta, square), value) in deltas.iter_mut().zip(squares).zip(activations) {
+            *delta = (*value + *value).fused(*square, *delta);
+        }
+    }
+}

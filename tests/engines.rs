@@ -1,0 +1,168 @@
+//! The native engine against the torch engine, whose gradients come from autograd: every arrangement,
+//! conditioner, transform and symmetry.
+
+use neuralrg::config::{EngineChoice, Estimator, FlowConfig, RunConfig, Symmetry};
+use neuralrg::engine::Model;
+use neuralrg::flow::arrangement::Arrangement;
+use neuralrg::flow::coupling::{Conditioner, Transform};
+use neuralrg::flow::{Architecture, Flow};
+use tch::{Device, Kind, Tensor};
+
+const TEMPERATURE: f64 = 2.269185314213022;
+
+fn configs() -> Vec<FlowConfig> {
+    let small =
+        FlowConfig { couplings: 3, hidden_layers: 2, hidden_width: 6, ..Default::default() };
+    let mut configs = Vec::new();
+    for arrangement in [Arrangement::Mera, Arrangement::Checkerboard] {
+        for conditioner in [Conditioner::Elu, Conditioner::Odd] {
+            for transform in [Transform::Affine, Transform::Bump] {
+                for preconditioner in [false, true] {
+                    let flow = FlowConfig {
+                        arrangement,
+                        conditioner,
+                        transform,
+                        preconditioner,
+                        ..small.clone()
+                    };
+                    let symmetries = match conditioner {
+                        Conditioner::Odd => vec![Symmetry::Construction],
+                        Conditioner::Elu => {
+                            vec![Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer]
+                        }
+                    };
+                    configs.extend(
+                        symmetries
+                            .into_iter()
+                            .map(|symmetry| FlowConfig { symmetry, ..flow.clone() }),
+                    );
+                }
+            }
+        }
+    }
+    configs.extend(
+        [Arrangement::Tree, Arrangement::Tebd]
+            .map(|arrangement| FlowConfig { arrangement, ..small.clone() }),
+    );
+    configs
+}
+
+/// The same flow, away from its start, on one engine.
+fn model(config: &FlowConfig, kind: Kind, engine: EngineChoice, threads: usize) -> Model {
+    // Tensors this small gain nothing from threads.
+    tch::set_num_threads(1);
+    tch::manual_seed(3);
+    let architecture = Architecture::new(4, TEMPERATURE, 2, config);
+    let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+    let deviation = match config.transform {
+        Transform::Affine => 0.2,
+        Transform::Bump => 0.03,
+    };
+    let kicked = flow.parameters.detach() + flow.parameters.randn_like() * deviation;
+    if kind == Kind::Float {
+        // The same weights to rounding.
+        let architecture = flow.architecture.clone();
+        flow = Flow::initialize(architecture, kind, Device::Cpu);
+    }
+    flow.parameters = kicked.to_kind(kind).set_requires_grad(true);
+    Model::new(flow, &RunConfig { engine, threads, ..Default::default() })
+}
+
+/// No multiple of the native engine's 16 lanes.
+fn latents(kind: Kind) -> Tensor {
+    tch::manual_seed(4);
+    Tensor::randn([21, 4, 4], (Kind::Double, Device::Cpu)).to_kind(kind)
+}
+
+/// Everything that an engine computes, with names.
+fn everything(model: &Model, kind: Kind) -> Vec<(String, Tensor)> {
+    let z = latents(kind);
+    let mut found = Vec::new();
+    for estimator in [Estimator::Total, Estimator::Path] {
+        let loss = model.loss(&z, 0.7, estimator);
+        found.push((format!("energies, {estimator:?}"), loss.energies));
+        found.push((format!("gradient, {estimator:?}"), loss.gradient));
+        found.extend(loss.asymmetry.map(|asymmetry| ("asymmetry".to_owned(), asymmetry)));
+    }
+    let frozen = model.freeze();
+    let (draw, potential) = (frozen.draw(&z), frozen.potential(&z));
+    let named = [
+        ("field", draw.field),
+        ("ln q", draw.ln_q),
+        ("ln π", draw.ln_pi),
+        ("potential", potential.energy),
+        ("force", potential.gradient),
+        ("field of the potential", potential.field),
+    ];
+    found.extend(named.map(|(name, values)| (name.to_owned(), values)));
+    found
+}
+
+/// Largest difference, relative to the largest value.
+fn relative_error(values: &Tensor, expected: &Tensor) -> f64 {
+    let expected = expected.to_kind(Kind::Double);
+    let difference = (values.to_kind(Kind::Double) - &expected).abs().max();
+    (difference / expected.abs().max()).double_value(&[])
+}
+
+fn compare(config: &FlowConfig, kind: Kind, bound: f64) {
+    let torch = everything(&model(config, Kind::Double, EngineChoice::Torch, 1), Kind::Double);
+    let native = everything(&model(config, kind, EngineChoice::Native, 1), kind);
+    assert_eq!(torch.len(), native.len());
+    for ((name, expected), (_, values)) in torch.iter().zip(&native) {
+        let error = relative_error(values, expected);
+        assert!(error < bound, "{name}: off by {error:e} for {config:?}");
+    }
+}
+
+#[test]
+fn engines_agree_in_double_precision() {
+    for config in configs() {
+        compare(&config, Kind::Double, 1e-10);
+    }
+}
+
+/// Native f32 against torch f64: rounding, and no more.
+#[test]
+fn native_single_precision_is_within_1e_minus_5() {
+    for config in configs() {
+        compare(&config, Kind::Float, 1e-5);
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for config in configs() {
+        let [one, two] = [1, 2].map(|threads| {
+            everything(&model(&config, Kind::Float, EngineChoice::Native, threads), Kind::Float)
+        });
+        for ((name, one), (_, two)) in one.iter().zip(&two) {
+            assert_eq!(one, two, "{name} of {config:?}");
+        }
+    }
+}
+
+/// The path gradient leaves out a term of mean zero: over many samples both estimators agree, and where
+/// the flow is exact only the path gradient is silent.
+#[test]
+fn path_gradient_has_the_same_mean_and_no_noise_at_the_solution() {
+    let config = FlowConfig { couplings: 3, hidden_layers: 1, ..Default::default() };
+    let model = model(&config, Kind::Double, EngineChoice::Native, 1);
+    let batches: Vec<Tensor> = (0..200)
+        .map(|i| {
+            tch::manual_seed(100 + i);
+            let z = Tensor::randn([64, 4, 4], (Kind::Double, Device::Cpu));
+            let [total, path] = [Estimator::Total, Estimator::Path]
+                .map(|estimator| model.loss(&z, 0.0, estimator).gradient);
+            total - path
+        })
+        .collect();
+    let differences = Tensor::stack(&batches, 0);
+    let error = differences.std_dim([0i64].as_slice(), true, false) / 200f64.sqrt();
+    let mean = differences.mean_dim([0i64].as_slice(), false, Kind::Double);
+    let used = error.gt(1e-9);
+    let pulls = (mean / error).masked_select(&used);
+    let largest = pulls.abs().max().double_value(&[]);
+    let spread = pulls.std(true).double_value(&[]);
+    assert!(largest < 5.0 && (0.8..1.2).contains(&spread), "pulls to {largest}, spread {spread}");
+}
