@@ -79,6 +79,26 @@ impl Architecture {
     }
 }
 
+/// The parameters of a flow that starts from a trained one: the layers that the trained flow has too, by
+/// level and role, take its weights, the others keep their initial ones.
+pub fn transfer(
+    architecture: &Architecture,
+    initial: &[f64],
+    parent: &Architecture,
+    parent_parameters: &[f64],
+) -> Vec<f64> {
+    let (layers, parent_layers) = (architecture.layers(), parent.layers());
+    let size = initial.len() / layers.len();
+    assert_eq!(parent_parameters.len(), size * parent_layers.len(), "layers are of equal size");
+    let mut parameters = initial.to_vec();
+    for (layer, weights) in layers.iter().zip(parameters.chunks_mut(size)) {
+        if let Some(index) = parent_layers.iter().position(|other| other == layer) {
+            weights.copy_from_slice(&parent_parameters[index * size..][..size]);
+        }
+    }
+    parameters
+}
+
 /// A flow: its structure, its symmetrization and its parameters.
 #[derive(Debug)]
 pub struct Flow {

@@ -25,6 +25,8 @@ pub type Numbers = BTreeMap<String, f64>;
 #[derive(Debug)]
 pub struct TaskRecord {
     pub task: Task,
+    /// The task whose trained parameters the training started from; at random where there is none.
+    pub parent: Option<Task>,
     /// The resolved configuration of the sweep, as TOML.
     pub configuration: String,
     pub host: String,
@@ -51,11 +53,13 @@ pub struct TaskRecord {
     pub lattice: Array3<f64>,
 }
 
-/// What the collected file and the status table need of a task file.
+/// What the collected file, the status table and tasks that start from this one need of a task file.
 #[derive(Debug)]
 pub struct TaskSummary {
     pub scalars: Numbers,
     pub timing: Numbers,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
     /// (sample, L, L).
     pub samples: Array3<f64>,
     /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
@@ -284,6 +288,8 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     write_number(&file, "temperature", task.temperature)?;
     write_number(&file, "depth", task.depth as u64)?;
     write_number(&file, "seed", task.seed)?;
+    let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
+    write_text(&file, schema::STARTED_FROM, &parent)?;
     write_text(&file, "host", &record.host)?;
     write_text(&file, "device", &record.device)?;
     write_number(&file, "threads", record.threads as u64)?;
@@ -329,7 +335,7 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     file.close()
 }
 
-/// Reads what the collected file and the status table need.
+/// Reads what the collected file, the status table and tasks that start from this one need.
 ///
 /// # Errors
 /// The file cannot be read now, or is not a finished task file ([`Error::DamagedTask`]).
@@ -376,6 +382,7 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
     Ok(TaskSummary {
         scalars: numbers(schema::SCALARS, schema::TASK_SCALARS)?,
         timing: numbers(schema::TIMING, schema::TIMING_SCALARS)?,
+        parameters: file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()?,
         samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
         lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
     })

@@ -145,8 +145,9 @@ fn finish_task(
 ) -> Result<()> {
     log::info!("task {} begins", task.name());
     let mut progress = TaskProgress::new(task, config, dir.progress_path(task), bars);
-    let record = catch_unwind(AssertUnwindSafe(|| run_task(task, config, device, &mut progress)))
-        .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }))?;
+    let record =
+        catch_unwind(AssertUnwindSafe(|| run_task(task, config, device, None, &mut progress)))
+            .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }))?;
     store::write_task(&dir.task_path(task), &record)?;
     log::info!(
         "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
