@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
@@ -17,6 +17,9 @@ use crate::schema::{self, Item};
 
 /// How names of files begin that are still being written.
 const UNFINISHED: &str = ".unfinished-";
+
+/// How long a network file system may take to show a file that another node has written.
+const LATEST: Duration = Duration::from_secs(60);
 
 /// Numbers by the name that the schema gives them.
 pub type Numbers = BTreeMap<String, f64>;
@@ -343,6 +346,14 @@ pub fn read_task(path: &Path) -> Result<TaskSummary> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
     let file = open_task(path)?;
     read_summary(&file).map_err(|error| damaged(error.to_string()))
+}
+
+/// Waits, not for ever, until a file that is known to be finished is seen on this node too.
+pub fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() && start.elapsed() < LATEST {
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Opens a finished task file of a version that this program reads. A file that cannot be read now, for
