@@ -28,7 +28,8 @@ pub struct Collected {
 pub fn collect(root: &Path) -> Result<Collected> {
     let dir = SweepDir::open(root)?;
     let config = dir.read_config()?;
-    let tasks = plan::tasks(&config);
+    // Those on smaller lattices, which are only there to start from, would not fit into its arrays.
+    let tasks = plan::own_tasks(&config);
     let summaries: Vec<Option<TaskSummary>> = tasks
         .iter()
         .map(|task| dir.task_path(task))
@@ -36,7 +37,10 @@ pub fn collect(root: &Path) -> Result<Collected> {
         .collect::<Result<_>>()?;
     let finished = summaries.iter().flatten().count();
     if finished == 0 {
-        return Err(Error::NothingFinished { dir: root.into() });
+        return Err(Error::NothingFinished {
+            dir: root.into(),
+            linear_size: config.sweep.linear_size,
+        });
     }
     let path = dir.sweep_path();
     store::write_beside(&path, |beside| {

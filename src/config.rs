@@ -135,6 +135,21 @@ pub enum Estimator {
     Path,
 }
 
+/// Where the parameters of a task's flow start: at random, or at those of another task's trained flow,
+/// which then runs first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartFrom {
+    /// At random.
+    None,
+    /// At the next higher temperature of the sweep; the highest starts at random.
+    HigherTemperature,
+    /// At the next smaller depth of the sweep; the smallest starts at random.
+    Shallower,
+    /// At a task with half the linear size and one level less, down to L = 4 or one level.
+    HalfSize,
+}
+
 /// `[train]`: minimization of the reverse KL divergence with Adam.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -168,6 +183,7 @@ pub struct TrainConfig {
     pub max_skipped_steps: i64,
     /// Steps between two log lines, checks of the guard and entries of the progress file.
     pub log_every: i64,
+    pub start_from: StartFrom,
 }
 
 /// `[evaluate]`: the variational free energy and samples of the trained flow.
@@ -284,6 +300,7 @@ impl Default for TrainConfig {
             clip_norm: 10.0,
             max_skipped_steps: 20,
             log_every: 100,
+            start_from: StartFrom::None,
         }
     }
 }

@@ -53,6 +53,16 @@ pub enum Error {
     )]
     OtherVersion { path: PathBuf, version: i64 },
 
+    /// The task that a task starts from failed, so that it does not run.
+    #[error(
+        "not run, since task {parent}, which it starts from, failed; the same command tries both again"
+    )]
+    ParentFailed { parent: String },
+
+    /// The file of the task that a task starts from cannot be read.
+    #[error("cannot start from task {parent}: {source}; the same command tries again")]
+    UnreadableParent { parent: String, source: Box<Error> },
+
     /// The device that the configuration asks for cannot be had.
     #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]
     NoCuda { problem: String },
@@ -88,8 +98,11 @@ pub enum Error {
     Elsewhere,
 
     /// Nothing to collect yet.
-    #[error("{} has no finished task; run `neuralrg run CONFIG -o {}` first", dir.display(), dir.display())]
-    NothingFinished { dir: PathBuf },
+    #[error(
+        "{} has no finished task of L = {linear_size}; run `neuralrg run CONFIG -o {}` first",
+        dir.display(), dir.display()
+    )]
+    NothingFinished { dir: PathBuf, linear_size: usize },
 
     /// A command line value is not allowed.
     #[error("{0}")]

@@ -48,6 +48,11 @@ impl Architecture {
         self.layers().into_iter().flat_map(|layer| layer.couplings).collect()
     }
 
+    /// Length of the flat parameter vector.
+    pub fn parameter_count(&self) -> usize {
+        self.couplings().iter().map(|coupling| coupling.network.parameter_count()).sum()
+    }
+
     /// The network of a coupling with so many inputs.
     fn network(&self, shells: usize, updated_per_row: usize) -> Network {
         let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
@@ -99,9 +104,10 @@ impl Flow {
     }
 }
 
-/// Parameters for a flow that starts from a trained one of another temperature, depth or size: every
-/// layer that the parent has too takes the parent's weights, as far as they are of the same shape;
-/// layers that it lacks keep their initial values.
+/// Parameters for a flow that starts from a trained one of another temperature, depth or size. Each layer
+/// takes the weights of the parent's layer of the same level, which has seen the same renormalized action;
+/// or, where the parent's lattice is a smaller one with fewer neighbours there, of that with the same distance
+/// from the top. Layers without such a parent keep their initial values.
 pub fn transfer(
     architecture: &Architecture,
     initial: &[f64],
@@ -109,18 +115,17 @@ pub fn transfer(
     parent_parameters: &[f64],
 ) -> Vec<f64> {
     let mut parameters = initial.to_vec();
-    let parents = parent.layers();
+    let candidates = parent.layers();
+    let smaller = parent.linear_size < architecture.linear_size;
     for layer in architecture.layers() {
-        let key = |layer: &Layer| (layer.level, layer.role, layer.repeat);
-        let Some(same) = parents.iter().find(|candidate| key(candidate) == key(&layer)) else {
-            continue;
-        };
-        for (coupling, source) in layer.couplings.iter().zip(&same.couplings) {
-            if coupling.network == source.network {
-                let count = coupling.network.parameter_count();
-                parameters[coupling.offset..coupling.offset + count]
-                    .copy_from_slice(&parent_parameters[source.offset..source.offset + count]);
-            }
+        let from_bottom =
+            candidates.iter().find(|other| other.level == layer.level && other.fits(&layer));
+        let from_top = candidates.iter().filter(|_| smaller).find(|other| {
+            other.level + architecture.depth == layer.level + parent.depth && other.fits(&layer)
+        });
+        let Some(source) = from_bottom.or(from_top) else { continue };
+        for (to, from) in layer.couplings.iter().zip(&source.couplings) {
+            parameters[to.parameters()].copy_from_slice(&parent_parameters[from.parameters()]);
         }
     }
     parameters

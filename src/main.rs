@@ -15,8 +15,9 @@ use neuralrg::collect::collect;
 use neuralrg::config::Config;
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
-use neuralrg::plan::{self, Cost};
+use neuralrg::plan::{self, PlannedTask};
 use neuralrg::rank::Ranks;
+use neuralrg::schema::AT_RANDOM;
 use neuralrg::{status, sweep};
 
 fn main() -> ExitCode {
@@ -128,16 +129,19 @@ fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
 fn print_plan(path: &Path, ranks: usize) -> anyhow::Result<()> {
     let config = Config::read(path)?;
     let tasks = plan::tasks(&config);
-    let costs: Vec<f64> = tasks.iter().map(|task| Cost::of(&config, task).total()).collect();
-    let schedule = plan::schedule(&costs, ranks);
+    let schedule = plan::schedule(&tasks, ranks);
+    let start = |parent: Option<usize>| {
+        parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
+    };
     let seconds =
         |cost: f64| humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["rank", "task", "expected time"]);
+    table.set_header(["rank", "task", "expected time", "starts from"]);
     for (rank, assigned) in schedule.ranks.iter().enumerate() {
-        for &task in assigned {
-            table.add_row([rank.to_string(), tasks[task].name(), seconds(costs[task])]);
+        for &index in assigned {
+            let PlannedTask { task, parent, cost } = tasks[index];
+            table.add_row([rank.to_string(), task.name(), seconds(cost), start(parent)]);
         }
     }
     print(format!(

@@ -1,21 +1,24 @@
 //! MPI: the only file that names it. Which rank this is, and how ranks take tasks.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use mpi::Threading;
-use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
+use mpi::collective::Root;
 use mpi::environment::Universe;
 use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 
 use crate::error::{Error, Result};
+use crate::plan::{Next, Queue};
 
 /// Messages from a rank that wants a task, and back.
 const REQUEST: i32 = 1;
 const ASSIGNMENT: i32 = 2;
+/// A request tells the task that the rank has finished, if any, and whether it succeeded.
+type Request = [i64; 2];
+const FIRST_REQUEST: Request = [-1, 0];
 /// Assignment that means: no task is left.
 const NOTHING_LEFT: i64 = -1;
 /// Pause between two looks for messages; short beside any task, long beside a look.
@@ -91,36 +94,40 @@ impl Ranks {
         String::from_utf8(bytes).expect("rank 0 sent text")
     }
 
-    /// Calls `work` for every task of `queue` on some rank, each when it is free, in the queue's order.
-    /// All ranks call this with the same queue; returns the number of `false` results on all ranks.
-    pub fn distribute(&self, queue: Vec<usize>, mut work: impl FnMut(usize) -> bool) -> usize {
-        let queue = Mutex::new(VecDeque::from(queue));
-        let take = || queue.lock().expect("no holder of the queue panics").pop_front();
-        let mut failed = 0;
-        let mut work_on = |task| failed += usize::from(!work(task));
+    /// Calls `work` for every task of `queue` on some rank, each when it is free, and `give_up` on rank 0
+    /// for those that are given up since `work` returned `false` for one that they start from. All
+    /// ranks call this with the same queue; returns the number of tasks that failed or were given up.
+    pub fn distribute(
+        &self,
+        queue: Queue,
+        work: impl FnMut(usize) -> bool,
+        give_up: impl Fn(usize) + Sync,
+    ) -> usize {
+        let queue = SharedQueue { queue: Mutex::new(queue), give_up: &give_up };
         match self {
-            Self::Alone => std::iter::from_fn(take).for_each(&mut work_on),
+            Self::Alone => queue.work_off(work),
             Self::World { world, .. } if world.rank() == 0 => {
                 let others = world.size() - 1;
                 std::thread::scope(|scope| {
-                    scope.spawn(|| serve_or_abort(others, &take));
-                    std::iter::from_fn(take).for_each(&mut work_on);
+                    scope.spawn(|| {
+                        let world = SimpleCommunicator::world();
+                        or_abort(&world, || serve(&world, others, &queue));
+                    });
+                    or_abort(world, || queue.work_off(work));
                 });
             }
-            Self::World { world, .. } => {
-                std::iter::from_fn(|| request(world)).for_each(&mut work_on);
-            }
+            Self::World { world, .. } => work_for(world, work),
         }
-        self.sum(failed)
+        self.share_count(queue.lock().failed())
     }
 
-    /// Sum of a count over all ranks. Ranks that wait do so without using their core.
-    fn sum(&self, count: usize) -> usize {
+    /// Rank 0's count on all ranks. Those that wait for it do so without using their core.
+    fn share_count(&self, count: usize) -> usize {
         let Self::World { world, .. } = self else { return count };
-        let (count, mut total) = (count as u64, 0u64);
+        let mut count = count as u64;
         mpi::request::scope(|scope| {
-            let mut request =
-                world.immediate_all_reduce_into(scope, &count, &mut total, SystemOperation::sum());
+            let root = world.process_at_rank(0);
+            let mut request = root.immediate_broadcast_into(scope, &mut count);
             loop {
                 match request.test() {
                     Ok(_) => break,
@@ -129,7 +136,7 @@ impl Ranks {
                 std::thread::sleep(POLL);
             }
         });
-        total as usize
+        count as usize
     }
 
     /// Ends all ranks at once, for errors outside a task; alone, this process.
@@ -141,37 +148,90 @@ impl Ranks {
     }
 }
 
-/// Asks rank 0 for a task.
-fn request(world: &SimpleCommunicator) -> Option<usize> {
-    let server = world.process_at_rank(0);
-    server.send_with_tag(&world.rank(), REQUEST);
-    let (assignment, _) = server.receive_with_tag::<i64>(ASSIGNMENT);
-    usize::try_from(assignment).ok()
+/// The queue of rank 0, which works itself while a second thread serves the other ranks.
+struct SharedQueue<'a> {
+    queue: Mutex<Queue>,
+    give_up: &'a (dyn Fn(usize) + Sync),
 }
 
-/// Rank 0's second thread: answers requests until every other rank was told that nothing is left. The
-/// others would wait for ever if it died silently.
-fn serve_or_abort(others: i32, take: &(impl Fn() -> Option<usize> + Sync)) {
-    let world = SimpleCommunicator::world();
-    if catch_unwind(AssertUnwindSafe(|| serve(&world, others, take))).is_err() {
-        log::error!("the rank that hands out tasks failed; ending all ranks");
-        world.abort(1);
+impl SharedQueue<'_> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no holder of the queue panics")
+    }
+
+    fn finished(&self, task: usize, succeeded: bool) {
+        let given_up = self.lock().finished(task, succeeded);
+        given_up.into_iter().for_each(self.give_up);
+    }
+
+    /// Works in this process until nothing is left to take.
+    fn work_off(&self, mut work: impl FnMut(usize) -> bool) {
+        loop {
+            let next = self.lock().take();
+            match next {
+                Next::Task(task) => self.finished(task, work(task)),
+                Next::Wait => std::thread::sleep(POLL),
+                Next::NothingLeft => return,
+            }
+        }
     }
 }
 
-fn serve(world: &SimpleCommunicator, others: i32, take: &impl Fn() -> Option<usize>) {
-    let mut waiting = others;
-    while waiting > 0 {
-        // A blocking receive would keep a core busy that the task of this rank needs.
-        let Some(status) = world.any_process().immediate_probe_with_tag(REQUEST) else {
+/// Works for rank 0 until it has nothing left to do.
+fn work_for(world: &SimpleCommunicator, mut work: impl FnMut(usize) -> bool) {
+    let server = world.process_at_rank(0);
+    let mut request = FIRST_REQUEST;
+    loop {
+        server.send_with_tag(&request[..], REQUEST);
+        // The answer may wait for the tasks of other ranks; a blocking receive would keep a core busy.
+        while server.immediate_probe_with_tag(ASSIGNMENT).is_none() {
             std::thread::sleep(POLL);
-            continue;
-        };
-        let rank = world.process_at_rank(status.source_rank());
-        rank.receive_with_tag::<i32>(REQUEST);
-        let task = take();
-        waiting -= i32::from(task.is_none());
-        let assignment = task.map_or(NOTHING_LEFT, |task| task as i64);
-        rank.send_with_tag(&assignment, ASSIGNMENT);
+        }
+        let (assignment, _) = server.receive_with_tag::<i64>(ASSIGNMENT);
+        let Ok(task) = usize::try_from(assignment) else { return };
+        request = [assignment, i64::from(work(task))];
+    }
+}
+
+/// Rank 0's second thread: takes requests and answers each as soon as there is a task for it, until
+/// every other rank was told that nothing is left.
+fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
+    let mut waiting = Vec::new();
+    let mut served = 0;
+    while served < others {
+        // A blocking receive would keep a core busy that the task of this rank needs.
+        match world.any_process().immediate_probe_with_tag(REQUEST) {
+            Some(status) => {
+                let rank = world.process_at_rank(status.source_rank());
+                let mut request = FIRST_REQUEST;
+                rank.receive_into_with_tag(&mut request[..], REQUEST);
+                let [task, succeeded] = request;
+                if let Ok(task) = usize::try_from(task) {
+                    queue.finished(task, succeeded != 0);
+                }
+                waiting.push(rank);
+            }
+            None => std::thread::sleep(POLL),
+        }
+        // The rank that asked last comes first: the file that the next task starts from may be its own.
+        while let Some(rank) = waiting.last() {
+            let next = queue.lock().take();
+            let assignment = match next {
+                Next::Task(task) => task as i64,
+                Next::Wait => break,
+                Next::NothingLeft => NOTHING_LEFT,
+            };
+            rank.send_with_tag(&assignment, ASSIGNMENT);
+            waiting.pop();
+            served += i32::from(next == Next::NothingLeft);
+        }
+    }
+}
+
+/// A thread of rank 0 that died silently would leave all others waiting for ever.
+fn or_abort(world: &SimpleCommunicator, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        log::error!("the rank that hands out tasks failed; ending all ranks");
+        world.abort(1);
     }
 }

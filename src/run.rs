@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::config::Config;
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::exact::{ExactIsing, exact_ising};
-use crate::flow::{Architecture, Flow};
+use crate::flow::{Architecture, Flow, transfer};
 use crate::gaussian::gaussian_free_energy;
 use crate::hmc::{self, Chains};
 use crate::host::to_array;
@@ -22,7 +22,15 @@ use crate::stats::{between_chain, forward, gamma_method};
 use crate::store::{Numbers, TaskRecord};
 use crate::train::{History, train};
 
-/// Runs one task on one device.
+/// A trained task that another one starts from.
+#[derive(Debug)]
+pub struct Parent {
+    pub task: Task,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
+}
+
+/// Runs one task on one device, from the trained parameters of `parent` or at random.
 ///
 /// # Errors
 /// The training diverges, or a result is not a finite number.
@@ -30,6 +38,7 @@ pub fn run_task(
     task: &Task,
     config: &Config,
     device: Device,
+    parent: Option<&Parent>,
     progress: &mut TaskProgress,
 ) -> Result<TaskRecord> {
     let start = Instant::now();
@@ -43,7 +52,10 @@ pub fn run_task(
     let architecture =
         Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
     seed.reseed_torch(Stage::Initialize, 0);
-    let flow = Flow::initialize(architecture, kind, device);
+    let mut flow = Flow::initialize(architecture, kind, device);
+    if let Some(parent) = parent {
+        start_from(&mut flow, parent, config);
+    }
     let mut model = Model::new(flow, &config.run);
 
     // Train.
@@ -80,6 +92,7 @@ pub fn run_task(
     ];
     Ok(TaskRecord {
         task: *task,
+        parent: parent.map(|parent| parent.task),
         configuration: config.to_toml(),
         host: gethostname::gethostname().to_string_lossy().into_owned(),
         device: describe(device),
@@ -95,6 +108,17 @@ pub fn run_task(
         lattice: lattice_observables(&chains),
         chains: all_chains(&chains),
     })
+}
+
+/// Replaces the random parameters of `flow` by those of a trained task, as far as it has them.
+fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
+    let Task { linear_size, temperature, depth, .. } = parent.task;
+    let architecture = Architecture::new(linear_size, temperature, depth, &config.flow);
+    let initial: Vec<f64> = to_array::<ndarray::Ix1>(&flow.parameters).to_vec();
+    let parameters = transfer(&flow.architecture, &initial, &architecture, &parent.parameters);
+    let (kind, device) = (flow.parameters.kind(), flow.parameters.device());
+    let parameters = Tensor::from_slice(&parameters).to_kind(kind).to_device(device);
+    flow.parameters = parameters.set_requires_grad(true);
 }
 
 /// Exact values and the Gaussian yardstick, functions of L and T only.

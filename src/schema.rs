@@ -18,6 +18,10 @@ pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
 pub const FORMAT_VERSION: i64 = 1;
 /// Attribute of a task file that is written last.
 pub const COMPLETE: &str = "complete";
+/// Attribute of a task file: the name of the task whose trained parameters the training started from, or
+/// [`AT_RANDOM`].
+pub const STARTED_FROM: &str = "started_from";
+pub const AT_RANDOM: &str = "random";
 
 /// Groups of a task file.
 pub const SCALARS: &str = "scalars";

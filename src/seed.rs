@@ -24,7 +24,7 @@ pub struct TaskSeed {
 
 impl TaskSeed {
     /// The streams of `task`. They depend on its physics (L, T, depth) and its seed, not on the sweep
-    /// it belongs to: the same task in a longer list of temperatures gives the same numbers.
+    /// it belongs to: the same task in a longer list of temperatures draws the same numbers.
     pub fn new(task: &Task) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("neuralrg 2026 task seed");
         hasher.update(&(task.linear_size as u64).to_le_bytes());

@@ -30,7 +30,8 @@ enum State {
 /// `root` is not a sweep folder, or a task file cannot be read now.
 pub fn table(root: &Path) -> Result<String> {
     let dir = SweepDir::open(root)?;
-    let tasks = plan::tasks(&dir.read_config()?);
+    let config = dir.read_config()?;
+    let tasks: Vec<Task> = plan::tasks(&config).iter().map(|planned| planned.task).collect();
     // Where there are no file locks, the age of the progress files must tell alone.
     let may_run = dir.is_busy() != Some(false);
     let states: Vec<State> =
@@ -60,7 +61,10 @@ pub fn table(root: &Path) -> Result<String> {
             _ => None,
         })
         .collect();
-    Ok(format!("{}\n{failures}{} tasks: {counts}", table.trim_fmt(), tasks.len()))
+    let smaller = tasks.iter().filter(|task| task.linear_size < config.sweep.linear_size).count();
+    let smaller =
+        if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
+    Ok(format!("{}\n{failures}{} tasks{smaller}: {counts}", table.trim_fmt(), tasks.len()))
 }
 
 fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {

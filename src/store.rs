@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
@@ -18,6 +18,9 @@ use crate::schema::{self, Item};
 /// How names of files begin that are still being written.
 const UNFINISHED: &str = ".unfinished-";
 
+/// How long a network file system may take to show a file that another node has written.
+const LATEST: Duration = Duration::from_secs(60);
+
 /// Numbers by the name that the schema gives them.
 pub type Numbers = BTreeMap<String, f64>;
 
@@ -25,6 +28,8 @@ pub type Numbers = BTreeMap<String, f64>;
 #[derive(Debug)]
 pub struct TaskRecord {
     pub task: Task,
+    /// The task whose trained parameters the training started from; at random where there is none.
+    pub parent: Option<Task>,
     /// The resolved configuration of the sweep, as TOML.
     pub configuration: String,
     pub host: String,
@@ -51,11 +56,13 @@ pub struct TaskRecord {
     pub lattice: Array3<f64>,
 }
 
-/// What the collected file and the status table need of a task file.
+/// What the collected file, the status table and tasks that start from this one need of a task file.
 #[derive(Debug)]
 pub struct TaskSummary {
     pub scalars: Numbers,
     pub timing: Numbers,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
     /// (sample, L, L).
     pub samples: Array3<f64>,
     /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
@@ -284,6 +291,8 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     write_number(&file, "temperature", task.temperature)?;
     write_number(&file, "depth", task.depth as u64)?;
     write_number(&file, "seed", task.seed)?;
+    let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
+    write_text(&file, schema::STARTED_FROM, &parent)?;
     write_text(&file, "host", &record.host)?;
     write_text(&file, "device", &record.device)?;
     write_number(&file, "threads", record.threads as u64)?;
@@ -329,7 +338,7 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     file.close()
 }
 
-/// Reads what the collected file and the status table need.
+/// Reads what the collected file, the status table and tasks that start from this one need.
 ///
 /// # Errors
 /// The file cannot be read now, or is not a finished task file ([`Error::DamagedTask`]).
@@ -337,6 +346,14 @@ pub fn read_task(path: &Path) -> Result<TaskSummary> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
     let file = open_task(path)?;
     read_summary(&file).map_err(|error| damaged(error.to_string()))
+}
+
+/// Waits, not for ever, until a file that is known to be finished is seen on this node too.
+pub fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() && start.elapsed() < LATEST {
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Opens a finished task file of a version that this program reads. A file that cannot be read now, for
@@ -376,6 +393,7 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
     Ok(TaskSummary {
         scalars: numbers(schema::SCALARS, schema::TASK_SCALARS)?,
         timing: numbers(schema::TIMING, schema::TIMING_SCALARS)?,
+        parameters: file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()?,
         samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
         lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
     })

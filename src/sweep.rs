@@ -10,19 +10,20 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::flow::Architecture;
 use crate::host;
-use crate::plan::{self, Cost, Task};
+use crate::plan::{self, PlannedTask, Queue, Task};
 use crate::progress::TaskProgress;
 use crate::rank::Ranks;
-use crate::run::run_task;
-use crate::store::{self, SweepDir, SweepLock};
+use crate::run::{Parent, run_task};
+use crate::store::{self, SweepDir, SweepLock, TaskSummary};
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
 pub struct Job {
     config: Config,
     dir: SweepDir,
-    /// Indices into [`plan::tasks`], most expensive first.
+    /// Indices into [`plan::tasks`].
     missing: Vec<usize>,
     /// Rank 0 holds the folder's lock; it leaves last, when the failures of all ranks are counted.
     _lock: Option<SweepLock>,
@@ -66,10 +67,9 @@ fn find_missing(config_path: &Path, root: &Path) -> Result<(Assignment, SweepLoc
     device::select(config.run.device, 0)?;
     let (dir, lock) = SweepDir::prepare(root, &config)?;
     let tasks = plan::tasks(&config);
-    let costs: Vec<f64> = tasks.iter().map(|task| Cost::of(&config, task).total()).collect();
     let mut missing = Vec::new();
-    for index in plan::longest_first(&costs) {
-        if !is_finished(&dir, &tasks[index])? {
+    for (index, planned) in tasks.iter().enumerate() {
+        if !is_finished(&planned.task, &config, &dir)? {
             missing.push(index);
         }
     }
@@ -84,12 +84,11 @@ fn find_missing(config_path: &Path, root: &Path) -> Result<(Assignment, SweepLoc
 }
 
 /// Whether a task has its file; a damaged one is moved aside.
-fn is_finished(dir: &SweepDir, task: &Task) -> Result<bool> {
-    let path = dir.task_path(task);
-    if !path.exists() {
+fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
+    if !dir.task_path(task).exists() {
         return Ok(false);
     }
-    match store::read_task(&path) {
+    match read_finished(task, config, dir) {
         Ok(_) => Ok(true),
         Err(error @ Error::DamagedTask { .. }) => {
             let aside = dir.move_aside(task)?;
@@ -98,6 +97,20 @@ fn is_finished(dir: &SweepDir, task: &Task) -> Result<bool> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Reads a finished task, whose flow must be the configuration's.
+fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSummary> {
+    let path = dir.task_path(task);
+    let summary = store::read_task(&path)?;
+    let architecture =
+        Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
+    let expected = architecture.parameter_count();
+    if summary.parameters.len() == expected {
+        return Ok(summary);
+    }
+    let problem = format!("it has {} parameters, not {expected}", summary.parameters.len());
+    Err(Error::DamagedTask { path, problem })
 }
 
 /// Runs the missing tasks on all ranks, each on its rank's own device.
@@ -115,37 +128,52 @@ pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
 
     let tasks = plan::tasks(&config);
     let total = missing.len();
-    let failed = ranks.distribute(missing, |index| {
-        let task = &tasks[index];
+    let parent = |planned: &PlannedTask| planned.parent.map(|index| tasks[index].task);
+    let work = |index: usize| {
+        let (task, parent) = (&tasks[index].task, parent(&tasks[index]));
         // While a task runs again its last failure no longer counts.
         dir.forget(task);
-        let outcome = finish_task(task, &config, &dir, device, bars);
+        let outcome = finish_task(task, parent.as_ref(), &config, &dir, device, bars);
         dir.forget(task);
-        if let Err(error) = &outcome {
-            log::error!("task {} failed: {error}", task.name());
-            if let Err(error) = dir.record_failure(task, error) {
-                log::error!("task {}: {error}", task.name());
-            }
-        }
-        outcome.is_ok()
-    });
+        outcome.inspect_err(|error| record_failure(task, error, &dir)).is_ok()
+    };
+    let give_up = |index: usize| {
+        let parent =
+            parent(&tasks[index]).expect("only tasks that start from another are given up");
+        record_failure(&tasks[index].task, &Error::ParentFailed { parent: parent.name() }, &dir);
+    };
+    let failed = ranks.distribute(Queue::new(&tasks, &missing), work, give_up);
     if failed == 0 {
         return Ok(());
     }
     Err(Error::TasksFailed { failed, total, dir: dir.failures() })
 }
 
+/// Tells of a failed task and keeps its error in the folder.
+fn record_failure(task: &Task, error: &Error, dir: &SweepDir) {
+    log::error!("task {} failed: {error}", task.name());
+    if let Err(error) = dir.record_failure(task, error) {
+        log::error!("task {}: {error}", task.name());
+    }
+}
+
 /// Runs one task and writes its file. A panic inside counts as the task's failure, not the rank's.
 fn finish_task(
     task: &Task,
+    parent: Option<&Task>,
     config: &Config,
     dir: &SweepDir,
     device: tch::Device,
     bars: &MultiProgress,
 ) -> Result<()> {
-    log::info!("task {} begins", task.name());
+    let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
+    log::info!("task {} begins{origin}", task.name());
     let mut progress = TaskProgress::new(task, config, dir.progress_path(task), bars);
-    let record = catch_unwind(AssertUnwindSafe(|| run_task(task, config, device, &mut progress)))
+    let run = || {
+        let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
+        run_task(task, config, device, parent.as_ref(), &mut progress)
+    };
+    let record = catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }))?;
     store::write_task(&dir.task_path(task), &record)?;
     log::info!(
@@ -156,6 +184,16 @@ fn finish_task(
         record.timing["wall_seconds"]
     );
     Ok(())
+}
+
+/// What a task needs of the finished one that it starts from.
+fn read_parent(task: &Task, config: &Config, dir: &SweepDir) -> Result<Parent> {
+    store::wait_for(&dir.task_path(task));
+    let summary = read_finished(task, config, dir).map_err(|error| Error::UnreadableParent {
+        parent: task.name(),
+        source: Box::new(error),
+    })?;
+    Ok(Parent { task: *task, parameters: summary.parameters })
 }
 
 /// First line of what a panic said; torch appends a stack of its own.

@@ -190,7 +190,8 @@ fn folder_that_is_no_sweep_is_refused() {
 fn damaged_configuration_of_a_folder_is_named() {
     let sweep = Sweep::finished();
     let kept = sweep.dir.join("config.toml");
-    truncate(&kept);
+    let text = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, text.split_once("temperatures").expect("the key is there").0).unwrap();
     let before = snapshot(&sweep.dir);
     for result in [sweep.look("status"), sweep.look("collect"), sweep.run()] {
         assert_contains(result.refusal(), &[&kept.display().to_string()]);

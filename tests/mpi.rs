@@ -16,12 +16,26 @@ fn six_tasks() -> String {
 
 #[test]
 fn task_files_do_not_depend_on_the_number_of_ranks() {
-    let alone = Sweep::new(&six_tasks());
+    assert_equal_on_1_2_and_3_ranks(&six_tasks(), 6);
+}
+
+#[test]
+fn task_files_do_not_depend_on_the_number_of_ranks_where_tasks_start_from_others() {
+    // Four chains of three temperatures each.
+    let text = six_tasks()
+        .replace("depths = [1, 2]", "depths = [1, 2]\nseeds = [1, 2]")
+        .replace("[train]", "[train]\nstart_from = \"higher-temperature\"");
+    assert_equal_on_1_2_and_3_ranks(&text, 12);
+}
+
+/// Runs a sweep alone and under MPI; every rank must do some of it.
+fn assert_equal_on_1_2_and_3_ranks(text: &str, tasks: usize) {
+    let alone = Sweep::new(text);
     alone.run().success();
     let names = alone.task_files();
-    assert_eq!(names.len(), 6);
+    assert_eq!(names.len(), tasks);
     for ranks in [1, 2, 3] {
-        let sweep = Sweep::new(&six_tasks());
+        let sweep = Sweep::new(text);
         let result = outcome(&mut sweep.run_with(mpirun(ranks)));
         result.success();
         assert_eq!(sweep.task_files(), names);

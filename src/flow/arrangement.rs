@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use super::coupling::{Conditioner, Coupling, Shell};
+use super::coupling::{Conditioner, Coupling, Network, Shell};
 
 /// Arrangement of the layers (`[flow] arrangement`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,16 @@ pub struct Layer {
     pub repeat: usize,
     /// In the order from z to x.
     pub couplings: Vec<Coupling>,
+}
+
+impl Layer {
+    /// Whether the parameters of `other` have the same meaning here, level apart.
+    pub fn fits(&self, other: &Self) -> bool {
+        let networks = |layer: &Self| -> Vec<Network> {
+            layer.couplings.iter().map(|coupling| coupling.network).collect()
+        };
+        (self.role, self.repeat) == (other.role, other.repeat) && networks(self) == networks(other)
+    }
 }
 
 /// Which two sites a block's coupling freezes and which two it updates: diagonals, rows and columns of

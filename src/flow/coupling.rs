@@ -2,6 +2,8 @@
 //! and how the network's outputs move the updated sites. Data only; [`super::torch`] and
 //! [`crate::native`] evaluate it.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -125,6 +127,11 @@ const OUTPUT_DEVIATION: f64 = 0.01;
 const INITIAL_BUMP: [f64; 2] = [-2.0, 0.5];
 
 impl Coupling {
+    /// Where its parameters lie in the flow's flat vector.
+    pub fn parameters(&self) -> Range<usize> {
+        self.offset..self.offset + self.network.parameter_count()
+    }
+
     /// Random initial parameters, in f64 on the CPU. Shapes: flat.
     ///
     /// Elu: weights and biases uniform within ±1/√inputs. Odd: normal weights of variance 1/inputs, those

@@ -248,20 +248,63 @@ fn every_device_starts_from_the_same_weights_and_a_pure_shift() {
     assert_eq!(largest(&log_det), 0.0);
 }
 
-#[test]
-fn a_shallower_parent_gives_its_levels_and_the_rest_keeps_its_start() {
-    let values = |flow: &Flow| -> Vec<f64> {
-        Vec::try_from(flow.parameters.detach().to_kind(Kind::Double)).unwrap()
-    };
+fn values(flow: &Flow) -> Vec<f64> {
+    Vec::try_from(flow.parameters.detach().to_kind(Kind::Double)).unwrap()
+}
+
+/// The child's parameters after a start from the parent, and its own.
+fn start(parent: Architecture, child: Architecture) -> (Flow, Flow, Vec<f64>) {
     let [parent, child] =
-        [2, 3].map(|depth| random_flow(architecture(8, depth, &small_config()), Kind::Double));
+        [parent, child].map(|architecture| random_flow(architecture, Kind::Double));
     let started =
         transfer(&child.architecture, &values(&child), &parent.architecture, &values(&parent));
+    (parent, child, started)
+}
+
+#[test]
+fn a_flow_that_starts_from_its_own_copy_is_that_copy() {
+    for architecture in architectures() {
+        let (parent, _, started) = start(architecture.clone(), architecture);
+        assert_eq!(started, values(&parent));
+    }
+}
+
+#[test]
+fn a_smaller_parent_gives_its_top_to_the_top_of_the_child() {
+    let [parent, child] = [(4, 2), (8, 3)].map(|(size, depth)| {
+        let config = FlowConfig { arrangement: Arrangement::Checkerboard, ..small_config() };
+        architecture(size, depth, &config)
+    });
+    let (parent, child, started) = start(parent, child);
+    let (own, smaller) = (values(&child), values(&parent));
+    let layers = |flow: &Flow, level: usize| -> Vec<Coupling> {
+        let layers = flow.architecture.layers().into_iter();
+        layers.filter(|layer| layer.level == level).flat_map(|layer| layer.couplings).collect()
+    };
+    for (top, source) in layers(&child, 2).iter().zip(layers(&parent, 1)) {
+        assert_eq!(started[top.parameters()], smaller[source.parameters()]);
+    }
+    // The finest checkerboard of 4 × 4 sites has two shells, that of 8 × 8 three.
+    let finest = layers(&child, 0).pop().unwrap();
+    assert_eq!(started[finest.parameters()], own[finest.parameters()]);
+}
+
+#[test]
+fn a_shallower_parent_gives_its_levels_and_the_rest_keeps_its_start() {
+    let [parent, child] = [2, 3].map(|depth| architecture(8, depth, &small_config()));
+    let (parent, child, started) = start(parent, child);
+    let own = values(&child);
+    let parents = parent.architecture.layers();
     for layer in child.architecture.layers() {
-        for coupling in &layer.couplings {
-            let range = coupling.offset..coupling.offset + coupling.network.parameter_count();
-            let own = started[range.clone()] == values(&child)[range];
-            assert_eq!(own, layer.level == 2, "{:?} of level {}", layer.role, layer.level);
+        for (i, coupling) in layer.couplings.iter().enumerate() {
+            let taken = &started[coupling.parameters()];
+            let same = |other: &&Layer| other.role == layer.role && other.level == layer.level;
+            let source = parents.iter().find(same).map(|layer| &layer.couplings[i]);
+            let expected = match source {
+                Some(source) => values(&parent)[source.parameters()].to_vec(),
+                None => own[coupling.parameters()].to_vec(),
+            };
+            assert_eq!(taken, expected, "{:?} of level {}", layer.role, layer.level);
         }
     }
 }
