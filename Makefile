@@ -44,8 +44,11 @@ test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@$(SETUP) --test
 	@scripts/test
 
-bench: setup ## time of a training step and of a leapfrog step
+bench: ## times of both engines and of plain PyTorch in one run, some tens of minutes
+	@$(SETUP) --cuda # the torch package that Python can import
 	cargo bench
+	$(PYTHON_IN_VENV) benches/pytorch_reference.py > target/pytorch_reference.json
+	$(PYTHON_IN_VENV) benches/ratios.py target/pytorch_reference.json
 
 lint: setup ## formatting and lints of Rust and Python
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

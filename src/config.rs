@@ -419,12 +419,7 @@ impl Config {
         self.train.check()?;
         self.evaluate.check()?;
         self.hmc.check()?;
-        require(
-            (1..=1024).contains(&self.run.threads),
-            "run.threads",
-            self.run.threads,
-            "from 1 to 1024",
-        )
+        self.run.check()
     }
 }
 
@@ -612,6 +607,26 @@ impl HmcConfig {
             self.divergence_threshold,
             "above 0",
         )
+    }
+}
+
+impl RunConfig {
+    /// Where the engine lets tensors live.
+    pub fn device_choice(&self) -> DeviceChoice {
+        match self.engine {
+            EngineChoice::Native => DeviceChoice::Cpu,
+            EngineChoice::Auto | EngineChoice::Torch => self.device,
+        }
+    }
+
+    fn check(&self) -> Check {
+        require(
+            self.engine != EngineChoice::Native || self.device != DeviceChoice::Cuda,
+            "run.engine",
+            "\"native\"",
+            "\"torch\" or \"auto\" where run.device is \"cuda\"",
+        )?;
+        require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")
     }
 }
 

@@ -94,17 +94,17 @@ fn parent_of(config: &Config, task: &Task) -> Option<Task> {
     }
 }
 
-/// Time that one coupling costs in a training step, however small the batch, in seconds (one CPU
-/// thread; from the `train_step` bench at L = 4).
-const SECONDS_PER_COUPLING: f64 = 5e-4;
-/// Arithmetic rate of a training step, in FLOP/s (one CPU thread; from the `train_step` bench at
-/// L = 16).
-const FLOPS_PER_SECOND: f64 = 6e9;
+/// Time that one coupling costs in a training step, however small the batch, in seconds (native engine,
+/// one CPU thread).
+const SECONDS_PER_COUPLING: f64 = 1e-5;
+/// Arithmetic rate of a training step with networks of the usual width, in FLOP/s (native engine, one CPU
+/// thread; from the `train_step` bench at L = 16).
+const FLOPS_PER_SECOND: f64 = 1.5e10;
 
 /// Expected seconds of a task's stages on one CPU thread.
 ///
-/// Only ratios matter to the schedule. A training step evaluates every coupling's network on every block of the
-/// lattice; a gradient costs two further evaluations.
+/// Only ratios matter to the schedule. A training step evaluates every coupling's network on
+/// every row; a gradient costs two further evaluations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
     pub train: f64,
@@ -122,8 +122,14 @@ impl Cost {
         let (train, evaluate, hmc) = (&config.train, &config.evaluate, &config.hmc);
         let batches = evaluate.samples as f64 / evaluate.batch as f64;
         let leapfrogs = ((hmc.warmup + hmc.trajectories) * hmc.leapfrog_steps) as f64;
+        // Batches of equally long intervals, each twice the one before.
+        let intervals = f64::from(train.batch_doublings) + 1.0;
+        let growth = (intervals.exp2() - 1.0) / intervals;
+        let batch = (train.batch as f64 * growth) as i64;
+        let steps = 3.0 * train.steps as f64 * pass(batch);
+        let limit = if train.seconds > 0.0 { train.seconds } else { f64::INFINITY };
         Self {
-            train: 3.0 * train.steps as f64 * pass(train.batch),
+            train: steps.min(limit),
             evaluate: batches * pass(evaluate.batch),
             hmc: 3.0 * leapfrogs * pass(hmc.chains),
         }

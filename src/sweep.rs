@@ -64,7 +64,7 @@ pub fn prepare(config_path: &Path, root: &Path, ranks: &Ranks) -> Result<Job> {
 fn find_missing(config_path: &Path, root: &Path) -> Result<(Assignment, SweepLock)> {
     let config = Config::read(config_path)?;
     // Asking for a GPU where there is none must not leave a folder behind.
-    device::select(config.run.device, 0)?;
+    device::select(config.run.device_choice(), 0)?;
     let (dir, lock) = SweepDir::prepare(root, &config)?;
     let tasks = plan::tasks(&config);
     let mut missing = Vec::new();
@@ -123,7 +123,7 @@ pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
     host::keep_freed_memory();
     tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads);
-    let device = device::select(config.run.device, ranks.local_rank())?;
+    let device = device::select(config.run.device_choice(), ranks.local_rank())?;
     log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
 
     let tasks = plan::tasks(&config);

@@ -1,0 +1,494 @@
+"""Seconds of one training step of the paper's flow in plain PyTorch: the yardstick of the engine.
+
+The flow is MERA of full depth with a Real NVP of shared weights for each layer (Li and Wang,
+arXiv:1802.02840), its density symmetrized by the Z2 mixture, its target the continuous dual of the
+Ising model at the critical temperature. A step is: sample z, reverse Kullback-Leibler loss,
+backward, Adam; all in f32.
+
+People-readable lines go to stderr, one JSON object to stdout. Needs a torch package that Python
+can import, which the CPU set-up of scripts/setup does not have: `scripts/setup --cuda`, or any
+other environment with torch.
+
+Everywhere the batch is the last axis, so that rearranging sites moves whole rows of samples, and
+the networks' features are the first: in eager mode on CPUs, layers (features, rows) of width 10
+take half the time of (rows, features), and those of width 64 the same.
+"""
+
+import argparse
+import ctypes
+import json
+import math
+import statistics
+import sys
+import time
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
+from torch import Tensor, nn
+
+#: Frozen and updated sites of the couplings in turn, sites in order (0,0), (0,1), (1,0), (1,1).
+SPLITS = (
+    ((0, 3), (1, 2)),
+    ((1, 2), (0, 3)),
+    ((0, 1), (2, 3)),
+    ((2, 3), (0, 1)),
+    ((0, 2), (1, 3)),
+    ((1, 3), (0, 2)),
+)
+COUPLINGS = 10
+HIDDEN_LAYERS = 3
+CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
+LOWEST_EIGENVALUE = 0.1
+LEARNING_RATE = 1e-3
+
+MATMUL_SIZE = 4096
+MATMUL_REPEATS = 5
+WARM_UP_STEPS = 3
+FEWEST_STEPS = 5
+CHECK_TOLERANCE = 1e-10
+
+
+def layer_widths(hidden_width: int) -> list[int]:
+    """Numbers of features of a coupling's network: 2 → h → h → h → 4."""
+    return [2, *[hidden_width] * HIDDEN_LAYERS, 4]
+
+
+class Coupling(nn.Module):
+    """Affine coupling x_u = z_u e^s + t, with s and t functions of the two frozen sites."""
+
+    def __init__(self, split: tuple[tuple[int, int], tuple[int, int]], hidden_width: int) -> None:
+        super().__init__()
+        self.frozen, self.updated = split
+        widths = layer_widths(hidden_width)
+        self.layers = nn.ModuleList(
+            nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths)
+        )
+        self.scale = nn.Parameter(torch.zeros(2, 1))
+
+    def scale_and_shift(self, sites: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """s = scale · tanh(raw) and t, both from one network.
+
+        Shapes: four times (rows) → s, t (2, rows).
+        """
+        hidden = torch.stack([sites[i] for i in self.frozen])
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                hidden = F.elu(hidden, inplace=True)
+            hidden = torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden)
+        raw, shift = hidden.chunk(2)
+        return self.scale * torch.tanh(raw), shift
+
+    def replace(self, sites: list[Tensor], values: Tensor) -> list[Tensor]:
+        """The sites with new values of the updated ones. Shapes: four times (rows), (2, rows)."""
+        new = dict(zip(self.updated, values.unbind(), strict=True))
+        return [new.get(i, site) for i, site in enumerate(sites)]
+
+    def forward(self, sites: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """From z to x, with s. Shapes: four times (rows) → four times (rows), (2, rows)."""
+        s, t = self.scale_and_shift(sites)
+        updated = torch.stack([sites[i] for i in self.updated])
+        return self.replace(sites, updated * torch.exp(s) + t), s
+
+    def inverse(self, sites: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """From x to z, with -s. Shapes: as those of `forward`."""
+        s, t = self.scale_and_shift(sites)
+        updated = torch.stack([sites[i] for i in self.updated])
+        return self.replace(sites, (updated - t) * torch.exp(-s)), -s
+
+
+class RealNVP(nn.Module):
+    """A stack of couplings that acts on all 2x2 blocks of a field with the same weights."""
+
+    def __init__(self, hidden_width: int) -> None:
+        super().__init__()
+        self.couplings = nn.ModuleList(
+            Coupling(SPLITS[i % len(SPLITS)], hidden_width) for i in range(COUPLINGS)
+        )
+
+    def forward(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """From z to x, with ln|det ∂x/∂z|. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
+        sites = block_sites(field)
+        log_scales = []
+        for coupling in self.couplings:
+            sites, s = coupling(sites)
+            log_scales.append(s)
+        return join_blocks(sites, field), sum_by_sample(log_scales, field)
+
+    def inverse(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """From x to z, with ln|det ∂z/∂x|. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
+        sites = block_sites(field)
+        log_scales = []
+        for coupling in reversed(self.couplings):
+            sites, s = coupling.inverse(sites)
+            log_scales.append(s)
+        return join_blocks(sites, field), sum_by_sample(log_scales, field)
+
+
+def sublattices(field: Tensor) -> Tensor:
+    """Sites (0,0), (0,1), (1,0), (1,1) of all blocks.
+
+    Shapes: (n, n, batch) → (4, n/2, n/2, batch).
+    """
+    size, _, batch = field.shape
+    half = size // 2
+    return field.reshape(half, 2, half, 2, batch).permute(1, 3, 0, 2, 4).reshape(4, half, half, -1)
+
+
+def interleave(parts: Tensor) -> Tensor:
+    """The inverse of `sublattices`. Shapes: (4, n/2, n/2, batch) → (n, n, batch)."""
+    _, half, _, batch = parts.shape
+    parts = parts.reshape(2, 2, half, half, batch).permute(2, 0, 3, 1, 4)
+    return parts.reshape(2 * half, 2 * half, batch)
+
+
+def block_sites(field: Tensor) -> list[Tensor]:
+    """One row for each block of each sample. Shapes: (n, n, batch) → 4 times (n²/4 · batch)."""
+    return list(sublattices(field).flatten(1).unbind())
+
+
+def join_blocks(sites: list[Tensor], like: Tensor) -> Tensor:
+    """The inverse of `block_sites`. Shapes: 4 times (n²/4 · batch) → as `like`, (n, n, batch)."""
+    half = like.shape[0] // 2
+    return interleave(torch.stack(sites).reshape(4, half, half, -1))
+
+
+def sum_by_sample(log_scales: list[Tensor], field: Tensor) -> Tensor:
+    """Sum over couplings, sites and blocks. Shapes: each (2, n²/4 · batch) → (batch)."""
+    return sum(log_scales).reshape(-1, field.shape[-1]).sum(0)
+
+
+class Level(nn.Module):
+    """The two layers that act on the sites that are multiples of 2^l: an (n, n) field."""
+
+    def __init__(self, hidden_width: int) -> None:
+        super().__init__()
+        self.disentangler = RealNVP(hidden_width)
+        self.decimator = RealNVP(hidden_width)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Decimator, then disentangler. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
+        field, decimated = self.decimator(z)
+        field, entangled = self.disentangler(field.roll((-1, -1), (0, 1)))
+        return field.roll((1, 1), (0, 1)), decimated + entangled
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Disentangler, then decimator. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
+        field, disentangled = self.disentangler.inverse(x.roll((-1, -1), (0, 1)))
+        field, decimated = self.decimator.inverse(field.roll((1, 1), (0, 1)))
+        return field, disentangled + decimated
+
+
+class Mera(nn.Module):
+    """The flow x = g(z) on a periodic lattice of L² sites, of depth log2 L.
+
+    Latents lie on the lattice too: those of level l at the multiples of 2^l that are not multiples
+    of 2^(l+1) in both coordinates.
+    """
+
+    def __init__(self, linear_size: int, hidden_width: int) -> None:
+        super().__init__()
+        depth = linear_size.bit_length() - 1
+        self.levels = nn.ModuleList(Level(hidden_width) for _ in range(depth))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x = g(z) and ln|det ∂x/∂z|. Shapes: (L, L, batch) → (L, L, batch), (batch)."""
+        fresh = []
+        coarse = z
+        for _ in self.levels:
+            parts = sublattices(coarse)
+            coarse = parts[0]
+            fresh.append(parts[1:])
+        log_det = torch.zeros_like(z[0, 0])
+        for level, rest in zip(reversed(self.levels), reversed(fresh), strict=True):
+            field = interleave(torch.cat([coarse.unsqueeze(0), rest]))
+            coarse, level_log_det = level(field)
+            log_det = log_det + level_log_det
+        return coarse, log_det
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = g⁻¹(x) and ln|det ∂z/∂x|. Shapes: (L, L, batch) → (L, L, batch), (batch)."""
+        fresh = []
+        coarse = x
+        log_det = torch.zeros_like(x[0, 0])
+        for level in self.levels:
+            field, level_log_det = level.inverse(coarse)
+            log_det = log_det + level_log_det
+            parts = sublattices(field)
+            coarse = parts[0]
+            fresh.append(parts[1:])
+        for rest in reversed(fresh):
+            coarse = interleave(torch.cat([coarse.unsqueeze(0), rest]))
+        return coarse, log_det
+
+
+class IsingDual(nn.Module):
+    """The target: continuous dual of the Ising model on a periodic lattice of L² sites."""
+
+    def __init__(self, linear_size: int, beta: float) -> None:
+        super().__init__()
+        half = linear_size // 2 + 1
+        cosines = torch.cos(2.0 * math.pi / linear_size * torch.arange(linear_size).double())
+        offset = 4.0 * beta + LOWEST_EIGENVALUE
+        eigenvalues = 2.0 * beta * (cosines[:, None] + cosines[:half]) + offset
+        # Columns other than k_y = 0 and π stand for their mirror images too.
+        images = torch.full([half], 2.0, dtype=torch.double)
+        images[[0, -1]] = 1.0
+        weights = images / (linear_size**2 * eigenvalues)
+        # (L, L/2 + 1, 1): weight of |x_k|² in the half plane that a real FFT returns.
+        self.register_buffer("weights", weights.unsqueeze(-1).to(torch.get_default_dtype()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ln π(x) = -½ xᵀ(K + offset)⁻¹x + Σ ln cosh x_i. Shapes: (L, L, batch) → (batch)."""
+        modes = torch.view_as_real(torch.fft.rfft2(x, dim=(0, 1)))
+        quadratic = (modes.square().sum(-1) * self.weights).sum((0, 1))
+        magnitude = x.abs()
+        ln_cosh = magnitude + F.softplus(-2.0 * magnitude) - math.log(2.0)
+        return ln_cosh.sum((0, 1)) - 0.5 * quadratic
+
+
+def ln_prior(z: Tensor) -> Tensor:
+    """ln p(z) of N(0, I). Shapes: (L, L, batch) → (batch)."""
+    sites = z.shape[0] * z.shape[1]
+    return -0.5 * z.square().sum((0, 1)) - 0.5 * sites * math.log(2.0 * math.pi)
+
+
+class ReverseKL(nn.Module):
+    """The loss, mean of ln q_sym(x) - ln π(x) over x = g(z)."""
+
+    def __init__(self, linear_size: int, hidden_width: int) -> None:
+        super().__init__()
+        self.flow = Mera(linear_size, hidden_width)
+        self.target = IsingDual(linear_size, CRITICAL_BETA)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """With ln q_sym(x) = ln ½[q(x) + q(-x)]. Shapes: z (L, L, batch) → ()."""
+        x, log_det = self.flow(z)
+        ln_q = ln_prior(z) - log_det
+        mirror_z, mirror_log_det = self.flow.inverse(-x)
+        ln_q_mirror = ln_prior(mirror_z) + mirror_log_det
+        ln_q_sym = torch.logaddexp(ln_q, ln_q_mirror) - math.log(2.0)
+        return (ln_q_sym - self.target(x)).mean()
+
+
+class Case(NamedTuple):
+    """What one measurement is of."""
+
+    mode: str
+    linear_size: int
+    hidden_width: int
+    batch: int
+
+
+def useful_flops_per_step(case: Case) -> int:
+    """Multiplications and additions of all networks in one step.
+
+    3 passes (forward, and 2 for backward) · 2 · multiplications · 2 (map and inverse map).
+    """
+    widths = layer_widths(case.hidden_width)
+    products = sum(inputs * outputs for inputs, outputs in pairwise(widths))
+    depth = case.linear_size.bit_length() - 1
+    blocks = sum((case.linear_size >> level) ** 2 // 4 for level in range(depth))
+    return 3 * 2 * products * 2 * COUPLINGS * blocks * case.batch * 2
+
+
+def seconds_of_steps(case: Case, budget: float) -> list[float]:
+    """Of each training step, for `budget` seconds after warm-up and compilation."""
+    torch.manual_seed(1)
+    loss_of = ReverseKL(case.linear_size, case.hidden_width)
+    optimizer = torch.optim.Adam(loss_of.parameters(), lr=LEARNING_RATE, fused=True)
+    if case.mode == "compile":
+        torch.compiler.reset()
+        loss_of.compile(fullgraph=True, dynamic=False)
+
+    def step() -> float:
+        start = time.perf_counter()
+        z = torch.randn(case.linear_size, case.linear_size, case.batch)
+        optimizer.zero_grad()
+        loss_of(z).backward()
+        optimizer.step()
+        return time.perf_counter() - start
+
+    for _ in range(WARM_UP_STEPS):
+        step()
+    seconds = []
+    end = time.perf_counter() + budget
+    while len(seconds) < FEWEST_STEPS or time.perf_counter() < end:
+        seconds.append(step())
+    return seconds
+
+
+def matmul_flops_per_second() -> float:
+    """The best rate of several products of large square f32 matrices."""
+    a, b = torch.randn(2, MATMUL_SIZE, MATMUL_SIZE)
+    product = torch.empty_like(a)
+    seconds = []
+    for _ in range(MATMUL_REPEATS):
+        start = time.perf_counter()
+        torch.matmul(a, b, out=product)
+        seconds.append(time.perf_counter() - start)
+    return 2 * MATMUL_SIZE**3 / min(seconds)
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep freed memory for the next tensors, as the Rust program does.
+
+    Otherwise much of a step goes into getting the same pages from the kernel again. Other C
+    libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)
+        mallopt(top_pad, 64 << 20)
+
+
+def check() -> bool:
+    """Whether inverse and log_det are right in f64 at L = 4, with scales that are not 0."""
+    torch.manual_seed(1)
+    torch.set_default_dtype(torch.double)
+    size, batch = 4, 3
+    flow = Mera(size, hidden_width=10).requires_grad_(False)
+    for name, parameter in flow.named_parameters():
+        if name.endswith("scale"):
+            parameter.normal_(std=0.3)
+    z = torch.randn(size, size, batch)
+    x, log_det = flow(z)
+    back, inverse_log_det = flow.inverse(x)
+
+    def flat_map(sample: Tensor) -> Tensor:
+        return flow(sample.reshape(size, size, 1))[0].flatten()
+
+    samples = z.reshape(-1, batch).unbind(1)
+    jacobians = torch.stack([torch.func.jacrev(flat_map)(sample) for sample in samples])
+    differences = {
+        "inverse undoes forward": back - z,
+        "log_det of forward": log_det - torch.linalg.slogdet(jacobians).logabsdet,
+        "log_det of inverse": inverse_log_det + log_det,
+    }
+    worst = {name: difference.abs().max().item() for name, difference in differences.items()}
+    for name, value in worst.items():
+        print(f"{name}: off by {value:.1e}", file=sys.stderr)
+    return all(value < CHECK_TOLERANCE for value in worst.values())
+
+
+def benchmark(arguments: argparse.Namespace) -> dict:
+    """The report of all cases; those whose compilation fails are told of and left out."""
+    keep_freed_memory()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    rate = matmul_flops_per_second()
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"matmul {rate / 1e9:.1f} GFLOP/s",
+        file=sys.stderr,
+    )
+    cases = []
+    for mode in arguments.modes:
+        for hidden_width in arguments.hidden_width:
+            case = Case(mode, arguments.linear_size, hidden_width, arguments.batch)
+            name = f"{mode}, L = {case.linear_size}, width {hidden_width}, batch {case.batch}"
+            try:
+                seconds = seconds_of_steps(case, arguments.seconds)
+            except Exception as error:
+                if mode != "compile":
+                    raise
+                print(f"{name}: left out, torch.compile failed: {error}", file=sys.stderr)
+                continue
+            median = statistics.median(seconds)
+            flops = useful_flops_per_step(case)
+            share = flops / median / rate
+            print(
+                f"{name}: {median:.4g} s/step (median of {len(seconds)}), "
+                f"{100 * share:.1f} % of the matmul rate",
+                file=sys.stderr,
+            )
+            cases.append(
+                case._asdict()
+                | {
+                    "seconds_per_step": median,
+                    "steps": len(seconds),
+                    "useful_flops_per_step": flops,
+                    "share_of_matmul_rate": share,
+                }
+            )
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "matmul_flops_per_second": rate,
+        "cases": cases,
+    }
+
+
+def linear_size(text: str) -> int:
+    """An argument that is a power of two, 2 or more."""
+    size = int(text)
+    if size < 2 or size & (size - 1):
+        raise argparse.ArgumentTypeError(f"{text} is not a power of two of 2 or more")
+    return size
+
+
+def positive(text: str) -> int:
+    """An argument that is 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Measures one training step of the paper's flow in plain PyTorch on the CPU.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--linear-size",
+        type=linear_size,
+        default=16,
+        metavar="L",
+        help="L of the lattice of L² sites",
+    )
+    parser.add_argument(
+        "--hidden-width",
+        type=positive,
+        nargs="+",
+        default=[10, 64],
+        metavar="H",
+        help="neurons of each of the networks' three hidden layers; one case for each",
+    )
+    parser.add_argument("--batch", type=positive, default=512, help="samples of one step")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="threads; without it, all cores"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="time of the measurement of each case"
+    )
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        choices=["eager", "compile"],
+        default=["eager", "compile"],
+        help="plain operations, torch.compile, or both",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="measure nothing; check inverse and log_det in f64 at L = 4, exit status 1 if wrong",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Checks or measures."""
+    arguments = parse_arguments()
+    if arguments.check:
+        return 0 if check() else 1
+    print(json.dumps(benchmark(arguments)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
