@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,11 +105,14 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
     return written
 
 
-def run_script(main: Callable[[], list[Path]]) -> None:
-    """Run a figure script; a user's error is one line on stderr and exit status 1."""
+def run_script(main: Callable[[], Iterable[object]]) -> None:
+    """Run a script and print what it returns, such as the files that it wrote, line by line.
+
+    A user's error is one line on stderr and exit status 1.
+    """
     try:
-        for path in main():
-            print(path)
+        for line in main():
+            print(line)
     except (SweepError, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::flow::arrangement::Arrangement;
+use crate::flow::arrangement::{Arrangement, Neighbours};
 use crate::flow::coupling::{Conditioner, Transform};
 
 /// One sweep, as the user describes it; every default is filled in.
@@ -113,6 +113,7 @@ pub struct FlowConfig {
     /// Classes of neighbours at equal distance that a checkerboard's coupling sees; blocks see their two
     /// frozen sites.
     pub shells: usize,
+    pub neighbours: Neighbours,
     /// Hidden layers of each coupling's network.
     pub hidden_layers: usize,
     /// Neurons of each hidden layer.
@@ -274,6 +275,7 @@ impl Default for FlowConfig {
             conditioner: Conditioner::Elu,
             transform: Transform::Affine,
             shells: 3,
+            neighbours: Neighbours::Shells,
             hidden_layers: 3,
             hidden_width: 10,
             preconditioner: false,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Architecture;
 use super::coupling::{Conditioner, Coupling, Network, Shell};
+use crate::config::FlowConfig;
 
 /// Arrangement of the layers (`[flow] arrangement`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,16 @@ pub enum Arrangement {
     /// Each level adds two sublattices to the coarse field, first the centres of its squares, then the
     /// rest, and lets old and new sites update each other in turn.
     Checkerboard,
+}
+
+/// What the network of a checkerboard's coupling sees of its neighbours (`[flow] neighbours`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Neighbours {
+    /// The sum over each shell of equal distance: all symmetries of the square are kept.
+    Shells,
+    /// Each site of the shells for itself.
+    Sites,
 }
 
 /// What a layer is for. Seen from x to z as in the paper.
@@ -182,7 +193,8 @@ fn sublattice(linear_size: usize, halvings: usize) -> Vec<u32> {
 
 /// A coupling that updates single sites, given the shells of frozen sites nearest to each.
 fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &[u32]) -> Coupling {
-    let shells = shells(architecture.linear_size, updated, frozen, architecture.config.shells);
+    let FlowConfig { shells: count, neighbours, .. } = architecture.config;
+    let shells = shells(architecture.linear_size, updated, frozen, count, neighbours);
     Coupling {
         network: architecture.network(shells.len(), 1),
         rows: updated.len(),
@@ -194,7 +206,13 @@ fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &
 
 /// The nearest `count` classes of frozen sites at equal displacement up to reflections; a small torus
 /// may have fewer. All updated sites see the same displacements, since the lattice looks alike from each.
-fn shells(linear_size: usize, updated: &[u32], frozen: &[u32], count: usize) -> Vec<Shell> {
+fn shells(
+    linear_size: usize,
+    updated: &[u32],
+    frozen: &[u32],
+    count: usize,
+    neighbours: Neighbours,
+) -> Vec<Shell> {
     let size = linear_size as u32;
     let displacements = frozen.iter().map(|&site| displacement(updated[0], site, size));
     let mut classes: BTreeMap<(u32, u32), Vec<[u32; 2]>> = BTreeMap::new();
@@ -204,6 +222,10 @@ fn shells(linear_size: usize, updated: &[u32], frozen: &[u32], count: usize) -> 
         classes.entry(class).or_default().push(displacement);
     }
     let nearest = classes.keys().next().map_or(1.0, |class| f64::from(class.0).sqrt());
+    let inputs = classes.into_iter().take(count).flat_map(|(class, members)| match neighbours {
+        Neighbours::Shells => vec![(class, members)],
+        Neighbours::Sites => members.into_iter().map(|member| (class, vec![member])).collect(),
+    });
     let shell = |((square, _), members): ((u32, u32), Vec<[u32; 2]>)| Shell {
         sites: updated
             .iter()
@@ -213,7 +235,7 @@ fn shells(linear_size: usize, updated: &[u32], frozen: &[u32], count: usize) -> 
         weight: 1.0 / (members.len() as f64).sqrt(),
         distance: f64::from(square).sqrt() / nearest,
     };
-    classes.into_iter().take(count).map(shell).collect()
+    inputs.map(shell).collect()
 }
 
 /// Steps down and to the right from one site to another, from 0 to L-1.

@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::arrangement::{Arrangement, Role};
+use super::arrangement::{Arrangement, Neighbours, Role};
 use super::coupling::{Conditioner, Transform};
 use super::symmetry::SymmetrizedFlow;
 use super::*;
@@ -79,7 +79,9 @@ fn architectures() -> Vec<Architecture> {
         ..small_config()
     };
     table.push(architecture(8, 3, &best));
-    table.push(architecture(8, 2, &FlowConfig { hidden_layers: 1, couplings: 5, ..best }));
+    table.push(architecture(8, 2, &FlowConfig { hidden_layers: 1, couplings: 5, ..best.clone() }));
+    let neighbours = Neighbours::Sites;
+    table.push(architecture(8, 3, &FlowConfig { neighbours, shells: 2, couplings: 2, ..best }));
     table
 }
 
@@ -206,6 +208,27 @@ fn checkerboards_update_every_site_from_its_nearest_neighbours() {
     let mut nearest = shells[0].sites[..4].to_vec();
     nearest.sort_unstable();
     assert_eq!(nearest, [0, 2, 9, 57]);
+}
+
+#[test]
+fn sites_are_the_members_of_the_shells_in_the_same_order_for_every_row() {
+    let layers = |neighbours| {
+        let arrangement = Arrangement::Checkerboard;
+        let config = FlowConfig { arrangement, neighbours, shells: 2, ..small_config() };
+        architecture(8, 3, &config).layers()
+    };
+    for (shells, sites) in layers(Neighbours::Shells).iter().zip(layers(Neighbours::Sites)) {
+        for (sums, singles) in shells.couplings.iter().zip(&sites.couplings) {
+            assert!(singles.shells.iter().all(|shell| shell.size == 1));
+            for row in 0..sums.rows {
+                let summed = sums.shells.iter().flat_map(|shell| {
+                    shell.sites[row * shell.size..(row + 1) * shell.size].to_vec()
+                });
+                let single = singles.shells.iter().map(|shell| shell.sites[row]);
+                assert!(summed.eq(single), "level {}, row {row}", sites.level);
+            }
+        }
+    }
 }
 
 #[test]

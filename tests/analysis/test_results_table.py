@@ -1,0 +1,29 @@
+"""analysis/results_table.py: one row per finished task, with the file's numbers."""
+
+import sweep
+from results_table import rows, with_error
+
+
+def test_rows_hold_the_numbers_of_the_real_sweep(real_sweep):
+    with sweep.read_sweep(real_sweep) as dataset:
+        lines = rows(dataset)
+        assert len(lines) == int(dataset["complete"].sum())
+        first = dataset.isel(temperature=0, depth=0, seed=0)
+        gap = with_error(float(first["gap"]), float(first["gap_error"]))
+        assert gap in lines[0]
+        assert lines[0].startswith(f"| {dataset.attrs['linear_size']} | ")
+
+
+def test_script_prints_a_markdown_table(real_sweep, run_figure):
+    done = run_figure("results_table.py", real_sweep)
+    assert done.returncode == 0, done.stderr
+    header, ruler, *body = done.stdout.splitlines()
+    assert header.startswith("| L | T |")
+    assert body
+    assert {line.count("|") for line in (header, ruler, *body)} == {12}
+
+
+def test_missing_file_is_one_line_on_stderr(tmp_path, run_figure):
+    done = run_figure("results_table.py", tmp_path / "none.h5")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
