@@ -302,8 +302,9 @@ def describe(case: Case) -> str:
 def compile_layers(module: nn.Module) -> None:
     """Compiles each Real NVP for each of its field sizes, at the first step.
 
-    One graph of the whole loss makes steps of L = 4 no faster, and of L = 16 it takes over half an
-    hour to compile. One for each coupling compiles fast, but its calls cost more than it saves.
+    One graph of the whole loss makes steps of L = 4 no faster, and that of L = 16 did not compile
+    within an hour (on two busy cores, where these take ten minutes). One for each coupling
+    compiles fast, but its calls cost more than it saves.
     """
     torch.compiler.reset()
     for layer in module.modules():
