@@ -126,48 +126,69 @@ fn product_block<T: Real, const BLOCK: usize>(
     *outputs = sums;
 }
 
-/// ∂w_ij += Σ δ_i in_j, summed over rows and lanes; `gradient` is row-major, (outputs, inputs).
-/// `sums` has room for `outer_product_room` of the inputs.
+/// Where the sums of a layer's weights, row-major (outputs, inputs), and of its biases are added.
+#[derive(Debug)]
+pub struct Gradient<'a> {
+    pub weights: &'a mut [f64],
+    pub biases: Option<&'a mut [f64]>,
+}
+
+/// ∂w_ij += Σ δ_i in_j and ∂b_i += Σ δ_i, summed over rows and lanes. With biases the last of the
+/// inputs is the 1 that they multiply. `sums` has room for `outer_product_room` of the inputs.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 pub fn outer_product<T: Real>(
     rows: usize,
     deltas: Units<'_, T>,
     inputs: Units<'_, T>,
-    gradient: &mut [f64],
+    gradient: Gradient<'_>,
     sums: &mut [Lanes<T>],
 ) {
+    if inputs.count == 0 {
+        return;
+    }
+    // About as many sums as there are registers for, whatever the number of outputs.
     match_target! {
-        "x86_64+avx512f" => outer_strips::<T, 6, 16>(rows, deltas, inputs, gradient, sums),
-        "x86_64+avx2" => outer_strips::<T, 3, 8>(rows, deltas, inputs, gradient, sums),
-        _ => outer_strips::<T, 4, 4>(rows, deltas, inputs, gradient, sums),
+        "x86_64+avx512f" => outer_strips::<T, 6, 12, 12, 16>(rows, deltas, inputs, gradient, sums),
+        "x86_64+avx2" => outer_strips::<T, 3, 6, 12, 8>(rows, deltas, inputs, gradient, sums),
+        _ => outer_strips::<T, 4, 6, 6, 4>(rows, deltas, inputs, gradient, sums),
     }
 }
 
-/// Outputs whose weights or biases are summed together.
+/// Most outputs whose weights or biases are summed together.
 const STRIP: usize = 4;
 
 /// Length of the sums that `outer_product` needs room for.
 pub fn outer_product_room(inputs: usize) -> usize {
-    STRIP * inputs
+    STRIP * (inputs + 1)
 }
 
-/// The weights of `STRIP` outputs after the other, then those of the rest one by one.
+/// The weights of four outputs after the other, then those of two, then of one, to so many inputs at a
+/// time.
 #[inline(always)]
-fn outer_strips<T: Real, const IN: usize, const WIDTH: usize>(
+fn outer_strips<
+    T: Real,
+    const OF_FOUR: usize,
+    const OF_TWO: usize,
+    const OF_ONE: usize,
+    const WIDTH: usize,
+>(
     rows: usize,
     deltas: Units<'_, T>,
     inputs: Units<'_, T>,
-    gradient: &mut [f64],
+    mut gradient: Gradient<'_>,
     sums: &mut [Lanes<T>],
 ) {
     let mut output = 0;
-    while output + STRIP <= deltas.count {
-        outer_strip::<T, STRIP, IN, WIDTH>(rows, deltas, inputs, output, gradient, sums);
-        output += STRIP;
+    while output + 4 <= deltas.count {
+        outer_strip::<T, 4, OF_FOUR, WIDTH>(rows, deltas, inputs, output, &mut gradient, sums);
+        output += 4;
     }
-    while output < deltas.count {
-        outer_strip::<T, 1, IN, WIDTH>(rows, deltas, inputs, output, gradient, sums);
-        output += 1;
+    if output + 2 <= deltas.count {
+        outer_strip::<T, 2, OF_TWO, WIDTH>(rows, deltas, inputs, output, &mut gradient, sums);
+        output += 2;
+    }
+    if output < deltas.count {
+        outer_strip::<T, 1, OF_ONE, WIDTH>(rows, deltas, inputs, output, &mut gradient, sums);
     }
 }
 
@@ -178,27 +199,35 @@ fn outer_strip<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
     deltas: Units<'_, T>,
     inputs: Units<'_, T>,
     output: usize,
-    gradient: &mut [f64],
+    gradient: &mut Gradient<'_>,
     sums: &mut [Lanes<T>],
 ) {
     let mut input = 0;
-    while input + IN <= inputs.count {
-        outer_block::<T, OUT, IN, WIDTH>(rows, deltas, inputs, output, input, sums);
-        input += IN;
-    }
     while input < inputs.count {
-        outer_block::<T, OUT, 1, WIDTH>(rows, deltas, inputs, output, input, sums);
-        input += 1;
+        // Two pairs keep more sums in flight than a block of three and a single one.
+        input += match inputs.count - input {
+            rest if rest >= IN => {
+                outer_block::<T, OUT, IN, WIDTH>(rows, deltas, inputs, output, input, sums)
+            }
+            1 => outer_block::<T, OUT, 1, WIDTH>(rows, deltas, inputs, output, input, sums),
+            2 | 4 => outer_block::<T, OUT, 2, WIDTH>(rows, deltas, inputs, output, input, sums),
+            _ => outer_block::<T, OUT, 3, WIDTH>(rows, deltas, inputs, output, input, sums),
+        };
     }
-    let gradient = &mut gradient[output * inputs.count..][..OUT * inputs.count];
-    for (gradient, sum) in gradient.iter_mut().zip(sums) {
-        let mut numbers = [T::ZERO; WIDTH];
-        numbers.copy_from_slice(&sum.0[..WIDTH]);
-        *gradient += total(numbers).to_f64();
+    let width = inputs.count - usize::from(gradient.biases.is_some());
+    for (output, sums) in (output..).zip(sums.chunks_exact(inputs.count)).take(OUT) {
+        let weights = gradient.weights[output * width..][..width].iter_mut();
+        for (weight, sum) in weights.zip(sums) {
+            *weight += total::<T, WIDTH>(sum);
+        }
+        if let Some(biases) = &mut gradient.biases {
+            biases[output] += total::<T, WIDTH>(&sums[width]);
+        }
     }
 }
 
-/// `OUT` × `IN` weights, summed over the rows in registers of `WIDTH` numbers, which go to `sums`.
+/// `OUT` × `IN` weights, summed over the rows in registers of `WIDTH` numbers, which go to `sums`; returns
+/// `IN`.
 #[inline(always)]
 fn outer_block<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
     rows: usize,
@@ -207,7 +236,7 @@ fn outer_block<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
     output: usize,
     input: usize,
     sums: &mut [Lanes<T>],
-) {
+) -> usize {
     let mut block = [[[T::ZERO; WIDTH]; IN]; OUT];
     for row in 0..rows {
         let deltas: &[Lanes<T>; OUT] = first_of(&deltas.row(row)[output..]);
@@ -233,6 +262,7 @@ fn outer_block<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
             sum.0[..WIDTH].copy_from_slice(block);
         }
     }
+    IN
 }
 
 /// The first `N` elements.
@@ -241,9 +271,10 @@ fn first_of<T, const N: usize>(values: &[T]) -> &[T; N] {
     values.first_chunk().expect("a whole block")
 }
 
-/// Sum of an array by halves.
+/// Sum of the first `WIDTH` lanes by halves.
 #[inline(always)]
-fn total<T: Real, const WIDTH: usize>(mut values: [T; WIDTH]) -> T {
+fn total<T: Real, const WIDTH: usize>(lanes: &Lanes<T>) -> f64 {
+    let mut values: [T; WIDTH] = *first_of(&lanes.0);
     let mut length = WIDTH;
     while length > 1 {
         length /= 2;
@@ -251,40 +282,5 @@ fn total<T: Real, const WIDTH: usize>(mut values: [T; WIDTH]) -> T {
             values[i] += values[i + length];
         }
     }
-    values[0]
-}
-
-/// Adds the sum over rows and lanes of every unit to `gradient`.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-pub fn sum_units<T: Real>(rows: usize, units: Units<'_, T>, gradient: &mut [f64]) {
-    let mut first = 0;
-    while first + STRIP <= units.count {
-        sum_block::<T, STRIP>(rows, units, first, gradient);
-        first += STRIP;
-    }
-    while first < units.count {
-        sum_block::<T, 1>(rows, units, first, gradient);
-        first += 1;
-    }
-}
-
-#[inline(always)]
-fn sum_block<T: Real, const BLOCK: usize>(
-    rows: usize,
-    units: Units<'_, T>,
-    first: usize,
-    gradient: &mut [f64],
-) {
-    let mut sums = [Lanes::<T>::ZERO; BLOCK];
-    for row in 0..rows {
-        let block: &[Lanes<T>; BLOCK] = first_of(&units.row(row)[first..]);
-        for (sum, value) in sums.iter_mut().zip(block) {
-            for (sum, value) in sum.0.iter_mut().zip(value.0) {
-                *sum += value;
-            }
-        }
-    }
-    for (gradient, sum) in gradient[first..].iter_mut().zip(sums) {
-        *gradient += total(sum.0).to_f64();
-    }
+    values[0].to_f64()
 }

@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 
 use super::kernels::{
-    Store, Units, UnitsMut, outer_product, outer_product_room, product, sum_units,
+    Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
 use super::lanes::{Lanes, Real, elu, elu_slope, flat, flat_mut};
 use crate::flow::coupling::{Conditioner, Coupling, Network, Shell, Transform};
@@ -12,14 +12,14 @@ use crate::flow::coupling::{Conditioner, Coupling, Network, Shell, Transform};
 const CHUNK_BYTES: usize = 352 * 1024;
 const MAX_CHUNK_ROWS: usize = 64;
 
-/// out = W in + b, with the places of W (outputs, inputs) and b in the flat parameters, and of the
+/// out = W in + b, with the place of W (outputs, inputs) in the flat parameters, behind it b, and that of the
 /// transposed copy (inputs then bias, outputs) among the packed ones.
 #[derive(Debug, Clone)]
 struct Dense {
     inputs: usize,
     outputs: usize,
     weights: usize,
-    bias: Option<usize>,
+    biased: bool,
     packed: usize,
 }
 
@@ -58,10 +58,9 @@ struct Cursor {
 impl Cursor {
     fn dense(&mut self, inputs: usize, outputs: usize, biased: bool) -> Dense {
         let weights = self.parameters;
-        let bias = biased.then_some(weights + outputs * inputs);
-        let dense = Dense { inputs, outputs, weights, bias, packed: self.packed };
-        self.parameters += outputs * (inputs + usize::from(biased));
-        self.packed += outputs * (inputs + usize::from(biased));
+        let dense = Dense { inputs, outputs, weights, biased, packed: self.packed };
+        self.parameters += outputs * dense.units();
+        self.packed += outputs * dense.units();
         dense
     }
 }
@@ -120,8 +119,9 @@ impl Layout {
                 let weights = &parameters[dense.weights + input..];
                 packed.extend((0..dense.outputs).map(|output| weights[output * dense.inputs]));
             }
-            if let Some(bias) = dense.bias {
-                packed.extend_from_slice(&parameters[bias..bias + dense.outputs]);
+            if dense.biased {
+                let biases = dense.weights + dense.outputs * dense.inputs;
+                packed.extend_from_slice(&parameters[biases..][..dense.outputs]);
             }
         }
         packed
@@ -191,6 +191,11 @@ impl<T: Real> Panels<T> {
 }
 
 impl Dense {
+    /// Inputs and, where there are biases, the 1 that these multiply.
+    fn units(&self) -> usize {
+        self.inputs + usize::from(self.biased)
+    }
+
     fn forward<T: Real>(
         &self,
         packed: &[T],
@@ -199,9 +204,8 @@ impl Dense {
         outputs: UnitsMut<'_, T>,
         store: Store,
     ) {
-        let count = self.inputs + usize::from(self.bias.is_some());
-        let weights = &packed[self.packed..][..count * self.outputs];
-        let inputs = Units { lanes: inputs, stride, first: 0, count };
+        let weights = &packed[self.packed..][..self.units() * self.outputs];
+        let inputs = Units { lanes: inputs, stride, first: 0, count: self.units() };
         product(weights, rows, inputs, outputs, store);
     }
 
@@ -228,12 +232,10 @@ impl Dense {
         gradient: &mut [f64],
         sums: &mut [Lanes<T>],
     ) {
-        let inputs = Units { lanes, stride, first: 0, count: self.inputs };
-        let weights = &mut gradient[self.weights..][..self.inputs * self.outputs];
-        outer_product(rows, deltas, inputs, weights, sums);
-        if let Some(bias) = self.bias {
-            sum_units(rows, deltas, &mut gradient[bias..][..self.outputs]);
-        }
+        let (weights, rest) = gradient[self.weights..].split_at_mut(self.inputs * self.outputs);
+        let biases = self.biased.then(|| &mut rest[..self.outputs]);
+        let inputs = Units { lanes, stride, first: 0, count: self.units() };
+        outer_product(rows, deltas, inputs, Gradient { weights, biases }, sums);
     }
 }
 
@@ -266,7 +268,7 @@ impl<T: Real> Conditioned<'_, T> {
         for (dense, panel) in layout.hidden.iter().zip(hidden) {
             let units = UnitsMut { lanes: panel, stride, first: 0, count: dense.outputs };
             dense.forward(self.packed, rows, last, units, Store::Overwrite);
-            activate(self.coupling.network.conditioner, &mut panel[..rows * stride]);
+            activate(self.coupling.network.conditioner, rows, dense.outputs, panel, stride);
             place_ones(panel, stride, rows);
             last = (panel, stride);
         }
@@ -417,10 +419,19 @@ fn scatter<T: Real>(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn activate<T: Real>(conditioner: Conditioner, panel: &mut [Lanes<T>]) {
-    match conditioner {
-        Conditioner::Elu => flat_mut(panel).iter_mut().for_each(|x| *x = elu(*x)),
-        Conditioner::Odd => flat_mut(panel).iter_mut().for_each(|x| *x = x.hyperbolic_tangent()),
+fn activate<T: Real>(
+    conditioner: Conditioner,
+    rows: usize,
+    width: usize,
+    panel: &mut [Lanes<T>],
+    stride: usize,
+) {
+    for row in panel.chunks_exact_mut(stride).take(rows) {
+        let row = flat_mut(&mut row[..width]).iter_mut();
+        match conditioner {
+            Conditioner::Elu => row.for_each(|x| *x = elu(*x)),
+            Conditioner::Odd => row.for_each(|x| *x = x.hyperbolic_tangent()),
+        }
     }
 }
 
