@@ -15,7 +15,7 @@
 //! | `density` | sums over a tile's sites |
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -88,9 +88,12 @@ pub struct Native<T> {
     preconditioner: bool,
     symmetry: Symmetry,
     pool: rayon::ThreadPool,
+    /// Workspaces that no call is using.
+    spaces: Mutex<Vec<Workspace<T>>>,
 }
 
-/// What one tile is worked on with, allocated once per call and thread.
+/// What one tile is worked on with.
+#[derive(Debug)]
 struct Workspace<T> {
     panels: Panels<T>,
     /// y or z.
@@ -183,6 +186,7 @@ impl<T: Real> Native<T> {
             preconditioner,
             symmetry,
             pool: pool.expect("the threads of the flow start"),
+            spaces: Mutex::default(),
         }
     }
 
@@ -190,7 +194,7 @@ impl<T: Real> Native<T> {
     pub fn forward(&self, parameters: &[T], z: &[T]) -> (Vec<T>, Vec<f64>) {
         let constant = self.ln_det_preconditioner();
         self.map_tiles(parameters, z, |flow, space| {
-            let log_det = flow.forward(&mut space.panels, &mut space.field, &mut space.record);
+            let log_det = flow.forward(&mut space.field, &mut space.record);
             self.apply_preconditioner(&self.root, &mut space.field, &mut space.scratch);
             log_det.map(|value| value + constant)
         })
@@ -201,7 +205,7 @@ impl<T: Real> Native<T> {
         let constant = self.ln_det_preconditioner();
         self.map_tiles(parameters, x, |flow, space| {
             self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
-            let log_det = flow.inverse(&mut space.panels, &mut space.field, &mut space.record);
+            let log_det = flow.inverse(&mut space.field, &mut space.record);
             log_det.map(|value| value - constant)
         })
     }
@@ -211,7 +215,7 @@ impl<T: Real> Native<T> {
         let constant = self.ln_det_preconditioner();
         let (_, ln_q) = self.map_tiles(parameters, x, |flow, space| {
             self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
-            let log_det = flow.inverse(&mut space.panels, &mut space.field, &mut space.record);
+            let log_det = flow.inverse(&mut space.field, &mut space.record);
             add(ln_normal(&space.field), log_det.map(|value| value - constant))
         });
         ln_q
@@ -328,15 +332,27 @@ impl<T: Real> Native<T> {
         self.with_flow(parameters, |flow| {
             (0..(batch.len() / self.sites).div_ceil(LANES))
                 .into_par_iter()
-                .map_init(
-                    || Workspace::new(flow, self.sites),
-                    |space, tile| {
+                .map(|tile| {
+                    self.with_workspace(flow, |space| {
                         load(batch, tile, &mut space.field);
                         work(flow, space)
-                    },
-                )
+                    })
+                })
                 .collect()
         })
+    }
+
+    /// Calls `work` with a workspace that an earlier call has left, or a new one.
+    fn with_workspace<R>(
+        &self,
+        flow: &Flow<'_, T>,
+        work: impl FnOnce(&mut Workspace<T>) -> R,
+    ) -> R {
+        let spare = self.spaces.lock().expect("no thread panics with the lock").pop();
+        let mut space = spare.unwrap_or_else(|| Workspace::new(flow, self.sites));
+        let result = work(&mut space);
+        self.spaces.lock().expect("no thread panics with the lock").push(space);
+        result
     }
 
     /// Fields mapped in place, and one number per sample.
@@ -369,38 +385,39 @@ impl<T: Real> Native<T> {
             cotangent: true,
             score: estimator == Estimator::Path,
         };
-        let mut space = Workspace::new(flow, self.sites);
         let mut part = Part {
             energies: Vec::new(),
             asymmetry: Vec::new(),
             gradient: vec![0.0; flow.parameters.len()],
         };
-        for tile in tiles {
-            load(z, tile, &mut space.field);
-            let densities = self.evaluate(flow, &mut space, wanted);
-            let samples = (z.len() / self.sites - tile * LANES).min(LANES);
-            let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
-                if lane < samples {
-                    self.coefficients(&densities, lane, symmetry_weight, estimator)
-                } else {
-                    Coefficients { ln_q: 0.0, ln_q_mirror: 0.0, score: 0.0 }
+        self.with_workspace(flow, |space| {
+            for tile in tiles {
+                load(z, tile, &mut space.field);
+                let densities = self.evaluate(flow, space, wanted);
+                let samples = (z.len() / self.sites - tile * LANES).min(LANES);
+                let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
+                    if lane < samples {
+                        self.coefficients(&densities, lane, symmetry_weight, estimator)
+                    } else {
+                        Coefficients { ln_q: 0.0, ln_q_mirror: 0.0, score: 0.0 }
+                    }
+                });
+                for lanes in &mut space.cotangent {
+                    lanes.0[samples..].fill(T::ZERO);
                 }
-            });
-            for lanes in &mut space.cotangent {
-                lanes.0[samples..].fill(T::ZERO);
+                self.differentiate(
+                    flow,
+                    space,
+                    &coefficients,
+                    Some((&mut part.gradient, estimator)),
+                );
+                let ln_q = self.symmetrized(&densities);
+                let lanes = 0..samples;
+                part.energies.extend(lanes.clone().map(|lane| ln_q[lane] - densities.ln_pi[lane]));
+                part.asymmetry
+                    .extend(lanes.map(|lane| densities.ln_q[lane] - densities.ln_q_mirror[lane]));
             }
-            self.differentiate(
-                flow,
-                &mut space,
-                &coefficients,
-                Some((&mut part.gradient, estimator)),
-            );
-            let ln_q = self.symmetrized(&densities);
-            let lanes = 0..samples;
-            part.energies.extend(lanes.clone().map(|lane| ln_q[lane] - densities.ln_pi[lane]));
-            part.asymmetry
-                .extend(lanes.map(|lane| densities.ln_q[lane] - densities.ln_q_mirror[lane]));
-        }
+        });
         part
     }
 
@@ -415,15 +432,15 @@ impl<T: Real> Native<T> {
             negate(field, score);
             flow.forward_with_score(panels, field, record, score)
         } else {
-            flow.forward(panels, field, record)
+            flow.forward(field, record)
         };
         let ln_q = std::array::from_fn(|lane| ln_p[lane] - log_det[lane] - constant);
         let ln_pi = self.target(space, wanted.cotangent);
         let mut ln_q_mirror = [0.0; LANES];
         if wanted.ln_q_mirror {
-            let Workspace { panels, field, mirror, mirror_record, .. } = space;
+            let Workspace { field, mirror, mirror_record, .. } = space;
             negate(field, mirror);
-            let log_det = flow.inverse(panels, mirror, mirror_record);
+            let log_det = flow.inverse(mirror, mirror_record);
             ln_q_mirror = add(ln_normal(mirror), log_det.map(|value| value - constant));
         }
         Densities { ln_p, ln_q, ln_q_mirror, ln_pi }
@@ -544,7 +561,6 @@ impl<T: Real> Native<T> {
 impl<T: Real> Workspace<T> {
     fn new(flow: &Flow<'_, T>, sites: usize) -> Self {
         let field = || vec![Lanes::ZERO; sites];
-        let record = || vec![Lanes::ZERO; flow.record_length()];
         Self {
             panels: Panels::new(flow.layouts),
             field: field(),
@@ -553,8 +569,8 @@ impl<T: Real> Workspace<T> {
             cotangent: field(),
             score: field(),
             scratch: field(),
-            record: record(),
-            mirror_record: record(),
+            record: Record::new(flow),
+            mirror_record: Record::new(flow),
         }
     }
 }

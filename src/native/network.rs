@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use super::kernels::{
     Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
-use super::lanes::{Lanes, Real, elu, elu_slope, flat, flat_mut};
+use super::lanes::{LANES, Lanes, Real, elu, elu_slope, flat, flat_mut};
 use crate::flow::coupling::{Conditioner, Coupling, Network, Shell, Transform};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
@@ -91,10 +91,7 @@ impl Layout {
         let scales = cursor.parameters;
         let scale_count = if network.transform == Transform::Affine { per_row } else { 0 };
 
-        let panels = hidden_layers + if biased { 2 } else { 3 };
-        let numbers_per_row = inputs + 1 + panels * (width + 1) + 2 * outputs;
-        let bytes_per_row = numbers_per_row * super::lanes::LANES * bytes_per_number;
-        Self {
+        let mut layout = Self {
             hidden,
             head,
             inputs,
@@ -103,8 +100,21 @@ impl Layout {
             scales,
             end: scales + scale_count,
             packed_length: cursor.packed,
-            chunk_rows: (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS),
-        }
+            chunk_rows: 0,
+        };
+        let numbers_per_row =
+            layout.activations_per_row() + 2 * layout.delta_stride() + layout.outputs;
+        let bytes_per_row = numbers_per_row * LANES * bytes_per_number;
+        layout.chunk_rows = (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS);
+        layout
+    }
+
+    /// Numbers per row and lane that `Activations` hold.
+    pub fn activations_per_row(&self) -> usize {
+        self.input_stride()
+            + self.hidden.len() * self.stride()
+            + self.square_stride()
+            + self.outputs
     }
 
     /// Transposed copies of the weights, each followed by its bias.
@@ -137,6 +147,14 @@ impl Layout {
         self.inputs + 1
     }
 
+    fn square_stride(&self) -> usize {
+        match self.head {
+            Head::Whole(_) => 0,
+            Head::Parities { .. } if self.hidden.is_empty() => self.input_stride(),
+            Head::Parities { .. } => self.stride(),
+        }
+    }
+
     fn delta_stride(&self) -> usize {
         self.width.max(self.inputs) + 1
     }
@@ -150,9 +168,9 @@ fn parities(network: &Network) -> (usize, usize) {
     }
 }
 
-/// Panels for one chunk of rows of any of the couplings.
+/// What a network computes for one chunk of rows.
 #[derive(Debug)]
-pub struct Panels<T> {
+pub struct Activations<T> {
     /// v.
     inputs: Vec<Lanes<T>>,
     /// h_1, h_2, ….
@@ -161,7 +179,44 @@ pub struct Panels<T> {
     squares: Vec<Lanes<T>>,
     /// The network's outputs, rows × outputs.
     pub outputs: Vec<Lanes<T>>,
-    /// Their cotangents.
+}
+
+impl<T: Real> Activations<T> {
+    /// Room for `rows` rows of a layout.
+    pub fn new(layout: &Layout, rows: usize) -> Self {
+        let panel = |stride: usize| vec![Lanes::ZERO; rows * stride];
+        Self {
+            inputs: panel(layout.input_stride()),
+            hidden: layout.hidden.iter().map(|_| panel(layout.stride())).collect(),
+            squares: panel(layout.square_stride()),
+            outputs: panel(layout.outputs),
+        }
+    }
+
+    /// Room for a chunk of any of the layouts.
+    pub fn any(layouts: &[Layout]) -> Self {
+        let mut any = Self { inputs: vec![], hidden: vec![], squares: vec![], outputs: vec![] };
+        for layout in layouts {
+            let one = Self::new(layout, layout.chunk_rows);
+            any.hidden.resize_with(any.hidden.len().max(one.hidden.len()), Vec::new);
+            let hidden = any.hidden.iter_mut().zip(one.hidden);
+            let rest = [
+                (&mut any.inputs, one.inputs),
+                (&mut any.squares, one.squares),
+                (&mut any.outputs, one.outputs),
+            ];
+            for (panel, one) in hidden.chain(rest) {
+                panel.resize(panel.len().max(one.len()), Lanes::ZERO);
+            }
+        }
+        any
+    }
+}
+
+/// Cotangents of one chunk of rows of any of the couplings.
+#[derive(Debug)]
+pub struct Panels<T> {
+    /// Of the network's outputs, rows × outputs.
     pub output_deltas: Vec<Lanes<T>>,
     upper: Vec<Lanes<T>>,
     lower: Vec<Lanes<T>>,
@@ -176,12 +231,7 @@ impl<T: Real> Panels<T> {
             let lengths = layouts.iter().map(|layout| layout.chunk_rows * size(layout));
             vec![Lanes::ZERO; lengths.max().unwrap_or(0)]
         };
-        let layers = layouts.iter().map(|layout| layout.hidden.len()).max().unwrap_or(0);
         Self {
-            inputs: panel(&Layout::input_stride),
-            hidden: (0..layers).map(|_| panel(&Layout::stride)).collect(),
-            squares: panel(&Layout::stride),
-            outputs: panel(&|layout| layout.outputs),
             output_deltas: panel(&|layout| layout.outputs),
             upper: panel(&Layout::delta_stride),
             lower: panel(&Layout::delta_stride),
@@ -256,9 +306,15 @@ pub struct Conditioned<'a, T> {
 }
 
 impl<T: Real> Conditioned<'_, T> {
-    /// The network's outputs for `rows` rows from `first` on, kept with all activations in `panels`.
-    pub fn forward(&self, first: usize, rows: usize, field: &[Lanes<T>], panels: &mut Panels<T>) {
-        let Panels { inputs, hidden, squares, outputs, .. } = panels;
+    /// The network's outputs for `rows` rows from `first` on, with all that leads to them.
+    pub fn forward(
+        &self,
+        first: usize,
+        rows: usize,
+        field: &[Lanes<T>],
+        activations: &mut Activations<T>,
+    ) {
+        let Activations { inputs, hidden, squares, outputs } = activations;
         let layout = self.layout;
         let (input_stride, stride) = (layout.input_stride(), layout.stride());
         gather(&self.coupling.shells, first, rows, field, inputs, input_stride);
@@ -294,16 +350,18 @@ impl<T: Real> Conditioned<'_, T> {
     }
 
     /// Pulls `panels.output_deltas` back: adds the cotangents of the frozen sites to `cotangent` and,
-    /// where asked for, those of the parameters to `gradient`. Needs what `forward` left in `panels`.
+    /// where asked for, those of the parameters to `gradient`.
     pub fn pull_back(
         &self,
         first: usize,
         rows: usize,
+        activations: &Activations<T>,
         panels: &mut Panels<T>,
         cotangent: &mut [Lanes<T>],
         mut gradient: Option<&mut [f64]>,
     ) {
-        let Panels { inputs, hidden, squares, output_deltas, upper, lower, sums, .. } = panels;
+        let Activations { inputs, hidden, squares, .. } = activations;
+        let Panels { output_deltas, upper, lower, sums } = panels;
         let layout = self.layout;
         let (stride, delta_stride) = (layout.stride(), layout.delta_stride());
         let panel = |layer: usize| {

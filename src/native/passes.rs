@@ -1,14 +1,17 @@
 //! All couplings of a flow on one tile: `LANES` samples, laid out (site, lane).
 //!
-//! Passes keep only the old values of the updated sites; derivatives undo the couplings one by one
-//! and recompute their networks.
+//! Passes keep the old values of the updated sites; derivatives undo the couplings one by one. They
+//! recompute the networks, unless these are small enough for the cache to have kept them.
 
 use std::ops::Range;
 
 use super::lanes::{LANES, Lanes, Real};
-use super::network::{Conditioned, Layout, Panels};
+use super::network::{Activations, Conditioned, Layout, Panels};
 use super::transform::{self, Affine, Bump, Cotangents, Direction, Monotone, Sites};
 use crate::flow::coupling::{Conditioner, Coupling, Transform};
+
+/// Activations that a pass may leave behind: part of what a core has of the last-level cache.
+const KEPT_BYTES: usize = 8 << 20;
 
 /// A tile's log-determinants.
 pub type LogDet = [f64; LANES];
@@ -23,22 +26,45 @@ pub struct Flow<'a, T> {
     pub packed: &'a [Vec<T>],
 }
 
-/// The values that a pass over all couplings has overwritten, in the order of the couplings.
-pub type Record<T> = Vec<Lanes<T>>;
+/// What a pass over all couplings leaves for its derivative.
+#[derive(Debug)]
+pub struct Record<T> {
+    /// The values that it has overwritten, in the order of the couplings.
+    values: Vec<Lanes<T>>,
+    /// Of every chunk, or one for all of them in turn.
+    activations: Vec<Activations<T>>,
+    kept: bool,
+}
 
-/// Rows `rows` of a coupling, whose old values lie in `record`.
+impl<T: Real> Record<T> {
+    pub fn new(flow: &Flow<'_, T>) -> Self {
+        let chunks = flow.chunks();
+        let numbers: usize = chunks
+            .iter()
+            .map(|chunk| chunk.rows.len() * chunk.network.layout.activations_per_row())
+            .sum();
+        let kept = numbers * size_of::<Lanes<T>>() <= KEPT_BYTES;
+        let one = |chunk: &Chunk<'_, T>| Activations::new(chunk.network.layout, chunk.rows.len());
+        Self {
+            values: vec![Lanes::ZERO; chunks.last().map_or(0, |chunk| chunk.record.end)],
+            activations: match kept {
+                true => chunks.iter().map(one).collect(),
+                false => vec![Activations::any(flow.layouts)],
+            },
+            kept,
+        }
+    }
+}
+
+/// Rows `rows` of a coupling, whose old values are at `record` and activations at `index`.
 struct Chunk<'a, T> {
     network: Conditioned<'a, T>,
     rows: Range<usize>,
     record: Range<usize>,
+    index: usize,
 }
 
 impl<'a, T: Real> Flow<'a, T> {
-    /// Number of values that a pass overwrites.
-    pub fn record_length(&self) -> usize {
-        self.couplings.iter().map(|coupling| coupling.updated.len()).sum()
-    }
-
     /// Chunks of rows of all couplings, in order.
     fn chunks(&self) -> Vec<Chunk<'a, T>> {
         let mut chunks = Vec::new();
@@ -49,7 +75,8 @@ impl<'a, T: Real> Flow<'a, T> {
             for first in (0..coupling.rows).step_by(layout.chunk_rows) {
                 let rows = first..coupling.rows.min(first + layout.chunk_rows);
                 let values = rows.len() * coupling.network.updated_per_row;
-                chunks.push(Chunk { network, rows, record: recorded..recorded + values });
+                let index = chunks.len();
+                chunks.push(Chunk { network, rows, record: recorded..recorded + values, index });
                 recorded += values;
             }
         }
@@ -57,16 +84,11 @@ impl<'a, T: Real> Flow<'a, T> {
     }
 
     /// z → y in place, with log_det of ∂y/∂z.
-    pub fn forward(
-        &self,
-        panels: &mut Panels<T>,
-        field: &mut [Lanes<T>],
-        record: &mut [Lanes<T>],
-    ) -> LogDet {
+    pub fn forward(&self, field: &mut [Lanes<T>], record: &mut Record<T>) -> LogDet {
         let mut log_det = [0.0; LANES];
         for chunk in self.chunks() {
-            chunk.condition(field, panels);
-            chunk.forward(panels, field, record, &mut log_det);
+            chunk.condition(field, record);
+            chunk.forward(field, record, &mut log_det);
         }
         log_det
     }
@@ -79,29 +101,26 @@ impl<'a, T: Real> Flow<'a, T> {
         &self,
         panels: &mut Panels<T>,
         field: &mut [Lanes<T>],
-        record: &mut [Lanes<T>],
+        record: &mut Record<T>,
         score: &mut [Lanes<T>],
     ) -> LogDet {
         let mut log_det = [0.0; LANES];
         for chunk in self.chunks() {
-            chunk.condition(field, panels);
-            chunk.pull_back(Direction::Inverse, panels, field, score, &Lanes::ONE, None);
-            chunk.forward(panels, field, record, &mut log_det);
+            chunk.condition(field, record);
+            let activations = &record.activations[chunk.place(record)];
+            let (direction, one) = (Direction::Inverse, &Lanes::ONE);
+            chunk.pull_back(direction, activations, panels, field, score, one, None);
+            chunk.forward(field, record, &mut log_det);
         }
         log_det
     }
 
     /// y → z in place, with log_det of ∂z/∂y.
-    pub fn inverse(
-        &self,
-        panels: &mut Panels<T>,
-        field: &mut [Lanes<T>],
-        record: &mut [Lanes<T>],
-    ) -> LogDet {
+    pub fn inverse(&self, field: &mut [Lanes<T>], record: &mut Record<T>) -> LogDet {
         let mut log_det = [0.0; LANES];
         for chunk in self.chunks().iter().rev() {
-            chunk.condition(field, panels);
-            chunk.inverse(panels, field, record, &mut log_det);
+            chunk.condition(field, record);
+            chunk.inverse(field, record, &mut log_det);
         }
         log_det
     }
@@ -112,16 +131,26 @@ impl<'a, T: Real> Flow<'a, T> {
         &self,
         panels: &mut Panels<T>,
         field: &mut [Lanes<T>],
-        record: &[Lanes<T>],
+        record: &mut Record<T>,
         cotangent: &mut [Lanes<T>],
         of_log_det: &Lanes<T>,
         mut gradient: Option<&mut [f64]>,
     ) {
         for chunk in self.chunks().iter().rev() {
-            chunk.condition(field, panels);
+            if !record.kept {
+                chunk.condition(field, record);
+            }
             chunk.restore(field, record);
             let gradient = gradient.as_deref_mut();
-            chunk.pull_back(Direction::Forward, panels, field, cotangent, of_log_det, gradient);
+            chunk.pull_back(
+                Direction::Forward,
+                &record.activations[chunk.place(record)],
+                panels,
+                field,
+                cotangent,
+                of_log_det,
+                gradient,
+            );
         }
     }
 
@@ -131,15 +160,25 @@ impl<'a, T: Real> Flow<'a, T> {
         &self,
         panels: &mut Panels<T>,
         field: &mut [Lanes<T>],
-        record: &[Lanes<T>],
+        record: &mut Record<T>,
         cotangent: &mut [Lanes<T>],
         of_log_det: &Lanes<T>,
         mut gradient: Option<&mut [f64]>,
     ) {
         for chunk in self.chunks() {
-            chunk.condition(field, panels);
+            if !record.kept {
+                chunk.condition(field, record);
+            }
             let gradient = gradient.as_deref_mut();
-            chunk.pull_back(Direction::Inverse, panels, field, cotangent, of_log_det, gradient);
+            chunk.pull_back(
+                Direction::Inverse,
+                &record.activations[chunk.place(record)],
+                panels,
+                field,
+                cotangent,
+                of_log_det,
+                gradient,
+            );
             chunk.restore(field, record);
         }
     }
@@ -152,12 +191,23 @@ impl<T: Real> Chunk<'_, T> {
         &coupling.updated[self.rows.start * per_row..self.rows.end * per_row]
     }
 
-    fn condition(&self, field: &[Lanes<T>], panels: &mut Panels<T>) {
-        self.network.forward(self.rows.start, self.rows.len(), field, panels);
+    /// Where the record has its activations.
+    fn place(&self, record: &Record<T>) -> usize {
+        if record.kept { self.index } else { 0 }
     }
 
-    fn restore(&self, field: &mut [Lanes<T>], record: &[Lanes<T>]) {
-        for (site, value) in self.updated().iter().zip(&record[self.record.clone()]) {
+    fn condition(&self, field: &[Lanes<T>], record: &mut Record<T>) {
+        let place = self.place(record);
+        self.network.forward(
+            self.rows.start,
+            self.rows.len(),
+            field,
+            &mut record.activations[place],
+        );
+    }
+
+    fn restore(&self, field: &mut [Lanes<T>], record: &Record<T>) {
+        for (site, value) in self.updated().iter().zip(&record.values[self.record.clone()]) {
             field[*site as usize] = *value;
         }
     }
@@ -190,15 +240,9 @@ impl<T: Real> Chunk<'_, T> {
         self.sites(outputs, [0, 1, 2, 3, 4])
     }
 
-    fn forward(
-        &self,
-        panels: &Panels<T>,
-        field: &mut [Lanes<T>],
-        record: &mut [Lanes<T>],
-        log_det: &mut LogDet,
-    ) {
-        let record = &mut record[self.record.clone()];
-        let outputs = &panels.outputs;
+    fn forward(&self, field: &mut [Lanes<T>], record: &mut Record<T>, log_det: &mut LogDet) {
+        let outputs = &record.activations[self.place(record)].outputs;
+        let record = &mut record.values[self.record.clone()];
         match self.network.coupling.network.transform {
             Transform::Affine => {
                 transform::forward::<T, Affine, 2>(&self.affine(outputs), field, record, log_det)
@@ -209,15 +253,9 @@ impl<T: Real> Chunk<'_, T> {
         }
     }
 
-    fn inverse(
-        &self,
-        panels: &Panels<T>,
-        field: &mut [Lanes<T>],
-        record: &mut [Lanes<T>],
-        log_det: &mut LogDet,
-    ) {
-        let record = &mut record[self.record.clone()];
-        let outputs = &panels.outputs;
+    fn inverse(&self, field: &mut [Lanes<T>], record: &mut Record<T>, log_det: &mut LogDet) {
+        let outputs = &record.activations[self.place(record)].outputs;
+        let record = &mut record.values[self.record.clone()];
         match self.network.coupling.network.transform {
             Transform::Affine => {
                 transform::inverse::<T, Affine, 2>(&self.affine(outputs), field, record, log_det)
@@ -232,6 +270,7 @@ impl<T: Real> Chunk<'_, T> {
     fn pull_back(
         &self,
         direction: Direction,
+        activations: &Activations<T>,
         panels: &mut Panels<T>,
         field: &[Lanes<T>],
         cotangent: &mut [Lanes<T>],
@@ -240,7 +279,7 @@ impl<T: Real> Chunk<'_, T> {
     ) {
         match self.network.coupling.network.transform {
             Transform::Affine => {
-                let sites = self.affine(&panels.outputs);
+                let sites = self.affine(&activations.outputs);
                 let deltas = &mut panels.output_deltas;
                 let gradient = gradient.as_deref_mut();
                 self.pull_back_map::<Affine, 2>(
@@ -248,7 +287,7 @@ impl<T: Real> Chunk<'_, T> {
                 );
             }
             Transform::Bump => {
-                let sites = self.bump(&panels.outputs);
+                let sites = self.bump(&activations.outputs);
                 let deltas = &mut panels.output_deltas;
                 let gradient = gradient.as_deref_mut();
                 self.pull_back_map::<Bump, 5>(
@@ -257,7 +296,7 @@ impl<T: Real> Chunk<'_, T> {
             }
         }
         let (first, rows) = (self.rows.start, self.rows.len());
-        self.network.pull_back(first, rows, panels, cotangent, gradient);
+        self.network.pull_back(first, rows, activations, panels, cotangent, gradient);
     }
 
     #[allow(clippy::too_many_arguments)]
