@@ -114,6 +114,9 @@ pub struct FlowConfig {
     /// frozen sites.
     pub shells: usize,
     pub neighbours: Neighbours,
+    /// Features that a periodic convolution computes at every frozen site of a checkerboard before the
+    /// coupling's network sees them; 0: the network sees the frozen values alone.
+    pub channels: usize,
     /// Hidden layers of each coupling's network.
     pub hidden_layers: usize,
     /// Neurons of each hidden layer.
@@ -276,6 +279,7 @@ impl Default for FlowConfig {
             transform: Transform::Affine,
             shells: 3,
             neighbours: Neighbours::Shells,
+            channels: 0,
             hidden_layers: 3,
             hidden_width: 10,
             preconditioner: false,
@@ -486,6 +490,13 @@ impl FlowConfig {
         )?;
         require((1..=100).contains(&self.repeats), "flow.repeats", self.repeats, "from 1 to 100")?;
         require((1..=32).contains(&self.shells), "flow.shells", self.shells, "from 1 to 32")?;
+        require(self.channels <= 256, "flow.channels", self.channels, "from 0 to 256")?;
+        require(
+            self.channels == 0 || self.arrangement == Arrangement::Checkerboard,
+            "flow.channels",
+            self.channels,
+            "0, unless flow.arrangement is \"checkerboard\"",
+        )?;
         require(
             self.symmetry != Symmetry::Construction || self.conditioner == Conditioner::Odd,
             "flow.symmetry",

@@ -56,7 +56,15 @@ impl Architecture {
     /// The network of a coupling with so many inputs.
     fn network(&self, shells: usize, updated_per_row: usize) -> Network {
         let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
-        Network { conditioner, transform, shells, hidden_layers, hidden_width, updated_per_row }
+        Network {
+            conditioner,
+            transform,
+            convolution: None,
+            inputs: shells,
+            hidden_layers,
+            hidden_width,
+            updated_per_row,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `lanes` | functions of numbers that vectorize |
 //! | `kernels` | matrix products in register blocks |
+//! | `convolution` | features that a coupling's rows share: values, and cotangents pulled back |
 //! | `network` | conditioners: values, and cotangents pulled back |
 //! | `transform` | monotone maps, their inverses and partial derivatives |
 //! | `passes` | all couplings on one tile, in both directions |
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 use crate::config::{Estimator, Symmetry};
 use crate::flow::coupling::Coupling;
 
+mod convolution;
 mod density;
 mod kernels;
 mod lanes;
@@ -562,7 +564,7 @@ impl<T: Real> Workspace<T> {
     fn new(flow: &Flow<'_, T>, sites: usize) -> Self {
         let field = || vec![Lanes::ZERO; sites];
         Self {
-            panels: Panels::new(flow.layouts),
+            panels: Panels::new(flow.couplings, flow.layouts),
             field: field(),
             image: field(),
             mirror: field(),

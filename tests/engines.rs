@@ -3,7 +3,7 @@
 
 use neuralrg::config::{EngineChoice, Estimator, FlowConfig, RunConfig, Symmetry};
 use neuralrg::engine::Model;
-use neuralrg::flow::arrangement::Arrangement;
+use neuralrg::flow::arrangement::{Arrangement, Neighbours};
 use neuralrg::flow::coupling::{Conditioner, Transform};
 use neuralrg::flow::{Architecture, Flow};
 use tch::{Device, Kind, Tensor};
@@ -40,6 +40,16 @@ fn configs() -> Vec<FlowConfig> {
             }
         }
     }
+    for conditioner in [Conditioner::Elu, Conditioner::Odd] {
+        configs.extend([Neighbours::Shells, Neighbours::Sites].map(|neighbours| FlowConfig {
+            arrangement: Arrangement::Checkerboard,
+            conditioner,
+            neighbours,
+            channels: 5,
+            shells: 2,
+            ..small.clone()
+        }));
+    }
     configs.extend(
         [Arrangement::Tree, Arrangement::Tebd]
             .map(|arrangement| FlowConfig { arrangement, ..small.clone() }),
@@ -49,12 +59,25 @@ fn configs() -> Vec<FlowConfig> {
 
 /// The same flow, away from its start, on one engine.
 fn model(config: &FlowConfig, kind: Kind, engine: EngineChoice, threads: usize) -> Model {
+    model_on(4, config, kind, engine, threads)
+}
+
+fn model_on(
+    linear_size: usize,
+    config: &FlowConfig,
+    kind: Kind,
+    engine: EngineChoice,
+    threads: usize,
+) -> Model {
     // Tensors this small gain nothing from threads.
     tch::set_num_threads(1);
     tch::manual_seed(3);
-    let architecture = Architecture::new(4, TEMPERATURE, 2, config);
+    let depth = linear_size.ilog2() as usize;
+    let architecture = Architecture::new(linear_size, TEMPERATURE, depth, config);
     let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+    // Many layers far from the identity would amplify rounding.
     let deviation = match config.transform {
+        Transform::Affine if linear_size > 4 => 0.05,
         Transform::Affine => 0.2,
         Transform::Bump => 0.03,
     };
@@ -69,14 +92,15 @@ fn model(config: &FlowConfig, kind: Kind, engine: EngineChoice, threads: usize) 
 }
 
 /// No multiple of the native engine's 16 lanes.
-fn latents(kind: Kind) -> Tensor {
+fn latents(model: &Model, kind: Kind) -> Tensor {
     tch::manual_seed(4);
-    Tensor::randn([21, 4, 4], (Kind::Double, Device::Cpu)).to_kind(kind)
+    let size = model.flow.architecture.linear_size as i64;
+    Tensor::randn([21, size, size], (Kind::Double, Device::Cpu)).to_kind(kind)
 }
 
 /// Everything that an engine computes, with names.
 fn everything(model: &Model, kind: Kind) -> Vec<(String, Tensor)> {
-    let z = latents(kind);
+    let z = latents(model, kind);
     let mut found = Vec::new();
     for estimator in [Estimator::Total, Estimator::Path] {
         let loss = model.loss(&z, 0.7, estimator);
@@ -105,9 +129,10 @@ fn relative_error(values: &Tensor, expected: &Tensor) -> f64 {
     (difference / expected.abs().max()).double_value(&[])
 }
 
-fn compare(config: &FlowConfig, kind: Kind, bound: f64) {
-    let torch = everything(&model(config, Kind::Double, EngineChoice::Torch, 1), Kind::Double);
-    let native = everything(&model(config, kind, EngineChoice::Native, 1), kind);
+fn compare(linear_size: usize, config: &FlowConfig, kind: Kind, bound: f64) {
+    let model = |kind, engine| model_on(linear_size, config, kind, engine, 1);
+    let torch = everything(&model(Kind::Double, EngineChoice::Torch), Kind::Double);
+    let native = everything(&model(kind, EngineChoice::Native), kind);
     assert_eq!(torch.len(), native.len());
     for ((name, expected), (_, values)) in torch.iter().zip(&native) {
         let error = relative_error(values, expected);
@@ -118,7 +143,26 @@ fn compare(config: &FlowConfig, kind: Kind, bound: f64) {
 #[test]
 fn engines_agree_in_double_precision() {
     for config in configs() {
-        compare(&config, Kind::Double, 1e-10);
+        compare(4, &config, Kind::Double, 1e-10);
+    }
+}
+
+/// On larger lattices rows are worked on in several chunks, and wide networks are computed again in the
+/// derivative, since their activations would not stay in the cache.
+#[test]
+fn engines_agree_on_a_larger_lattice() {
+    let paper = FlowConfig { couplings: 6, ..Default::default() };
+    let wide = FlowConfig { couplings: 10, hidden_width: 64, ..paper.clone() };
+    let convolutions = FlowConfig {
+        arrangement: Arrangement::Checkerboard,
+        couplings: 4,
+        channels: 7,
+        shells: 2,
+        hidden_width: 64,
+        ..paper.clone()
+    };
+    for config in [paper, wide, convolutions] {
+        compare(16, &config, Kind::Double, 1e-10);
     }
 }
 
@@ -126,7 +170,7 @@ fn engines_agree_in_double_precision() {
 #[test]
 fn native_single_precision_is_within_1e_minus_5() {
     for config in configs() {
-        compare(&config, Kind::Float, 1e-5);
+        compare(4, &config, Kind::Float, 1e-5);
     }
 }
 

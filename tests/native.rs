@@ -134,14 +134,22 @@ fn inverse_of_hard_bumps_converges() {
     let network = Network {
         conditioner: Conditioner::Odd,
         transform: Transform::Bump,
-        shells: 0,
+        convolution: None,
+        inputs: 0,
         hidden_layers: 1,
         hidden_width: 8,
         updated_per_row: 1,
     };
     let sites: Vec<u32> = (0..SITES as u32).collect();
-    let couplings: Arc<[Coupling]> =
-        [Coupling { network, rows: SITES, updated: sites, shells: Vec::new(), offset: 0 }].into();
+    let coupling = Coupling {
+        network,
+        rows: SITES,
+        updated: sites,
+        shells: Vec::new(),
+        convolution: None,
+        offset: 0,
+    };
+    let couplings: Arc<[Coupling]> = [coupling].into();
     fn lone<T: Real>(couplings: &Arc<[Coupling]>) -> Native<T> {
         Native::new(couplings.clone(), SIZE, 2.5, false, Symmetry::None, 1)
     }

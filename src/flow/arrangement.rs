@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use super::coupling::{Conditioner, Coupling, Network, Shell};
+use super::coupling::{Conditioner, Convolution, Coupling, Kernel, Network, Shell};
 use crate::config::FlowConfig;
 
 /// Arrangement of the layers (`[flow] arrangement`).
@@ -147,6 +147,7 @@ fn block_couplings(architecture: &Architecture, stride: usize, role: Role) -> Ve
             rows: corners.len(),
             updated: corners.iter().flat_map(|block| updated.map(|place| block[place])).collect(),
             shells: frozen.map(single).into(),
+            convolution: None,
             offset: 0,
         }
     };
@@ -193,19 +194,40 @@ fn sublattice(linear_size: usize, halvings: usize) -> Vec<u32> {
 
 /// A coupling that updates single sites, given the shells of frozen sites nearest to each.
 fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &[u32]) -> Coupling {
-    let FlowConfig { shells: count, neighbours, .. } = architecture.config;
-    let shells = shells(architecture.linear_size, updated, frozen, count, neighbours);
+    let FlowConfig { shells: count, neighbours, channels, .. } = architecture.config;
+    let of = |from: &[u32], to: &[u32], count: usize| {
+        shells(architecture.linear_size, from, to, count, neighbours)
+    };
+    let shells = of(updated, frozen, count);
+    let mut network = architecture.network(shells.len(), 1);
+    let convolution = (channels > 0 && !frozen.is_empty()).then(|| Convolution {
+        rows: frozen.len(),
+        stencil: of(frozen, frozen, 1 + count),
+        seen: of(updated, frozen, 1).into_iter().map(|shell| renumbered(shell, frozen)).collect(),
+    });
+    if let Some(Convolution { stencil, seen, .. }) = &convolution {
+        network.convolution = Some(Kernel { inputs: stencil.len(), channels });
+        network.inputs += seen.len() * channels;
+    }
     Coupling {
-        network: architecture.network(shells.len(), 1),
+        network,
         rows: updated.len(),
         updated: updated.to_vec(),
         shells,
+        convolution,
         offset: 0,
     }
 }
 
+/// A shell of frozen sites as one of their places in the list of them, which is sorted.
+fn renumbered(shell: Shell, frozen: &[u32]) -> Shell {
+    let place = |site: &u32| frozen.binary_search(site).expect("a shell has frozen sites") as u32;
+    Shell { sites: shell.sites.iter().map(place).collect(), ..shell }
+}
+
 /// The nearest `count` classes of frozen sites at equal displacement up to reflections; a small torus
 /// may have fewer. All updated sites see the same displacements, since the lattice looks alike from each.
+/// A site that is both updated and frozen comes first, at distance 0.
 fn shells(
     linear_size: usize,
     updated: &[u32],
@@ -221,7 +243,8 @@ fn shells(
         let class = (down * down + right * right, down.max(right));
         classes.entry(class).or_default().push(displacement);
     }
-    let nearest = classes.keys().next().map_or(1.0, |class| f64::from(class.0).sqrt());
+    let nearest = classes.keys().map(|class| class.0).find(|&square| square > 0);
+    let nearest = f64::from(nearest.unwrap_or(1)).sqrt();
     let inputs = classes.into_iter().take(count).flat_map(|(class, members)| match neighbours {
         Neighbours::Shells => vec![(class, members)],
         Neighbours::Sites => members.into_iter().map(|member| (class, vec![member])).collect(),

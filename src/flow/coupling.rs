@@ -42,13 +42,33 @@ pub struct Shell {
     pub distance: f64,
 }
 
+/// A periodic convolution over the frozen sites, whose features the networks of nearby rows share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Convolution {
+    /// The frozen sites, one for each of its rows.
+    pub rows: usize,
+    /// What it sees around each of them, that site first.
+    pub stencil: Vec<Shell>,
+    /// Of which of its rows each row of the coupling sees the features.
+    pub seen: Vec<Shell>,
+}
+
+/// Size of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    pub inputs: usize,
+    pub channels: usize,
+}
+
 /// What a coupling's network looks like; it fixes the parameters' order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     pub conditioner: Conditioner,
     pub transform: Transform,
-    /// Number of inputs.
-    pub shells: usize,
+    /// One more hidden layer before the others, at the frozen sites.
+    pub convolution: Option<Kernel>,
+    /// Number of inputs of the rows: shells, then the features of each of the frozen sites seen.
+    pub inputs: usize,
     pub hidden_layers: usize,
     pub hidden_width: usize,
     /// Sites that each row updates.
@@ -64,6 +84,8 @@ pub struct Coupling {
     /// (rows × updated_per_row), row-major: no site stands twice, and none is in a shell.
     pub updated: Vec<u32>,
     pub shells: Vec<Shell>,
+    /// As in the network.
+    pub convolution: Option<Convolution>,
     /// Where its parameters begin in the flow's flat vector.
     pub offset: usize,
 }
@@ -81,26 +103,29 @@ impl Transform {
 impl Network {
     /// Shapes of the parameters, in their order in the flat vector.
     ///
+    /// The convolution, if any, comes first as one more hidden layer.
     /// Elu: weight and bias of each hidden layer, weight and bias of the outputs (affine: s, t; bump:
     /// t, c, s, a, b; all rows of one output together). Odd: weight of each hidden layer, then of the
     /// odd outputs (t; t, c) W_o and W_s, then of the even ones (s; s, a, b) W_e and b_e; without inputs
     /// b_e alone. Affine maps end with the scale.
     pub fn parameter_shapes(&self) -> Vec<[usize; 2]> {
-        let Self { shells, hidden_layers, hidden_width, updated_per_row, .. } = *self;
+        let Self { inputs, hidden_layers, hidden_width, updated_per_row, .. } = *self;
         let (odd, even) = self.transform.outputs();
         let (odd, even) = (odd * updated_per_row, even * updated_per_row);
-        let widths = std::iter::once(shells).chain(std::iter::repeat(hidden_width));
+        let convolution = self.convolution.map(|Kernel { inputs, channels }| [channels, inputs]);
+        let widths = std::iter::once(inputs).chain(std::iter::repeat(hidden_width));
         let layers = widths.take(hidden_layers).map(|width| [hidden_width, width]);
+        let layers = convolution.into_iter().chain(layers);
         let mut shapes = Vec::new();
         match self.conditioner {
             Conditioner::Elu => {
-                shapes.extend(layers.flat_map(|layer| [layer, [hidden_width, 1]]));
+                shapes.extend(layers.flat_map(|layer| [layer, [layer[0], 1]]));
                 shapes.extend([[odd + even, hidden_width], [odd + even, 1]]);
             }
-            Conditioner::Odd if shells == 0 => shapes.push([even, 1]),
+            Conditioner::Odd if inputs == 0 => shapes.push([even, 1]),
             Conditioner::Odd => {
                 shapes.extend(layers);
-                shapes.extend([[odd, hidden_width], [odd, shells]]);
+                shapes.extend([[odd, hidden_width], [odd, inputs]]);
                 shapes.extend([[even, hidden_width], [even, 1]]);
             }
         }
@@ -108,6 +133,11 @@ impl Network {
             shapes.push([updated_per_row, 1]);
         }
         shapes
+    }
+
+    /// Layers that an activation follows.
+    pub fn activated_layers(&self) -> usize {
+        self.hidden_layers + usize::from(self.convolution.is_some())
     }
 
     /// Number of parameters.
@@ -135,7 +165,7 @@ impl Coupling {
     /// Random initial parameters, in f64 on the CPU. Shapes: flat.
     ///
     /// Elu: weights and biases uniform within ±1/√inputs. Odd: normal weights of variance 1/inputs, those
-    /// of the first layer falling off as e^{1 - distance}, outputs close to 0. Affine scales start at 0,
+    /// of values further away falling off as e^{1 - distance}, outputs close to 0. Affine scales start at 0,
     /// bumps close to the identity.
     pub fn initial_parameters(&self) -> Tensor {
         let network = &self.network;
@@ -147,17 +177,39 @@ impl Coupling {
         Tensor::cat(&parameters.iter().map(|part| part.view([-1])).collect::<Vec<_>>(), 0)
     }
 
+    /// Distances of the inputs of the convolution, if any, and of the first layer of the rows.
+    fn input_distances(&self) -> Vec<Vec<f64>> {
+        let of = |shells: &[Shell]| shells.iter().map(|shell| shell.distance).collect::<Vec<_>>();
+        let mut rows = of(&self.shells);
+        let (Some(convolution), Some(kernel)) = (&self.convolution, self.network.convolution)
+        else {
+            return vec![rows];
+        };
+        for distance in of(&convolution.seen) {
+            rows.extend(std::iter::repeat_n(distance, kernel.channels));
+        }
+        vec![of(&convolution.stencil), rows]
+    }
+
+    /// Numbers that the convolution computes for one field.
+    pub fn feature_count(&self) -> usize {
+        let rows = self.convolution.as_ref().map_or(0, |convolution| convolution.rows);
+        rows * self.network.convolution.map_or(0, |kernel| kernel.channels)
+    }
+
     fn odd_start(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-        let Network { transform, updated_per_row, hidden_layers, shells, .. } = self.network;
-        let layers = if shells == 0 { 0 } else { hidden_layers };
+        let Network { transform, updated_per_row, .. } = self.network;
+        let layers = if self.network.inputs == 0 { 0 } else { self.network.activated_layers() };
         let mut parts: Vec<Tensor> = shapes[..layers]
             .iter()
             .map(|&[rows, columns]| normal(rows, columns) / (columns as f64).sqrt())
             .collect();
-        if shells > 0 {
-            let decay: Vec<f64> =
-                self.shells.iter().map(|shell| (1.0 - shell.distance).exp()).collect();
-            parts[0] *= Tensor::from_slice(&decay);
+        if layers > 0 {
+            for (part, distances) in parts.iter_mut().zip(self.input_distances()) {
+                let decay: Vec<f64> =
+                    distances.iter().map(|distance| (1.0 - distance).exp()).collect();
+                *part *= Tensor::from_slice(&decay);
+            }
             let [[odd, width], [_, inputs], [even, _]] = [0, 1, 2].map(|i| shapes[layers + i]);
             parts.push(normal(odd, width) * OUTPUT_DEVIATION);
             parts.extend([zeros(odd, inputs), zeros(even, width)]);
@@ -178,7 +230,7 @@ fn elu_start(network: &Network, shapes: &[[usize; 2]]) -> Vec<Tensor> {
         unit / (inputs as f64).sqrt()
     };
     let layer = |layer: &[[usize; 2]]| [0, 1].map(|i| uniform(layer[i], layer[0][1]));
-    let (hidden, outputs) = shapes.split_at(2 * network.hidden_layers);
+    let (hidden, outputs) = shapes.split_at(2 * network.activated_layers());
     let mut parts: Vec<Tensor> = hidden.chunks_exact(2).flat_map(layer).collect();
     match network.transform {
         Transform::Affine => {

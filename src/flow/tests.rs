@@ -81,7 +81,12 @@ fn architectures() -> Vec<Architecture> {
     table.push(architecture(8, 3, &best));
     table.push(architecture(8, 2, &FlowConfig { hidden_layers: 1, couplings: 5, ..best.clone() }));
     let neighbours = Neighbours::Sites;
-    table.push(architecture(8, 3, &FlowConfig { neighbours, shells: 2, couplings: 2, ..best }));
+    let sites = FlowConfig { neighbours, shells: 2, couplings: 2, ..best.clone() };
+    table.push(architecture(8, 3, &FlowConfig { channels: 3, ..sites.clone() }));
+    table.push(architecture(8, 3, &sites));
+    table.push(architecture(8, 2, &FlowConfig { channels: 4, couplings: 2, ..best }));
+    let elu = FlowConfig { arrangement: Checkerboard, channels: 2, ..small_config() };
+    table.push(architecture(8, 3, &elu));
     table
 }
 

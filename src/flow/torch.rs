@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::Architecture;
-use super::coupling::{Conditioner, Coupling, Network, Transform};
+use super::coupling::{Conditioner, Convolution, Coupling, Network, Shell, Transform};
 use super::preconditioner::Preconditioner;
 
 /// Everything of a flow but its parameters, as tensors on one device.
@@ -25,8 +25,30 @@ struct Tables {
     rows: i64,
     /// (updated_per_row · rows): all rows of the first updated site, then of the second.
     updated: Tensor,
-    /// Of each shell: sites (size · rows), size and weight.
-    shells: Vec<(Tensor, i64, f64)>,
+    shells: Vec<Sums>,
+    /// What a convolution sees, and which of its features the rows see.
+    convolution: Option<[Vec<Sums>; 2]>,
+}
+
+/// Weighted sums over the members of a shell.
+#[derive(Debug)]
+struct Sums {
+    /// (size · rows): the first member of all rows, then the second.
+    sites: Tensor,
+    size: i64,
+    weight: f64,
+}
+
+impl Sums {
+    /// Shapes: values (sites, …) → (rows, …).
+    fn of(&self, values: &Tensor) -> Tensor {
+        let members = values.index_select(0, &self.sites);
+        if self.size == 1 {
+            return members * self.weight;
+        }
+        let members = members.unflatten(0, [self.size, -1]);
+        members.sum_dim_intlist([0i64].as_slice(), false, None) * self.weight
+    }
 }
 
 impl Layout {
@@ -58,37 +80,54 @@ impl Layout {
 
 impl Tables {
     fn new(coupling: &Coupling, device: Device) -> Self {
-        // (rows × per_row), row-major, to all rows of each column together.
-        let by_column = |sites: &[u32]| {
+        // (rows × columns), row-major, to all rows of each column together.
+        let by_column = |sites: &[u32], columns: usize| {
             let sites: Vec<i64> = sites.iter().map(|&site| i64::from(site)).collect();
-            let table = Tensor::from_slice(&sites).view([coupling.rows as i64, -1]);
+            let table = Tensor::from_slice(&sites).view([-1, columns as i64]);
             table.transpose(0, 1).contiguous().view([-1]).to_device(device)
         };
-        let shells = coupling.shells.iter();
+        let sums = |shells: &[Shell]| -> Vec<Sums> {
+            let sums = |shell: &Shell| Sums {
+                sites: by_column(&shell.sites, shell.size),
+                size: shell.size as i64,
+                weight: shell.weight,
+            };
+            shells.iter().map(sums).collect()
+        };
+        let convolution = coupling.convolution.as_ref();
         Self {
             network: coupling.network,
             rows: coupling.rows as i64,
-            updated: by_column(&coupling.updated),
-            shells: shells
-                .map(|shell| (by_column(&shell.sites), shell.size as i64, shell.weight))
-                .collect(),
+            updated: by_column(&coupling.updated, coupling.network.updated_per_row),
+            shells: sums(&coupling.shells),
+            convolution: convolution
+                .map(|Convolution { stencil, seen, .. }| [stencil, seen].map(|part| sums(part))),
         }
     }
 
-    /// Inputs of the network. Shapes: field (sites, batch) → (shells, rows · batch).
-    fn inputs(&self, field: &Tensor) -> Tensor {
-        let inputs: Vec<Tensor> = self
-            .shells
-            .iter()
-            .map(|(sites, size, weight)| {
-                let values = field.index_select(0, sites).view([*size, -1]);
-                if *size == 1 {
-                    return values.squeeze_dim(0) * *weight;
-                }
-                values.sum_dim_intlist([0i64].as_slice(), false, None) * *weight
-            })
-            .collect();
-        Tensor::stack(&inputs, 0)
+    /// Inputs of the rows' network, and the weights that follow those of the convolution.
+    ///
+    /// Shapes: field (sites, batch) → (inputs, rows · batch).
+    fn inputs<'a>(&self, weights: &'a [Tensor], field: &Tensor) -> (Tensor, &'a [Tensor]) {
+        let values = |sums: &[Sums]| -> Vec<Tensor> {
+            sums.iter().map(|sum| sum.of(field).view([1, -1])).collect()
+        };
+        let mut inputs = values(&self.shells);
+        let Some([stencil, seen]) = &self.convolution else {
+            return (Tensor::cat(&inputs, 0), weights);
+        };
+        let stencil = Tensor::cat(&values(stencil), 0);
+        let (features, weights) = match self.network.conditioner {
+            Conditioner::Elu => (weights[1].addmm(&weights[0], &stencil).elu(), &weights[2..]),
+            Conditioner::Odd => (weights[0].matmul(&stencil).tanh(), &weights[1..]),
+        };
+        // (channels, sites · batch) to (sites, channels, batch), whose sums are (rows, channels, batch).
+        let channels = features.size()[0];
+        let features = features.view([channels, -1, field.size()[1]]).transpose(0, 1);
+        inputs.extend(
+            seen.iter().map(|sum| sum.of(&features).transpose(0, 1).reshape([channels, -1])),
+        );
+        (Tensor::cat(&inputs, 0), weights)
     }
 }
 
@@ -184,10 +223,14 @@ impl<'a> MonotoneMap<'a> {
     fn new(tables: &'a Tables, weights: &[Tensor], field: &Tensor) -> Self {
         let columns = tables.rows * field.size()[1];
         let network = &tables.network;
-        let outputs = match network.conditioner {
-            Conditioner::Elu => elu_network(weights, &tables.inputs(field)),
-            Conditioner::Odd if network.shells == 0 => constant_outputs(network, weights, columns),
-            Conditioner::Odd => odd_network(weights, network.hidden_layers, &tables.inputs(field)),
+        let outputs = if network.inputs == 0 {
+            constant_outputs(network, weights, columns)
+        } else {
+            let (inputs, weights) = tables.inputs(weights, field);
+            match network.conditioner {
+                Conditioner::Elu => elu_network(weights, &inputs),
+                Conditioner::Odd => odd_network(weights, network.hidden_layers, &inputs),
+            }
         };
         let sites = network.updated_per_row as i64;
         let output = |i: i64| outputs.narrow(0, i * sites, sites);

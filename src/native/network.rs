@@ -1,12 +1,14 @@
 //! The networks of couplings on chunks of rows: values, and cotangents pulled back through them.
 
+use std::ops::Range;
+
 use multiversion::multiversion;
 
 use super::kernels::{
     Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
 use super::lanes::{LANES, Lanes, Real, elu, elu_slope, flat, flat_mut};
-use crate::flow::coupling::{Conditioner, Coupling, Network, Shell, Transform};
+use crate::flow::coupling::{Conditioner, Coupling, Kernel, Network, Shell, Transform};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
 const CHUNK_BYTES: usize = 352 * 1024;
@@ -15,9 +17,9 @@ const MAX_CHUNK_ROWS: usize = 64;
 /// out = W in + b, with the place of W (outputs, inputs) in the flat parameters, behind it b, and that of the
 /// transposed copy (inputs then bias, outputs) among the packed ones.
 #[derive(Debug, Clone)]
-struct Dense {
-    inputs: usize,
-    outputs: usize,
+pub struct Dense {
+    pub inputs: usize,
+    pub outputs: usize,
     weights: usize,
     biased: bool,
     packed: usize,
@@ -35,9 +37,10 @@ enum Head {
 /// A coupling's network: its layers and where their parameters lie.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    pub convolution: Option<Dense>,
     hidden: Vec<Dense>,
     head: Head,
-    pub inputs: usize,
+    inputs: usize,
     width: usize,
     /// P × updated_per_row.
     pub outputs: usize,
@@ -68,7 +71,7 @@ impl Cursor {
 impl Layout {
     pub fn new(coupling: &Coupling, bytes_per_number: usize) -> Self {
         let network = &coupling.network;
-        let (inputs, per_row) = (network.shells, network.updated_per_row);
+        let (inputs, per_row) = (network.inputs, network.updated_per_row);
         let hidden_layers = if inputs == 0 { 0 } else { network.hidden_layers };
         let width = if inputs == 0 { 0 } else { network.hidden_width };
         let (odd, even) = parities(network);
@@ -76,6 +79,9 @@ impl Layout {
 
         let mut cursor = Cursor { parameters: coupling.offset, packed: 0 };
         let biased = network.conditioner == Conditioner::Elu;
+        let convolution = network
+            .convolution
+            .map(|Kernel { inputs, channels }| cursor.dense(inputs, channels, biased));
         let hidden: Vec<Dense> = (0..hidden_layers)
             .map(|layer| cursor.dense(if layer == 0 { inputs } else { width }, width, biased))
             .collect();
@@ -92,6 +98,7 @@ impl Layout {
         let scale_count = if network.transform == Transform::Affine { per_row } else { 0 };
 
         let mut layout = Self {
+            convolution,
             hidden,
             head,
             inputs,
@@ -124,7 +131,8 @@ impl Layout {
             Head::Whole(dense) => [Some(dense), None, None],
             Head::Parities { odd, skip, even } => [Some(odd), Some(skip), Some(even)],
         };
-        for dense in self.hidden.iter().chain(head.into_iter().flatten()) {
+        let layers = self.convolution.iter().chain(&self.hidden);
+        for dense in layers.chain(head.into_iter().flatten()) {
             for input in 0..dense.inputs {
                 let weights = &parameters[dense.weights + input..];
                 packed.extend((0..dense.outputs).map(|output| weights[output * dense.inputs]));
@@ -153,6 +161,11 @@ impl Layout {
             Head::Parities { .. } if self.hidden.is_empty() => self.input_stride(),
             Head::Parities { .. } => self.stride(),
         }
+    }
+
+    /// As `input_stride`, for what the convolution sees.
+    pub fn stencil_stride(&self) -> usize {
+        self.convolution.as_ref().map_or(0, |dense| dense.inputs + 1)
     }
 
     fn delta_stride(&self) -> usize {
@@ -216,26 +229,32 @@ impl<T: Real> Activations<T> {
 /// Cotangents of one chunk of rows of any of the couplings.
 #[derive(Debug)]
 pub struct Panels<T> {
+    /// Of a convolution's features at all frozen sites, sites × channels.
+    pub feature_deltas: Vec<Lanes<T>>,
     /// Of the network's outputs, rows × outputs.
     pub output_deltas: Vec<Lanes<T>>,
     upper: Vec<Lanes<T>>,
     lower: Vec<Lanes<T>>,
     /// Room for the sums of a product of cotangents and inputs.
-    sums: Vec<Lanes<T>>,
+    pub sums: Vec<Lanes<T>>,
 }
 
 impl<T: Real> Panels<T> {
-    /// Panels that suffice for all of the layouts.
-    pub fn new(layouts: &[Layout]) -> Self {
+    /// Panels that suffice for all of the couplings.
+    pub fn new(couplings: &[Coupling], layouts: &[Layout]) -> Self {
         let panel = |size: &dyn Fn(&Layout) -> usize| {
             let lengths = layouts.iter().map(|layout| layout.chunk_rows * size(layout));
             vec![Lanes::ZERO; lengths.max().unwrap_or(0)]
         };
+        let features = couplings.iter().map(Coupling::feature_count).max().unwrap_or(0);
         Self {
+            feature_deltas: vec![Lanes::ZERO; features],
             output_deltas: panel(&|layout| layout.outputs),
             upper: panel(&Layout::delta_stride),
             lower: panel(&Layout::delta_stride),
-            sums: panel(&|layout| outer_product_room(layout.delta_stride())),
+            sums: panel(&|layout| {
+                outer_product_room(layout.delta_stride().max(layout.stencil_stride()))
+            }),
         }
     }
 }
@@ -246,7 +265,7 @@ impl Dense {
         self.inputs + usize::from(self.biased)
     }
 
-    fn forward<T: Real>(
+    pub fn forward<T: Real>(
         &self,
         packed: &[T],
         rows: usize,
@@ -260,7 +279,7 @@ impl Dense {
     }
 
     /// δ_in = Wᵀ δ_out.
-    fn pull_back<T: Real>(
+    pub fn pull_back<T: Real>(
         &self,
         parameters: &[T],
         rows: usize,
@@ -274,7 +293,7 @@ impl Dense {
     }
 
     /// ∂W += δ_out inᵀ, ∂b += δ_out, summed over rows and lanes.
-    fn add_gradient<T: Real>(
+    pub fn add_gradient<T: Real>(
         &self,
         rows: usize,
         deltas: Units<'_, T>,
@@ -290,7 +309,7 @@ impl Dense {
 }
 
 /// Places ones behind the units of every row.
-fn place_ones<T: Real>(panel: &mut [Lanes<T>], stride: usize, rows: usize) {
+pub fn place_ones<T: Real>(panel: &mut [Lanes<T>], stride: usize, rows: usize) {
     for row in panel.chunks_exact_mut(stride).take(rows) {
         row[stride - 1] = Lanes::ONE;
     }
@@ -306,18 +325,26 @@ pub struct Conditioned<'a, T> {
 }
 
 impl<T: Real> Conditioned<'_, T> {
-    /// The network's outputs for `rows` rows from `first` on, with all that leads to them.
+    /// The network's outputs for some rows, with all that leads to them.
     pub fn forward(
         &self,
-        first: usize,
-        rows: usize,
+        range: Range<usize>,
         field: &[Lanes<T>],
+        features: &[Lanes<T>],
         activations: &mut Activations<T>,
     ) {
         let Activations { inputs, hidden, squares, outputs } = activations;
         let layout = self.layout;
         let (input_stride, stride) = (layout.input_stride(), layout.stride());
-        gather(&self.coupling.shells, first, rows, field, inputs, input_stride);
+        let (rows, shells) = (range.len(), self.coupling.shells.len());
+        let units = UnitsMut { lanes: inputs, stride: input_stride, first: 0, count: shells };
+        gather(&self.coupling.shells, 1, range.clone(), field, units);
+        if let (Some(convolution), Some(dense)) = (&self.coupling.convolution, &layout.convolution)
+        {
+            let count = layout.inputs - shells;
+            let units = UnitsMut { lanes: inputs, stride: input_stride, first: shells, count };
+            gather(&convolution.seen, dense.outputs, range, features, units);
+        }
         place_ones(inputs, input_stride, rows);
 
         let mut last = (&inputs[..], input_stride);
@@ -353,16 +380,15 @@ impl<T: Real> Conditioned<'_, T> {
     /// where asked for, those of the parameters to `gradient`.
     pub fn pull_back(
         &self,
-        first: usize,
-        rows: usize,
+        range: Range<usize>,
         activations: &Activations<T>,
         panels: &mut Panels<T>,
         cotangent: &mut [Lanes<T>],
         mut gradient: Option<&mut [f64]>,
     ) {
         let Activations { inputs, hidden, squares, .. } = activations;
-        let Panels { output_deltas, upper, lower, sums } = panels;
-        let layout = self.layout;
+        let Panels { feature_deltas, output_deltas, upper, lower, sums } = panels;
+        let (layout, rows) = (self.layout, range.len());
         let (stride, delta_stride) = (layout.stride(), layout.delta_stride());
         let panel = |layer: usize| {
             if layer == 0 {
@@ -422,54 +448,67 @@ impl<T: Real> Conditioned<'_, T> {
             let target = (&mut upper[..], delta_stride);
             skip.pull_back(self.parameters, rows, deltas(0, odd.outputs), target, Store::Add);
         }
-        scatter(&self.coupling.shells, first, rows, upper, delta_stride, cotangent);
+        let shells = self.coupling.shells.len();
+        let deltas = |first, count| Units { lanes: &upper[..], stride: delta_stride, first, count };
+        scatter(&self.coupling.shells, 1, range.clone(), deltas(0, shells), cotangent);
+        if let (Some(convolution), Some(dense)) = (&self.coupling.convolution, &layout.convolution)
+        {
+            let deltas = deltas(shells, layout.inputs - shells);
+            scatter(&convolution.seen, dense.outputs, range, deltas, feature_deltas);
+        }
     }
 }
 
-/// v_k = weight_k Σ_j x_j for the rows from `first` on.
+/// v_kc = weight_k Σ_j x_jc for some rows, where each site has so many channels c.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn gather<T: Real>(
+pub fn gather<T: Real>(
     shells: &[Shell],
-    first: usize,
-    rows: usize,
-    field: &[Lanes<T>],
-    panel: &mut [Lanes<T>],
-    stride: usize,
+    channels: usize,
+    rows: Range<usize>,
+    values: &[Lanes<T>],
+    mut inputs: UnitsMut<'_, T>,
 ) {
     for (k, shell) in shells.iter().enumerate() {
         let weight = T::of(shell.weight);
-        let stencils = shell.sites[first * shell.size..].chunks_exact(shell.size);
-        for (row, stencil) in panel.chunks_exact_mut(stride).zip(stencils).take(rows) {
-            let mut sums = Lanes::ZERO;
-            for site in stencil {
-                for (sum, value) in sums.0.iter_mut().zip(&field[*site as usize].0) {
-                    *sum += *value;
+        let stencils = shell.sites[rows.start * shell.size..].chunks_exact(shell.size);
+        for (row, stencil) in stencils.take(rows.len()).enumerate() {
+            let inputs = &mut inputs.row(row)[k * channels..][..channels];
+            for (channel, input) in inputs.iter_mut().enumerate() {
+                let mut sums = Lanes::ZERO;
+                for site in stencil {
+                    let value = &values[*site as usize * channels + channel];
+                    for (sum, value) in sums.0.iter_mut().zip(&value.0) {
+                        *sum += *value;
+                    }
                 }
-            }
-            for (out, sum) in row[k].0.iter_mut().zip(sums.0) {
-                *out = weight * sum;
+                for (input, sum) in input.0.iter_mut().zip(sums.0) {
+                    *input = weight * sum;
+                }
             }
         }
     }
 }
 
-/// Adds weight_k δv_k to the cotangents of all sites of shell k.
+/// Adds weight_k δv_kc to the cotangents of all sites of shell k.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn scatter<T: Real>(
+pub fn scatter<T: Real>(
     shells: &[Shell],
-    first: usize,
-    rows: usize,
-    deltas: &[Lanes<T>],
-    stride: usize,
+    channels: usize,
+    rows: Range<usize>,
+    deltas: Units<'_, T>,
     cotangent: &mut [Lanes<T>],
 ) {
     for (k, shell) in shells.iter().enumerate() {
         let weight = T::of(shell.weight);
-        let stencils = shell.sites[first * shell.size..].chunks_exact(shell.size);
-        for (row, stencil) in deltas.chunks_exact(stride).zip(stencils).take(rows) {
-            for site in stencil {
-                for (sum, delta) in cotangent[*site as usize].0.iter_mut().zip(&row[k].0) {
-                    *sum = weight.fused(*delta, *sum);
+        let stencils = shell.sites[rows.start * shell.size..].chunks_exact(shell.size);
+        for (row, stencil) in stencils.take(rows.len()).enumerate() {
+            let deltas = &deltas.row(row)[k * channels..][..channels];
+            for (channel, delta) in deltas.iter().enumerate() {
+                for site in stencil {
+                    let sums = &mut cotangent[*site as usize * channels + channel];
+                    for (sum, delta) in sums.0.iter_mut().zip(&delta.0) {
+                        *sum = weight.fused(*delta, *sum);
+                    }
                 }
             }
         }
@@ -477,7 +516,7 @@ fn scatter<T: Real>(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn activate<T: Real>(
+pub fn activate<T: Real>(
     conditioner: Conditioner,
     rows: usize,
     width: usize,
@@ -495,7 +534,7 @@ fn activate<T: Real>(
 
 /// δ *= activation's derivative, from its value.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn deactivate<T: Real>(
+pub fn deactivate<T: Real>(
     conditioner: Conditioner,
     rows: usize,
     width: usize,

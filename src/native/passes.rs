@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::convolution::Features;
 use super::lanes::{LANES, Lanes, Real};
 use super::network::{Activations, Conditioned, Layout, Panels};
 use super::transform::{self, Affine, Bump, Cotangents, Direction, Monotone, Sites};
@@ -34,26 +35,36 @@ pub struct Record<T> {
     /// Of every chunk, or one for all of them in turn.
     activations: Vec<Activations<T>>,
     kept: bool,
+    features: Features<T>,
 }
 
 impl<T: Real> Record<T> {
     pub fn new(flow: &Flow<'_, T>) -> Self {
-        let chunks = flow.chunks();
-        let numbers: usize = chunks
+        let numbers: usize = flow
+            .couplings
             .iter()
-            .map(|chunk| chunk.rows.len() * chunk.network.layout.activations_per_row())
+            .zip(flow.layouts)
+            .map(|(coupling, layout)| coupling.rows * layout.activations_per_row())
             .sum();
         let kept = numbers * size_of::<Lanes<T>>() <= KEPT_BYTES;
+        let parts = flow.parts();
         let one = |chunk: &Chunk<'_, T>| Activations::new(chunk.network.layout, chunk.rows.len());
         Self {
-            values: vec![Lanes::ZERO; chunks.last().map_or(0, |chunk| chunk.record.end)],
+            values: vec![Lanes::ZERO; flow.couplings.iter().map(|of| of.updated.len()).sum()],
             activations: match kept {
-                true => chunks.iter().map(one).collect(),
+                true => parts.iter().flat_map(|part| &part.chunks).map(one).collect(),
                 false => vec![Activations::any(flow.layouts)],
             },
             kept,
+            features: Features::any(flow.couplings, flow.layouts),
         }
     }
+}
+
+/// One coupling.
+struct Part<'a, T> {
+    network: Conditioned<'a, T>,
+    chunks: Vec<Chunk<'a, T>>,
 }
 
 /// Rows `rows` of a coupling, whose old values are at `record` and activations at `index`.
@@ -65,30 +76,35 @@ struct Chunk<'a, T> {
 }
 
 impl<'a, T: Real> Flow<'a, T> {
-    /// Chunks of rows of all couplings, in order.
-    fn chunks(&self) -> Vec<Chunk<'a, T>> {
-        let mut chunks = Vec::new();
-        let mut recorded = 0;
+    /// All couplings, in order.
+    fn parts(&self) -> Vec<Part<'a, T>> {
+        let (mut recorded, mut index) = (0, 0);
+        let mut parts = Vec::new();
         for ((coupling, layout), packed) in self.couplings.iter().zip(self.layouts).zip(self.packed)
         {
             let network = Conditioned { coupling, layout, parameters: self.parameters, packed };
+            let mut chunks = Vec::new();
             for first in (0..coupling.rows).step_by(layout.chunk_rows) {
                 let rows = first..coupling.rows.min(first + layout.chunk_rows);
                 let values = rows.len() * coupling.network.updated_per_row;
-                let index = chunks.len();
                 chunks.push(Chunk { network, rows, record: recorded..recorded + values, index });
                 recorded += values;
+                index += 1;
             }
+            parts.push(Part { network, chunks });
         }
-        chunks
+        parts
     }
 
     /// z → y in place, with log_det of ∂y/∂z.
     pub fn forward(&self, field: &mut [Lanes<T>], record: &mut Record<T>) -> LogDet {
         let mut log_det = [0.0; LANES];
-        for chunk in self.chunks() {
-            chunk.condition(field, record);
-            chunk.forward(field, record, &mut log_det);
+        for part in self.parts() {
+            part.network.convolve(field, &mut record.features);
+            for chunk in &part.chunks {
+                chunk.condition(field, record);
+                chunk.forward(field, record, &mut log_det);
+            }
         }
         log_det
     }
@@ -105,12 +121,15 @@ impl<'a, T: Real> Flow<'a, T> {
         score: &mut [Lanes<T>],
     ) -> LogDet {
         let mut log_det = [0.0; LANES];
-        for chunk in self.chunks() {
-            chunk.condition(field, record);
-            let activations = &record.activations[chunk.place(record)];
-            let (direction, one) = (Direction::Inverse, &Lanes::ONE);
-            chunk.pull_back(direction, activations, panels, field, score, one, None);
-            chunk.forward(field, record, &mut log_det);
+        for Part { network, chunks } in self.parts() {
+            network.convolve(field, &mut record.features);
+            for chunk in &chunks {
+                chunk.condition(field, record);
+                let direction = Direction::Inverse;
+                chunk.pull_back(direction, record, panels, field, score, &Lanes::ONE, None);
+                chunk.forward(field, record, &mut log_det);
+            }
+            network.pull_back_convolution(field, &mut record.features, panels, score, None);
         }
         log_det
     }
@@ -118,9 +137,12 @@ impl<'a, T: Real> Flow<'a, T> {
     /// y → z in place, with log_det of ∂z/∂y.
     pub fn inverse(&self, field: &mut [Lanes<T>], record: &mut Record<T>) -> LogDet {
         let mut log_det = [0.0; LANES];
-        for chunk in self.chunks().iter().rev() {
-            chunk.condition(field, record);
-            chunk.inverse(field, record, &mut log_det);
+        for part in self.parts().iter().rev() {
+            part.network.convolve(field, &mut record.features);
+            for chunk in &part.chunks {
+                chunk.condition(field, record);
+                chunk.inverse(field, record, &mut log_det);
+            }
         }
         log_det
     }
@@ -136,21 +158,17 @@ impl<'a, T: Real> Flow<'a, T> {
         of_log_det: &Lanes<T>,
         mut gradient: Option<&mut [f64]>,
     ) {
-        for chunk in self.chunks().iter().rev() {
-            if !record.kept {
-                chunk.condition(field, record);
+        let direction = Direction::Forward;
+        for Part { network, chunks } in self.parts().into_iter().rev() {
+            network.convolve(field, &mut record.features);
+            for chunk in &chunks {
+                chunk.condition_again(field, record);
+                chunk.restore(field, record);
+                let gradient = gradient.as_deref_mut();
+                chunk.pull_back(direction, record, panels, field, cotangent, of_log_det, gradient);
             }
-            chunk.restore(field, record);
-            let gradient = gradient.as_deref_mut();
-            chunk.pull_back(
-                Direction::Forward,
-                &record.activations[chunk.place(record)],
-                panels,
-                field,
-                cotangent,
-                of_log_det,
-                gradient,
-            );
+            let (features, gradient) = (&mut record.features, gradient.as_deref_mut());
+            network.pull_back_convolution(field, features, panels, cotangent, gradient);
         }
     }
 
@@ -165,21 +183,17 @@ impl<'a, T: Real> Flow<'a, T> {
         of_log_det: &Lanes<T>,
         mut gradient: Option<&mut [f64]>,
     ) {
-        for chunk in self.chunks() {
-            if !record.kept {
-                chunk.condition(field, record);
+        let direction = Direction::Inverse;
+        for Part { network, chunks } in self.parts() {
+            network.convolve(field, &mut record.features);
+            for chunk in &chunks {
+                chunk.condition_again(field, record);
+                let gradient = gradient.as_deref_mut();
+                chunk.pull_back(direction, record, panels, field, cotangent, of_log_det, gradient);
+                chunk.restore(field, record);
             }
-            let gradient = gradient.as_deref_mut();
-            chunk.pull_back(
-                Direction::Inverse,
-                &record.activations[chunk.place(record)],
-                panels,
-                field,
-                cotangent,
-                of_log_det,
-                gradient,
-            );
-            chunk.restore(field, record);
+            let (features, gradient) = (&mut record.features, gradient.as_deref_mut());
+            network.pull_back_convolution(field, features, panels, cotangent, gradient);
         }
     }
 }
@@ -198,12 +212,16 @@ impl<T: Real> Chunk<'_, T> {
 
     fn condition(&self, field: &[Lanes<T>], record: &mut Record<T>) {
         let place = self.place(record);
-        self.network.forward(
-            self.rows.start,
-            self.rows.len(),
-            field,
-            &mut record.activations[place],
-        );
+        let Record { activations, features, .. } = record;
+        let features = &features.values;
+        self.network.forward(self.rows.clone(), field, features, &mut activations[place]);
+    }
+
+    /// As `condition`, where that was already done once.
+    fn condition_again(&self, field: &[Lanes<T>], record: &mut Record<T>) {
+        if !record.kept {
+            self.condition(field, record);
+        }
     }
 
     fn restore(&self, field: &mut [Lanes<T>], record: &Record<T>) {
@@ -267,16 +285,18 @@ impl<T: Real> Chunk<'_, T> {
     }
 
     /// Cotangents pulled back through the map and then the network; `field` holds u.
+    #[allow(clippy::too_many_arguments)]
     fn pull_back(
         &self,
         direction: Direction,
-        activations: &Activations<T>,
+        record: &Record<T>,
         panels: &mut Panels<T>,
         field: &[Lanes<T>],
         cotangent: &mut [Lanes<T>],
         of_log_det: &Lanes<T>,
         mut gradient: Option<&mut [f64]>,
     ) {
+        let activations = &record.activations[self.place(record)];
         match self.network.coupling.network.transform {
             Transform::Affine => {
                 let sites = self.affine(&activations.outputs);
@@ -295,8 +315,7 @@ impl<T: Real> Chunk<'_, T> {
                 );
             }
         }
-        let (first, rows) = (self.rows.start, self.rows.len());
-        self.network.pull_back(first, rows, activations, panels, cotangent, gradient);
+        self.network.pull_back(self.rows.clone(), activations, panels, cotangent, gradient);
     }
 
     #[allow(clippy::too_many_arguments)]
