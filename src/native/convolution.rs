@@ -31,11 +31,7 @@ impl<T: Real> Features<T> {
 impl<T: Real> Conditioned<'_, T> {
     /// The features at all frozen sites; none without a convolution.
     pub fn convolve(&self, field: &[Lanes<T>], features: &mut Features<T>) {
-        let (Some(convolution), Some(dense)) =
-            (&self.coupling.convolution, &self.layout.convolution)
-        else {
-            return;
-        };
+        let Some((convolution, dense)) = self.convolution() else { return };
         let (stride, channels) = (self.layout.stencil_stride(), dense.outputs);
         let Features { values, stencil } = features;
         for first in (0..convolution.rows).step_by(ROWS) {
@@ -60,11 +56,7 @@ impl<T: Real> Conditioned<'_, T> {
         cotangent: &mut [Lanes<T>],
         mut gradient: Option<&mut [f64]>,
     ) {
-        let (Some(convolution), Some(dense)) =
-            (&self.coupling.convolution, &self.layout.convolution)
-        else {
-            return;
-        };
+        let Some((convolution, dense)) = self.convolution() else { return };
         let (stride, channels) = (self.layout.stencil_stride(), dense.outputs);
         let Features { values, stencil } = features;
         for first in (0..convolution.rows).step_by(ROWS) {

@@ -8,7 +8,9 @@ use super::kernels::{
     Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
 use super::lanes::{LANES, Lanes, Real, elu, elu_slope, flat, flat_mut};
-use crate::flow::coupling::{Conditioner, Coupling, Kernel, Network, Shell, Transform};
+use crate::flow::coupling::{
+    Conditioner, Convolution, Coupling, Kernel, Network, Shell, Transform,
+};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
 const CHUNK_BYTES: usize = 352 * 1024;
@@ -324,7 +326,12 @@ pub struct Conditioned<'a, T> {
     pub packed: &'a [T],
 }
 
-impl<T: Real> Conditioned<'_, T> {
+impl<'a, T: Real> Conditioned<'a, T> {
+    /// The coupling's convolution and its layer.
+    pub fn convolution(&self) -> Option<(&'a Convolution, &'a Dense)> {
+        self.coupling.convolution.as_ref().zip(self.layout.convolution.as_ref())
+    }
+
     /// The network's outputs for some rows, with all that leads to them.
     pub fn forward(
         &self,
@@ -339,8 +346,7 @@ impl<T: Real> Conditioned<'_, T> {
         let (rows, shells) = (range.len(), self.coupling.shells.len());
         let units = UnitsMut { lanes: inputs, stride: input_stride, first: 0, count: shells };
         gather(&self.coupling.shells, 1, range.clone(), field, units);
-        if let (Some(convolution), Some(dense)) = (&self.coupling.convolution, &layout.convolution)
-        {
+        if let Some((convolution, dense)) = self.convolution() {
             let count = layout.inputs - shells;
             let units = UnitsMut { lanes: inputs, stride: input_stride, first: shells, count };
             gather(&convolution.seen, dense.outputs, range, features, units);
@@ -451,8 +457,7 @@ impl<T: Real> Conditioned<'_, T> {
         let shells = self.coupling.shells.len();
         let deltas = |first, count| Units { lanes: &upper[..], stride: delta_stride, first, count };
         scatter(&self.coupling.shells, 1, range.clone(), deltas(0, shells), cotangent);
-        if let (Some(convolution), Some(dense)) = (&self.coupling.convolution, &layout.convolution)
-        {
+        if let Some((convolution, dense)) = self.convolution() {
             let deltas = deltas(shells, layout.inputs - shells);
             scatter(&convolution.seen, dense.outputs, range, deltas, feature_deltas);
         }
