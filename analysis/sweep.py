@@ -4,6 +4,7 @@
 (temperature, depth, seed) to (temperature, depth) with one error bar.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import xarray as xr
 
 FORMAT = "neuralrg-sweep"
 FORMAT_VERSION = 1
+#: How the user block begins in which `neuralrg` keeps the SHA-256 of what follows it.
+SEAL = b"neuralrg sha256 "
+SEAL_BLOCK = 512
 
 #: Critical temperature of the square-lattice Ising model, 2 / ln(1 + sqrt 2), in J/k_B.
 CRITICAL_TEMPERATURE = 2.0 / np.log(1.0 + np.sqrt(2.0))
@@ -139,6 +143,7 @@ def _check_file(path: Path) -> None:
         )
     if not path.exists():
         raise SweepError(f"{path}: no such file; `neuralrg collect DIR` writes DIR/sweep.h5")
+    _check_seal(path)
     try:
         with h5py.File(path, "r") as file:
             form = _text(file.attrs.get("format"))
@@ -152,6 +157,22 @@ def _check_file(path: Path) -> None:
             "give the sweep.h5 that `neuralrg collect` writes"
         )
     _check_version(path, version)
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse a file that is not what was written; one without a checksum passes."""
+    try:
+        with path.open("rb") as file:
+            block = file.read(SEAL_BLOCK)
+            if not block.startswith(SEAL):
+                return
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return  # reported when HDF5 opens it
+    if block.removeprefix(SEAL).split(b"\n")[0] != found.encode():
+        raise SweepError(
+            f"{path}: damaged sweep file: its checksum does not fit; run `neuralrg collect` again"
+        )
 
 
 def _check_version(path: Path, version: object) -> None:

@@ -3,6 +3,8 @@
 
 use tch::{Kind, Tensor};
 
+use crate::checkpoint::{Tensors, tensor};
+
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
@@ -28,6 +30,24 @@ impl Adam {
             updates: Tensor::zeros([], (Kind::Double, parameters.device())),
             weight_decay,
         }
+    }
+
+    /// What [`Adam::restore`] needs to go on.
+    pub fn state(&self) -> Tensors {
+        Tensors::from([
+            ("first_moment".into(), self.first_moment.shallow_clone()),
+            ("second_moment".into(), self.second_moment.shallow_clone()),
+            ("updates".into(), self.updates.shallow_clone()),
+        ])
+    }
+
+    /// Goes on from a saved state, on the parameters' device.
+    pub fn restore(&mut self, state: &Tensors) {
+        let device = self.first_moment.device();
+        let saved = |name| tensor(state, name).to_device(device);
+        self.first_moment = saved("first_moment");
+        self.second_moment = saved("second_moment");
+        self.updates = saved("updates");
     }
 
     /// One update of `parameters` in place, or none where `apply` (a boolean on the device, ()) is
@@ -99,6 +119,23 @@ mod tests {
         let gradient = Tensor::from_slice(&[0.3f64, 0.7]);
         adam.step(&mut parameters, &gradient, 0.1, &apply(true));
         fresh.step(&mut copy, &gradient, 0.1, &apply(true));
+        assert_eq!(parameters, copy);
+    }
+
+    #[test]
+    fn restored_state_goes_on_as_the_saved_one() {
+        let start = Tensor::from_slice(&[1.0f32, -2.0]);
+        let gradient = |step: i32| Tensor::from_slice(&[step as f32, 0.3]);
+        let (mut parameters, mut adam) = (start.copy(), Adam::new(&start, 0.1));
+        for step in 0..3 {
+            adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
+        }
+        let (mut copy, mut other) = (parameters.copy(), Adam::new(&start, 0.1));
+        other.restore(&adam.state());
+        for step in 3..6 {
+            adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
+            other.step(&mut copy, &gradient(step), 0.1, &apply(true));
+        }
         assert_eq!(parameters, copy);
     }
 

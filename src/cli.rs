@@ -22,13 +22,20 @@ pub enum Command {
     /// Run what DIR still lacks of a sweep, on all ranks of this job.
     ///
     /// The same command starts and continues a sweep: finished tasks are kept, failed and interrupted
-    /// ones run again. Messages go to standard error; RUST_LOG sets how many (error … trace).
+    /// ones run again, these from their last checkpoint. Several jobs may work on one folder. SIGTERM,
+    /// SIGINT and SIGUSR1 make it save everything and end. Exit status: 0 all done, 1 failed, 75 stopped
+    /// by a signal, to be continued. Messages go to standard error; RUST_LOG sets how many (error …
+    /// trace).
     Run {
         /// The sweep's configuration, a TOML file.
         config: PathBuf,
         /// Folder of the sweep; made if it does not exist.
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
+        /// Run only the task of this number (as `plan` shows it, from 0) and those that it starts from;
+        /// for job arrays.
+        #[arg(long, value_name = "INDEX")]
+        task_index: Option<usize>,
     },
     /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
     Plan {
@@ -37,11 +44,23 @@ pub enum Command {
         /// Number of ranks.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         ranks: u32,
+        /// Folder of the sweep: plan only what it lacks, with costs learned from its finished tasks.
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
     },
     /// Show each task of a sweep: its state, step, gap and expected end.
     Status {
         /// Folder of the sweep.
         dir: PathBuf,
+        /// Print one JSON object instead of the table.
+        #[arg(long)]
+        json: bool,
+        /// Print again every so many seconds, until every task is done or has failed.
+        #[arg(
+            long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
+            value_parser = parse_seconds
+        )]
+        watch: Option<f64>,
     },
     /// Collect the finished tasks of a sweep into DIR/sweep.h5.
     Collect {
@@ -73,6 +92,12 @@ pub enum Command {
 fn parse_linear_size(text: &str) -> Result<usize> {
     let allowed = |size: &usize| size.is_multiple_of(2) && (4..=1024).contains(size);
     let problem = || Error::Usage("L must be an even number from 4 to 1024".into());
+    text.parse().ok().filter(allowed).ok_or_else(problem)
+}
+
+fn parse_seconds(text: &str) -> Result<f64> {
+    let allowed = |seconds: &f64| (0.1..=86_400.0).contains(seconds);
+    let problem = || Error::Usage("must be a number of seconds from 0.1 to 86400".into());
     text.parse().ok().filter(allowed).ok_or_else(problem)
 }
 

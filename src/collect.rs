@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::run::references;
 use crate::schema::{self, Item};
+use crate::seal;
 use crate::store::{self, SweepDir, TaskSummary, describe, write_number, write_text};
 
 /// What was collected.
@@ -44,7 +45,8 @@ pub fn collect(root: &Path) -> Result<Collected> {
     }
     let path = dir.sweep_path();
     store::write_beside(&path, |beside| {
-        fill(beside, &config, &tasks, &summaries).map_err(Error::hdf5("write", &path))
+        fill(beside, &config, &tasks, &summaries).map_err(Error::hdf5("write", &path))?;
+        seal::seal_hdf5(beside).map_err(Error::io("write", &path))
     })?;
     Ok(Collected { path, finished, total: tasks.len() })
 }
@@ -92,7 +94,7 @@ fn fill(
     tasks: &[Task],
     summaries: &[Option<TaskSummary>],
 ) -> hdf5::Result<()> {
-    let mut sweep = SweepFile { file: File::create(path)?, scales: Vec::new() };
+    let mut sweep = SweepFile { file: store::create_hdf5(path)?, scales: Vec::new() };
     write_attributes(&sweep.file, config)?;
     write_coordinates(&mut sweep, config)?;
     write_references(&sweep, config)?;
@@ -130,7 +132,7 @@ fn fill(
 
 fn write_attributes(file: &File, config: &Config) -> hdf5::Result<()> {
     write_text(file, "format", schema::SWEEP_FORMAT)?;
-    write_number(file, "format_version", schema::FORMAT_VERSION)?;
+    write_number(file, "format_version", schema::SWEEP_FORMAT_VERSION)?;
     write_text(file, "name", &config.sweep.name)?;
     write_number(file, "linear_size", config.sweep.linear_size as i64)?;
     write_text(file, schema::CONFIGURATION.name, &config.to_toml())?;

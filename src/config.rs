@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -262,6 +263,8 @@ pub struct RunConfig {
     /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
     pub threads: usize,
     pub precision: Precision,
+    /// Minutes between two checkpoints of a running task; 0: only when a signal asks to stop.
+    pub checkpoint_minutes: f64,
 }
 
 fn default_seeds() -> Vec<u64> {
@@ -338,6 +341,7 @@ impl Default for RunConfig {
             engine: EngineChoice::Auto,
             threads: 1,
             precision: Precision::F32,
+            checkpoint_minutes: 10.0,
         }
     }
 }
@@ -397,12 +401,12 @@ impl Config {
     }
 
     /// The first key on which two configurations differ, as `key = mine, there theirs`. What only
-    /// says where to compute (`run.device`, `run.engine`, `run.threads`) does not count.
+    /// says where to compute and how often to save (all of `[run]` but `run.precision`) does not count.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let (mine, theirs) = (self.flattened(), other.flattened());
         mine.into_iter().zip(theirs).find_map(|((key, a), (_, b))| {
-            (a != b && !["run.device", "run.engine", "run.threads"].contains(&key.as_str()))
-                .then(|| format!("{key} = {a}, there {b}"))
+            let of_machine = key.starts_with("run.") && key != "run.precision";
+            (a != b && !of_machine).then(|| format!("{key} = {a}, there {b}"))
         })
     }
 
@@ -624,6 +628,12 @@ impl HmcConfig {
 }
 
 impl RunConfig {
+    /// Least time between two checkpoints of a task; none: only when a signal asks to stop.
+    pub fn checkpoint_interval(&self) -> Option<Duration> {
+        let seconds = self.checkpoint_minutes * 60.0;
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
     /// Where the engine lets tensors live.
     pub fn device_choice(&self) -> DeviceChoice {
         match self.engine {
@@ -639,7 +649,14 @@ impl RunConfig {
             "\"native\"",
             "\"torch\" or \"auto\" where run.device is \"cuda\"",
         )?;
-        require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")
+        require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")?;
+        let minutes = self.checkpoint_minutes;
+        require(
+            (0.0..=1e6).contains(&minutes),
+            "run.checkpoint_minutes",
+            minutes,
+            "from 0 (only when asked to stop) to 1000000",
+        )
     }
 }
 

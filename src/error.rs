@@ -27,6 +27,13 @@ pub enum Error {
     )]
     OtherConfiguration { dir: PathBuf, difference: String },
 
+    /// The configuration kept in a folder is not what was written there.
+    #[error(
+        "{} is damaged (its checksum does not fit); replace it by the configuration that the folder was \
+         made with, as `neuralrg check CONFIG` prints it", path.display()
+    )]
+    DamagedConfiguration { path: PathBuf },
+
     /// The folder is not one that `neuralrg run` made.
     #[error(
         "{} is not a sweep folder (it has no config.toml); make one with `neuralrg run CONFIG -o {}`",
@@ -85,12 +92,19 @@ pub enum Error {
     #[error("internal error: {message}; please report it with the task's configuration")]
     Panic { message: String },
 
+    /// The job was asked to stop; everything is saved.
+    #[error("stopped by a signal; the same command goes on where this job stopped")]
+    Stopped,
+
     /// Some tasks of the sweep failed; their errors were recorded and logged.
     #[error("{failed} of {total} tasks failed; their errors are in {}; the same command tries them again", dir.display())]
     TasksFailed { failed: usize, total: usize, dir: PathBuf },
 
-    /// Another job holds the folder's lock.
-    #[error("another job is working on {}; wait for it, or choose another folder with -o", dir.display())]
+    /// A job of a version without claims holds the folder's lock.
+    #[error(
+        "another job is working on {}, with a version of neuralrg that shares no folders; wait for it, \
+         or choose another folder with -o", dir.display()
+    )]
     Busy { dir: PathBuf },
 
     /// Rank 0 reports the error; this rank only ends with it.

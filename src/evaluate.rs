@@ -1,13 +1,15 @@
 //! Evaluation of a trained flow: fresh samples with their log-densities, and the free energies that
 //! follow from them.
 
-use ndarray::Array3;
+use ndarray::{Array3, Axis};
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::{Tensors, tensor};
 use crate::config::EvaluateConfig;
 use crate::engine::FrozenModel;
+use crate::error::Result;
 use crate::flow::symmetry::with_signs;
-use crate::host::to_array;
+use crate::host::{from_array, to_array};
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{Importance, importance, mean_and_standard_error};
 
@@ -23,31 +25,62 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Draws `config.samples` samples in batches.
+    /// Draws `config.samples` samples in batches, or those that `restored` lacks. `after_batch` is called
+    /// after each batch with all samples so far.
+    ///
+    /// # Errors
+    /// Those of `after_batch`.
     pub fn draw(
         model: &FrozenModel,
         config: &EvaluateConfig,
         (size, kind, device): (i64, Kind, Device),
         seed: &TaskSeed,
-    ) -> Self {
-        let (mut ln_q, mut ln_pi, mut fields) = (Vec::new(), Vec::new(), Vec::new());
-        let mut drawn = 0;
-        for step in 0.. {
+        restored: Option<Self>,
+        mut after_batch: impl FnMut(&Self) -> Result<()>,
+    ) -> Result<Self> {
+        let side = size as usize;
+        let mut samples = restored.unwrap_or_else(|| Self {
+            ln_q: Vec::new(),
+            ln_pi: Vec::new(),
+            fields: Array3::zeros((0, side, side)),
+        });
+        loop {
+            let drawn = samples.ln_q.len() as i64;
             let batch = config.batch.min(config.samples - drawn);
             if batch == 0 {
-                break;
+                return Ok(samples);
             }
-            seed.reseed_torch(Stage::Evaluate, step);
+            seed.reseed_torch(Stage::Evaluate, drawn / config.batch);
             let draw = model.draw(&Tensor::randn([batch, size, size], (kind, device)));
-            ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
-            ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
+            samples.ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
+            samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);
-                fields.push(with_signs(&draw.field, model.symmetry()).narrow(0, 0, keep));
+                let fields = with_signs(&draw.field, model.symmetry()).narrow(0, 0, keep);
+                let fields: Array3<f64> = to_array(&fields);
+                samples.fields.append(Axis(0), fields.view()).expect("all fields are L × L");
             }
-            drawn += batch;
+            after_batch(&samples)?;
         }
-        Self { ln_q, ln_pi, fields: to_array(&Tensor::cat(&fields, 0)) }
+    }
+
+    /// What [`Evaluation::restore`] needs.
+    pub fn state(&self) -> Tensors {
+        Tensors::from([
+            ("ln_q".into(), Tensor::from_slice(&self.ln_q)),
+            ("ln_pi".into(), Tensor::from_slice(&self.ln_pi)),
+            ("fields".into(), from_array(&self.fields)),
+        ])
+    }
+
+    /// The samples of a saved state.
+    pub fn restore(state: &Tensors) -> Self {
+        let values = |name| to_array::<ndarray::Ix1>(tensor(state, name)).to_vec();
+        Self {
+            ln_q: values("ln_q"),
+            ln_pi: values("ln_pi"),
+            fields: to_array(tensor(state, "fields")),
+        }
     }
 
     /// Variational free energy F = E_q[ln q - ln π] ≥ -ln Z (Eq. 5) and its standard error, in nats.

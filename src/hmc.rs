@@ -2,8 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::{Tensors, number, read_number, tensor};
 use crate::config::HmcConfig;
 use crate::engine::{FrozenModel, Potential};
+use crate::error::Result;
 use crate::flow::symmetry::ln_prior;
 use crate::host::to_array;
 use crate::observe;
@@ -135,6 +137,21 @@ impl StepSizeAdaptation {
         next.exp()
     }
 
+    /// ln ε of every step so far.
+    pub fn state(&self) -> Tensors {
+        Tensors::from([("ln_steps".into(), Tensor::from_slice(&self.ln_steps))])
+    }
+
+    /// Goes on from a saved state.
+    pub fn restore(&mut self, state: &Tensors) {
+        self.ln_steps = to_array::<ndarray::Ix1>(tensor(state, "ln_steps")).to_vec();
+    }
+
+    /// Step size of the next trajectory of the warm-up.
+    fn step_size(&self) -> f64 {
+        self.ln_steps.last().expect("there is a first step size").exp()
+    }
+
     /// The step size to be frozen after the warm-up.
     pub fn finish(&self) -> f64 {
         let second_half = &self.ln_steps[self.ln_steps.len() / 2..];
@@ -164,63 +181,176 @@ pub struct Chains {
 }
 
 /// Runs all chains: a start from the prior, warm-up with adaptation, then measurement with a frozen
-/// step size. `report` is called after each trajectory with the number done, warm-up included.
+/// step size; or what is left of that after `restored`. `after` is called after each trajectory with the
+/// number done, warm-up included, when the sampling can be saved.
+///
+/// # Errors
+/// Those of `after`.
 pub fn sample(
     model: &FrozenModel,
     config: &HmcConfig,
     options: (i64, Kind, Device),
     seed: &TaskSeed,
-    mut report: impl FnMut(i64),
-) -> Chains {
-    let (size, kind, device) = options;
+    restored: Option<&Tensors>,
+    mut after: impl FnMut(&Sampling, i64) -> Result<()>,
+) -> Result<Chains> {
     let potential = |z: &Tensor| model.potential(z);
-    seed.reseed_torch(Stage::HmcStart, 0);
-    let start = Tensor::randn([config.chains, size, size], (kind, device));
-    let mut state = State::new(&potential, &start);
-
-    let mut adaptation = StepSizeAdaptation::new(config.step_size, config.target_acceptance);
-    let mut step_size = config.step_size;
-    let mut warmup_divergences = Tensor::zeros([], (Kind::Int64, device));
-    for draw in 0..config.warmup {
-        seed.reseed_torch(Stage::HmcWarmup, draw);
-        let moved = trajectory(&potential, &state, step_size, config.leapfrog_steps);
-        step_size = adaptation.update(moved.acceptance.mean(Kind::Double).double_value(&[]));
-        warmup_divergences += divergences(&moved, config);
-        state = moved.state;
-        report(draw + 1);
+    let mut sampling = match restored {
+        Some(saved) => Sampling::restore(config, options, saved),
+        None => Sampling::new(&potential, config, options, seed),
+    };
+    while sampling.done < config.warmup + config.trajectories {
+        sampling.advance(&potential, config, seed);
+        after(&sampling, sampling.done)?;
     }
-    let step_size = adaptation.finish();
+    Ok(sampling.chains(config))
+}
 
-    let (chains, draws) = (config.chains, config.trajectories);
-    let observables = observe::SCALARS.len() as i64;
-    let scalars = Tensor::zeros([draws, chains, observables], (Kind::Double, device));
-    let ln_weights = Tensor::zeros([draws, chains], (Kind::Double, device));
-    let acceptance = Tensor::zeros([draws, chains], (Kind::Double, device));
-    let mut structure_sum = Tensor::zeros([chains, size, size], (Kind::Double, device));
-    let mut divergent = Tensor::zeros([], (Kind::Int64, device));
-    for draw in 0..draws {
-        seed.reseed_torch(Stage::Hmc, draw);
-        let moved = trajectory(&potential, &state, step_size, config.leapfrog_steps);
-        scalars.select(0, draw).copy_(&observe::scalars(&moved.state.field));
-        // U = -ln p(z) - ln π + ln q.
-        let minus_ln_weight = &moved.state.energy + ln_prior(&moved.state.position);
-        ln_weights.select(0, draw).copy_(&-minus_ln_weight);
-        acceptance.select(0, draw).copy_(&moved.acceptance);
-        structure_sum += observe::structure_factor(&moved.state.field);
-        divergent += divergences(&moved, config);
-        state = moved.state;
-        report(config.warmup + draw + 1);
+/// A sampling with all that it needs to go on after an interruption.
+pub struct Sampling {
+    state: State,
+    adaptation: StepSizeAdaptation,
+    /// Trajectories done, warm-up included.
+    done: i64,
+    /// (), integer.
+    warmup_divergences: Tensor,
+    divergences: Tensor,
+    /// (draw, chain, observable).
+    scalars: Tensor,
+    /// (draw, chain).
+    ln_weights: Tensor,
+    acceptance: Tensor,
+    /// (chain, k_x, k_y): sum over draws.
+    structure_sum: Tensor,
+}
+
+impl Sampling {
+    fn new(
+        potential: &impl Fn(&Tensor) -> Potential,
+        config: &HmcConfig,
+        options: (i64, Kind, Device),
+        seed: &TaskSeed,
+    ) -> Self {
+        let (size, kind, device) = options;
+        seed.reseed_torch(Stage::HmcStart, 0);
+        let start = Tensor::randn([config.chains, size, size], (kind, device));
+        Self::at(State::new(potential, &start), config, options)
     }
-    let structure_factors = structure_sum / draws as f64;
-    Chains {
-        scalars: to_array(&scalars.permute([2, 1, 0])),
-        correlations: to_array(&observe::correlation(&structure_factors)),
-        structure_factors: to_array(&structure_factors),
-        ln_weights: to_array(&ln_weights.transpose(0, 1)),
-        acceptance: to_array(&acceptance.transpose(0, 1)),
-        divergences: divergent.int64_value(&[]),
-        warmup_divergences: warmup_divergences.int64_value(&[]),
-        step_size,
+
+    /// At the first position, nothing done.
+    fn at(state: State, config: &HmcConfig, (size, _, device): (i64, Kind, Device)) -> Self {
+        let (chains, draws) = (config.chains, config.trajectories);
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Double, device));
+        let none = || Tensor::zeros([], (Kind::Int64, device));
+        Self {
+            state,
+            adaptation: StepSizeAdaptation::new(config.step_size, config.target_acceptance),
+            done: 0,
+            warmup_divergences: none(),
+            divergences: none(),
+            scalars: zeros(&[draws, chains, observe::SCALARS.len() as i64]),
+            ln_weights: zeros(&[draws, chains]),
+            acceptance: zeros(&[draws, chains]),
+            structure_sum: zeros(&[chains, size, size]),
+        }
+    }
+
+    /// What [`Sampling::restore`] needs; of the measurements only those that were made.
+    pub fn state(&self, config: &HmcConfig) -> Tensors {
+        let measured = (self.done - config.warmup).max(0);
+        let mut state = self.adaptation.state();
+        for (name, values) in [
+            ("position", &self.state.position),
+            ("energy", &self.state.energy),
+            ("gradient", &self.state.gradient),
+            ("field", &self.state.field),
+            ("warmup_divergences", &self.warmup_divergences),
+            ("divergences", &self.divergences),
+            ("structure_sum", &self.structure_sum),
+        ] {
+            // Copies, since sums go on in place.
+            state.insert(name.into(), values.copy());
+        }
+        for (name, values) in [
+            ("scalars", &self.scalars),
+            ("ln_weights", &self.ln_weights),
+            ("acceptance", &self.acceptance),
+        ] {
+            state.insert(name.into(), values.narrow(0, 0, measured));
+        }
+        state.insert("done".into(), number(self.done as f64));
+        state
+    }
+
+    fn restore(config: &HmcConfig, options: (i64, Kind, Device), saved: &Tensors) -> Self {
+        let tensor = |name| tensor(saved, name).to_device(options.2);
+        let state = State {
+            position: tensor("position"),
+            energy: tensor("energy"),
+            gradient: tensor("gradient"),
+            field: tensor("field"),
+        };
+        let mut sampling = Self::at(state, config, options);
+        sampling.adaptation.restore(saved);
+        sampling.done = read_number(saved, "done") as i64;
+        sampling.warmup_divergences = tensor("warmup_divergences");
+        sampling.divergences = tensor("divergences");
+        sampling.structure_sum = tensor("structure_sum");
+        for (name, values) in [
+            ("scalars", &sampling.scalars),
+            ("ln_weights", &sampling.ln_weights),
+            ("acceptance", &sampling.acceptance),
+        ] {
+            let measured = tensor(name);
+            values.narrow(0, 0, measured.size()[0]).copy_(&measured);
+        }
+        sampling
+    }
+
+    /// The next trajectory, of the warm-up or measured.
+    fn advance(
+        &mut self,
+        potential: &impl Fn(&Tensor) -> Potential,
+        config: &HmcConfig,
+        seed: &TaskSeed,
+    ) {
+        let draw = self.done - config.warmup;
+        if draw < 0 {
+            seed.reseed_torch(Stage::HmcWarmup, self.done);
+            let step_size = self.adaptation.step_size();
+            let moved = trajectory(potential, &self.state, step_size, config.leapfrog_steps);
+            self.adaptation.update(moved.acceptance.mean(Kind::Double).double_value(&[]));
+            self.warmup_divergences += divergences(&moved, config);
+            self.state = moved.state;
+        } else {
+            seed.reseed_torch(Stage::Hmc, draw);
+            let step_size = self.adaptation.finish();
+            let moved = trajectory(potential, &self.state, step_size, config.leapfrog_steps);
+            self.scalars.select(0, draw).copy_(&observe::scalars(&moved.state.field));
+            // U = -ln p(z) - ln π + ln q.
+            let minus_ln_weight = &moved.state.energy + ln_prior(&moved.state.position);
+            self.ln_weights.select(0, draw).copy_(&-minus_ln_weight);
+            self.acceptance.select(0, draw).copy_(&moved.acceptance);
+            self.structure_sum += observe::structure_factor(&moved.state.field);
+            self.divergences += divergences(&moved, config);
+            self.state = moved.state;
+        }
+        self.done += 1;
+    }
+
+    /// All that was measured.
+    fn chains(&self, config: &HmcConfig) -> Chains {
+        let structure_factors = &self.structure_sum / config.trajectories as f64;
+        Chains {
+            scalars: to_array(&self.scalars.permute([2, 1, 0])),
+            correlations: to_array(&observe::correlation(&structure_factors)),
+            structure_factors: to_array(&structure_factors),
+            ln_weights: to_array(&self.ln_weights.transpose(0, 1)),
+            acceptance: to_array(&self.acceptance.transpose(0, 1)),
+            divergences: self.divergences.int64_value(&[]),
+            warmup_divergences: self.warmup_divergences.int64_value(&[]),
+            step_size: self.adaptation.finish(),
+        }
     }
 }
 

@@ -10,6 +10,13 @@ pub fn to_array<D: Dimension>(tensor: &Tensor) -> Array<f64, D> {
     array.into_dimensionality().expect("the tensor has as many axes as asked for")
 }
 
+/// An f64 tensor on the CPU with an array's shape and values.
+pub fn from_array<D: Dimension>(array: &Array<f64, D>) -> Tensor {
+    let shape: Vec<i64> = array.shape().iter().map(|&length| length as i64).collect();
+    let values: Vec<f64> = array.iter().copied().collect();
+    Tensor::from_slice(&values).view(shape.as_slice())
+}
+
 /// Tells the C library to keep freed memory for the next tensors.
 ///
 /// Each step allocates and frees hundreds of megabytes in pieces of megabytes. By default glibc returns

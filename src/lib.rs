@@ -22,6 +22,8 @@
 //! | ln\|det\| | `log_det` | (batch) |
 
 pub mod adam;
+pub mod checkpoint;
+pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod config;
@@ -30,6 +32,7 @@ mod dimension_scale;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+pub mod events;
 pub mod exact;
 pub mod flow;
 pub mod gaussian;
@@ -43,7 +46,9 @@ pub mod progress;
 pub mod rank;
 pub mod run;
 pub mod schema;
+pub mod seal;
 pub mod seed;
+pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod store;

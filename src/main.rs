@@ -1,6 +1,6 @@
 //! The program: parses the command line and calls the library.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,14 +18,18 @@ use neuralrg::exact::exact_ising;
 use neuralrg::plan::{self, PlannedTask};
 use neuralrg::rank::Ranks;
 use neuralrg::schema::AT_RANDOM;
+use neuralrg::signals::Stop;
+use neuralrg::store::SweepDir;
 use neuralrg::{status, sweep};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         // The only command that starts MPI.
-        Command::Run { config, output } => return run(&config, &output),
-        Command::Plan { config, ranks } => print_plan(&config, ranks as usize),
-        Command::Status { dir } => status::table(&dir).map_err(Into::into).and_then(print),
+        Command::Run { config, output, task_index } => return run(&config, &output, task_index),
+        Command::Plan { config, ranks, output } => {
+            print_plan(&config, ranks as usize, output.as_deref())
+        }
+        Command::Status { dir, json, watch } => show_status(&dir, json, watch),
         Command::Collect { dir } => print_collected(&dir),
         Command::Check { config } => {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
@@ -46,19 +50,37 @@ fn report(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn run(config: &Path, output: &Path) -> ExitCode {
-    let ranks = match Ranks::start() {
+/// Exit status of a run that a signal stopped: the same command goes on (EX_TEMPFAIL of sysexits.h).
+const TO_BE_CONTINUED: u8 = 75;
+
+fn run(config: &Path, output: &Path, task_index: Option<usize>) -> ExitCode {
+    let started = if task_index.is_some() { Ok(Ranks::alone()) } else { Ranks::start() };
+    let ranks = match started {
         Ok(ranks) => ranks,
         Err(error) => return report(Err(error.into())),
     };
     let bars = start_logging(&ranks);
-    let job = match or_abort(&ranks, || sweep::prepare(config, output, &ranks)) {
+    // After MPI, which has handlers of its own.
+    let stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => {
+            report(Err(error.into()));
+            ranks.abort()
+        }
+    };
+    let job = match or_abort(&ranks, || sweep::prepare(config, output, task_index, &ranks)) {
         Ok(job) => job,
         Err(Error::Elsewhere) => return ExitCode::FAILURE,
         Err(error) => return report(Err(error.into())),
     };
-    match or_abort(&ranks, || sweep::run(job, &ranks, &bars)) {
+    match or_abort(&ranks, || sweep::run(job, &ranks, &stop, &bars)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Error::Stopped) => {
+            if ranks.rank() == 0 {
+                report(Err(error.into()));
+            }
+            ExitCode::from(TO_BE_CONTINUED)
+        }
         Err(Error::TasksFailed { .. }) if ranks.rank() > 0 => ExitCode::FAILURE,
         Err(error @ Error::TasksFailed { .. }) => report(Err(error.into())),
         Err(error) => {
@@ -70,7 +92,10 @@ fn run(config: &Path, output: &Path) -> ExitCode {
 
 /// A rank that panics outside a task must not leave the others waiting for it.
 fn or_abort<T>(ranks: &Ranks, work: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| ranks.abort())
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        log::error!("internal error on rank {}, see above; all ranks end", ranks.rank());
+        ranks.abort()
+    })
 }
 
 /// Log lines that name the rank and make way for progress bars; panics become one such line.
@@ -96,6 +121,27 @@ fn start_logging(ranks: &Ranks) -> MultiProgress {
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     // A reader that closed the pipe (`| head`) is no error worth a panic.
     Ok(writeln!(std::io::stdout(), "{}", text.to_string().trim_end())?)
+}
+
+/// The table or the JSON object, once or every `watch` seconds until nothing is left to wait for.
+fn show_status(dir: &Path, json: bool, watch: Option<f64>) -> anyhow::Result<()> {
+    // Kept from look to look, since the heartbeats of other machines must be watched.
+    let claims = SweepDir::open(dir)?.claims();
+    loop {
+        let status = status::Status::read(dir, &claims)?;
+        let text = if json { status.to_json() } else { status.to_string() };
+        let Some(seconds) = watch else { return print(text) };
+        if !json && std::io::stdout().is_terminal() {
+            // Clear the screen, go to its corner.
+            print(format!("\x1b[2J\x1b[H{text}"))?;
+        } else {
+            print(text)?;
+        }
+        if status.is_over() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+    }
 }
 
 fn print_collected(dir: &Path) -> anyhow::Result<()> {
@@ -126,29 +172,41 @@ fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
     )
 }
 
-fn print_plan(path: &Path, ranks: usize) -> anyhow::Result<()> {
+fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::read(path)?;
-    let tasks = plan::tasks(&config);
-    let schedule = plan::schedule(&tasks, ranks);
+    let (tasks, missing) = match dir.filter(|dir| dir.exists()) {
+        Some(dir) => sweep::expected(&config, dir)?,
+        None => {
+            let tasks = plan::tasks(&config);
+            let all = (0..tasks.len()).collect();
+            (tasks, all)
+        }
+    };
+    let schedule = plan::schedule(&tasks, &missing, ranks);
     let start = |parent: Option<usize>| {
         parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
     };
     let seconds =
         |cost: f64| humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string();
+    let basis = if missing.len() < tasks.len() {
+        "from the times of the finished tasks"
+    } else {
+        "expected for one CPU thread a rank; ratios are better known than times"
+    };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["rank", "task", "expected time", "starts from"]);
+    table.set_header(["rank", "task", "index", "expected time", "starts from"]);
     for (rank, assigned) in schedule.ranks.iter().enumerate() {
         for &index in assigned {
             let PlannedTask { task, parent, cost } = tasks[index];
-            table.add_row([rank.to_string(), task.name(), seconds(cost), start(parent)]);
+            let (rank, index) = (rank.to_string(), index.to_string());
+            table.add_row([rank, task.name(), index, seconds(cost), start(parent)]);
         }
     }
     print(format!(
-        "{}\n{} tasks on {ranks} ranks: makespan {}, lower bound {} (expected for one CPU thread a \
-         rank; ratios are better known than times)",
+        "{}\n{} tasks on {ranks} ranks: makespan {}, lower bound {} ({basis})",
         table.trim_fmt(),
-        tasks.len(),
+        missing.len(),
         seconds(schedule.makespan),
         seconds(schedule.lower_bound)
     ))

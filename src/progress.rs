@@ -1,6 +1,8 @@
 //! What a user sees of a running task: a progress bar on a terminal, log lines elsewhere, and a small
 //! file that `neuralrg status` reads.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +12,18 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::exact::exact_ising;
 use crate::plan::{Cost, Task};
-use crate::store::write_atomically;
+use crate::rank::Ranks;
+use crate::seal::{open_line, seal_line};
+use crate::store::{SweepDir, write_atomically};
 use crate::train::Progress;
 
 /// Least time between two writes of the progress file, and between two log lines of a stage.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 const LOG_INTERVAL: Duration = Duration::from_secs(15);
+/// Many ranks share one log: together they write no more lines than one in this time, on average.
+const LOG_INTERVAL_PER_RANK: Duration = Duration::from_secs(2);
+/// Least time between two lines of a stage in the task's own log.
+const OWN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How far a running task is, as kept in its progress file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,9 +45,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a progress file; none where there is no readable one.
+    /// Reads a progress file; none where there is no readable and undamaged one.
     pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+        serde_json::from_str(open_line(&std::fs::read_to_string(path).ok()?)?).ok()
     }
 
     /// Seconds until the task is done, at the pace so far.
@@ -60,19 +68,34 @@ pub struct TaskProgress {
     /// Hidden where standard error is not a terminal.
     bar: ProgressBar,
     log_lines: bool,
+    log_interval: Duration,
+    log: TaskLog,
     cost: Cost,
     train_steps: i64,
+    samples: i64,
     trajectories: i64,
     ln_z: f64,
     gap: Option<(f64, f64)>,
+    seconds_before: f64,
+    /// The first report comes after an interruption.
+    resumed: bool,
+    /// Stage, step and steps of the last report.
+    last: (&'static str, i64, i64),
     start: Instant,
     written: Option<Instant>,
     logged: Instant,
+    own_logged: Instant,
 }
 
 impl TaskProgress {
     /// Starts to report on `task`; `bars` draws where standard error is a terminal.
-    pub fn new(task: &Task, config: &Config, path: PathBuf, bars: &MultiProgress) -> Self {
+    pub fn new(
+        task: &Task,
+        config: &Config,
+        dir: &SweepDir,
+        ranks: &Ranks,
+        bars: &MultiProgress,
+    ) -> Self {
         let style = ProgressStyle::with_template(
             "{prefix} {bar:30} {pos:>6}/{len} [{elapsed_precise} < {eta_precise}] {msg}",
         )
@@ -82,18 +105,48 @@ impl TaskProgress {
         bar.set_prefix(task.name());
         Self {
             name: task.name(),
-            path,
+            path: dir.progress_path(task),
+            log: TaskLog::open(&dir.log_path(task), ranks.rank()),
             bar,
             log_lines,
+            log_interval: LOG_INTERVAL.max(LOG_INTERVAL_PER_RANK * ranks.size() as u32),
             cost: Cost::of(config, task),
             train_steps: config.train.steps,
+            samples: config.evaluate.samples,
             trajectories: config.hmc.warmup + config.hmc.trajectories,
             ln_z: -exact_ising(task.linear_size, task.temperature).free_energy_field,
             gap: None,
+            seconds_before: 0.0,
+            resumed: false,
+            last: ("train", 0, config.train.steps),
             start: Instant::now(),
             written: None,
             logged: Instant::now(),
+            own_logged: Instant::now(),
         }
+    }
+
+    /// The task goes on after an interruption, having taken `seconds` before.
+    pub fn resumed(&mut self, seconds: f64) {
+        self.seconds_before = seconds;
+        self.resumed = true;
+    }
+
+    /// The task was asked to stop, and has saved what it did.
+    pub fn stopped(&self) {
+        let (stage, step, steps) = self.last;
+        self.note(&format!("task {} stops after {stage} {step}/{steps}", self.name));
+    }
+
+    /// Tells something once, in the job's log and in the task's own.
+    pub fn note(&self, message: &str) {
+        log::info!("{message}");
+        self.log.write(message);
+    }
+
+    /// Tells something in the task's own log.
+    pub fn log_only(&self, message: &str) {
+        self.log.write(message);
     }
 
     /// Training has done a step.
@@ -108,28 +161,39 @@ impl TaskProgress {
         self.report("train", progress.step, self.train_steps, done, &message);
     }
 
-    /// The evaluation is done.
-    pub fn evaluated(&mut self) {
-        self.bar.set_length(self.trajectories as u64);
-        let done = self.cost.train + self.cost.evaluate;
-        self.report("evaluate", 1, 1, done, "");
+    /// The evaluation has drawn `samples`.
+    pub fn evaluated(&mut self, samples: i64) {
+        self.bar.set_length(self.samples as u64);
+        let fraction = samples as f64 / self.samples as f64;
+        let done = self.cost.train + self.cost.evaluate * fraction;
+        self.report("evaluate", samples, self.samples, done, "");
     }
 
     /// HMC has done `trajectories`, warm-up included.
     pub fn sampled(&mut self, trajectories: i64) {
+        self.bar.set_length(self.trajectories as u64);
         let fraction = trajectories as f64 / self.trajectories as f64;
         let done = self.cost.train + self.cost.evaluate + self.cost.hmc * fraction;
         self.report("hmc", trajectories, self.trajectories, done, "");
     }
 
-    fn report(&mut self, stage: &str, step: i64, steps: i64, done: f64, message: &str) {
+    fn report(&mut self, stage: &'static str, step: i64, steps: i64, done: f64, message: &str) {
+        self.last = (stage, step, steps);
+        if std::mem::take(&mut self.resumed) {
+            self.note(&format!("task {} goes on with {stage} {step}/{steps}", self.name));
+        }
         self.bar.set_position(step as u64);
         self.bar.set_message(message.to_owned());
         let stage_ends = step == steps;
-        if self.log_lines && (stage_ends || self.logged.elapsed() > LOG_INTERVAL) {
-            let line = format!("{}: {stage} {step}/{steps} {message}", self.name);
-            log::info!("{}", line.trim_end());
+        let line =
+            || format!("{}: {stage} {step}/{steps} {message}", self.name).trim_end().to_owned();
+        if self.log_lines && (stage_ends || self.logged.elapsed() > self.log_interval) {
+            log::info!("{}", line());
             self.logged = Instant::now();
+        }
+        if stage_ends || self.own_logged.elapsed() > OWN_LOG_INTERVAL {
+            self.log.write(&line());
+            self.own_logged = Instant::now();
         }
         if self.written.is_none_or(|written| written.elapsed() > FILE_INTERVAL) {
             self.write(stage, step, steps, done / self.cost.total());
@@ -146,12 +210,38 @@ impl TaskProgress {
             gap: self.gap.map(|(gap, _)| gap),
             gap_error: self.gap.map(|(_, error)| error),
             fraction,
-            seconds: self.start.elapsed().as_secs_f64(),
+            seconds: self.seconds_before + self.start.elapsed().as_secs_f64(),
             written_unix_seconds: unix_now(),
         };
         let text = serde_json::to_string(&snapshot).expect("a snapshot has a JSON form");
-        if let Err(error) = write_atomically(&self.path, text.as_bytes()) {
+        if let Err(error) = write_atomically(&self.path, seal_line(&text).as_bytes()) {
             log::warn!("{}: {error}", self.name);
+        }
+    }
+}
+
+/// A task's own log: what each attempt had to say, with the time and the machine.
+struct TaskLog {
+    file: Option<File>,
+    origin: String,
+}
+
+impl TaskLog {
+    /// A log that cannot be written is worth a warning, not the task.
+    fn open(path: &Path, rank: usize) -> Self {
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.inspect_err(|error| log::warn!("cannot open {}: {error}", path.display()));
+        let host = gethostname::gethostname();
+        let origin = format!("{} process {} rank {rank}", host.display(), std::process::id());
+        Self { file: file.ok(), origin }
+    }
+
+    fn write(&self, message: &str) {
+        let Some(mut file) = self.file.as_ref() else { return };
+        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        let line = format!("[{time} {}] {message}\n", self.origin);
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            log::debug!("cannot write a task's log: {error}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mpi::Threading;
 use mpi::collective::Root;
@@ -11,18 +11,33 @@ use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 
 use crate::error::{Error, Result};
-use crate::plan::{Next, Queue};
+use crate::plan::{Next, Outcome, Queue};
+use crate::signals::Stop;
+
+/// Environment variables by which launchers tell a process its rank: Open MPI, PMIx (srun), PMI (MPICH, Intel
+/// MPI, Cray), MVAPICH, IBM's jsrun.
+const LAUNCHERS: [&str; 6] = [
+    "OMPI_COMM_WORLD_SIZE",
+    "PMIX_RANK",
+    "PMI_RANK",
+    "PALS_RANKID",
+    "MV2_COMM_WORLD_RANK",
+    "JSM_NAMESPACE_RANK",
+];
 
 /// Messages from a rank that wants a task, and back.
 const REQUEST: i32 = 1;
 const ASSIGNMENT: i32 = 2;
-/// A request tells the task that the rank has finished, if any, and whether it succeeded.
-type Request = [i64; 2];
-const FIRST_REQUEST: Request = [-1, 0];
+/// A request tells the task that the rank has worked on, if any, how that ended ([`Outcome`]), and whether the
+/// rank was asked to stop.
+type Request = [i64; 3];
+const FIRST_REQUEST: Request = [-1, 0, 0];
 /// Assignment that means: no task is left.
 const NOTHING_LEFT: i64 = -1;
 /// Pause between two looks for messages; short beside any task, long beside a look.
 const POLL: Duration = Duration::from_millis(5);
+/// Time between two looks at what other jobs do.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The ranks of this job.
 pub enum Ranks {
@@ -33,12 +48,17 @@ pub enum Ranks {
 }
 
 impl Ranks {
-    /// Starts MPI. Without mpirun or srun there is one rank.
+    /// Starts MPI where mpirun or srun started this process. Otherwise there is one rank, which needs no MPI:
+    /// Open MPI would give each such process a daemon, and those of many at once on a node stumble over
+    /// each other.
     ///
     /// # Errors
     /// The MPI library does not let several threads communicate, which rank 0 needs to serve the others
     /// while it works itself.
     pub fn start() -> Result<Self> {
+        if !LAUNCHERS.iter().any(|variable| std::env::var_os(variable).is_some()) {
+            return Ok(Self::Alone);
+        }
         let (universe, threading) =
             mpi::initialize_with_threading(Threading::Multiple).expect("MPI is started once");
         let world = universe.world();
@@ -53,6 +73,11 @@ impl Ranks {
             ));
         }
         Ok(Self::World { _universe: universe, world })
+    }
+
+    /// One rank that does not ask whether there are others, for the elements of job arrays.
+    pub fn alone() -> Self {
+        Self::Alone
     }
 
     /// Number of this rank, from 0.
@@ -94,40 +119,47 @@ impl Ranks {
         String::from_utf8(bytes).expect("rank 0 sent text")
     }
 
-    /// Calls `work` for every task of `queue` on some rank, each when it is free, and `give_up` on rank 0
-    /// for those that are given up since `work` returned `false` for one that they start from. All
-    /// ranks call this with the same queue; returns the number of tasks that failed or were given up.
+    /// Calls `work` for every task of `queue` that `desk` lets this job have, on some rank, each when it is
+    /// free. All ranks call this with the same queue; only rank 0 has a desk. A rank that `stop` asks to
+    /// leaves, and with rank 0 all do.
     pub fn distribute(
         &self,
         queue: Queue,
-        work: impl FnMut(usize) -> bool,
-        give_up: impl Fn(usize) + Sync,
-    ) -> usize {
-        let queue = SharedQueue { queue: Mutex::new(queue), give_up: &give_up };
+        desk: Option<&dyn Desk>,
+        stop: &Stop,
+        mut work: impl FnMut(usize) -> Outcome,
+    ) -> Counts {
+        let Some(desk) = desk else {
+            let Self::World { world, .. } = self else { unreachable!("one rank has the desk") };
+            work_for(world, stop, work);
+            return self.share_counts(Counts::default());
+        };
+        let looked = Mutex::new(Instant::now());
+        let queue = SharedQueue { queue: Mutex::new(queue), desk, stop, looked };
         match self {
-            Self::Alone => queue.work_off(work),
-            Self::World { world, .. } if world.rank() == 0 => {
+            Self::Alone => queue.work_off(&mut work),
+            Self::World { world, .. } => {
                 let others = world.size() - 1;
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         let world = SimpleCommunicator::world();
                         or_abort(&world, || serve(&world, others, &queue));
                     });
-                    or_abort(world, || queue.work_off(work));
+                    or_abort(world, || queue.work_off(&mut work));
                 });
             }
-            Self::World { world, .. } => work_for(world, work),
         }
-        self.share_count(queue.lock().failed())
+        let queue = queue.lock();
+        self.share_counts(Counts { failed: queue.failed(), unfinished: queue.unfinished() })
     }
 
-    /// Rank 0's count on all ranks. Those that wait for it do so without using their core.
-    fn share_count(&self, count: usize) -> usize {
-        let Self::World { world, .. } = self else { return count };
-        let mut count = count as u64;
+    /// Rank 0's counts on all ranks. Those that wait for them do so without using their core.
+    fn share_counts(&self, counts: Counts) -> Counts {
+        let Self::World { world, .. } = self else { return counts };
+        let mut numbers = [counts.failed as u64, counts.unfinished as u64];
         mpi::request::scope(|scope| {
             let root = world.process_at_rank(0);
-            let mut request = root.immediate_broadcast_into(scope, &mut count);
+            let mut request = root.immediate_broadcast_into(scope, &mut numbers[..]);
             loop {
                 match request.test() {
                     Ok(_) => break,
@@ -136,7 +168,8 @@ impl Ranks {
                 std::thread::sleep(POLL);
             }
         });
-        count as usize
+        let [failed, unfinished] = numbers.map(|number| number as usize);
+        Counts { failed, unfinished }
     }
 
     /// Ends all ranks at once, for errors outside a task; alone, this process.
@@ -148,10 +181,44 @@ impl Ranks {
     }
 }
 
+/// What rank 0 does as tasks come and go.
+pub trait Desk: Sync {
+    /// Whether this job may have a task for a rank.
+    fn claim(&self, task: usize, rank: usize) -> Permission;
+    /// A rank's work on a task has ended.
+    fn ended(&self, task: usize, rank: usize, outcome: Outcome);
+    /// A task will not run, since one that it starts from failed.
+    fn given_up(&self, task: usize);
+}
+
+/// What a [`Desk`] says of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    Granted,
+    /// Another job works on it.
+    Elsewhere,
+    /// Another job has done it.
+    Done,
+    /// Another job has failed with it.
+    Failed,
+}
+
+/// Tasks of a job that were not done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Failed, or given up behind one that failed.
+    pub failed: usize,
+    /// Left when the job was asked to stop.
+    pub unfinished: usize,
+}
+
 /// The queue of rank 0, which works itself while a second thread serves the other ranks.
 struct SharedQueue<'a> {
     queue: Mutex<Queue>,
-    give_up: &'a (dyn Fn(usize) + Sync),
+    desk: &'a dyn Desk,
+    stop: &'a Stop,
+    /// When tasks of other jobs were last looked at.
+    looked: Mutex<Instant>,
 }
 
 impl SharedQueue<'_> {
@@ -159,17 +226,53 @@ impl SharedQueue<'_> {
         self.queue.lock().expect("no holder of the queue panics")
     }
 
+    /// The next task for `rank` that this job may have.
+    fn take(&self, rank: usize) -> Next {
+        loop {
+            if self.stop.requested() {
+                return Next::NothingLeft;
+            }
+            let next = self.lock().take();
+            match next {
+                Next::Task(task) => match self.desk.claim(task, rank) {
+                    Permission::Granted => return next,
+                    Permission::Elsewhere => self.lock().is_elsewhere(task),
+                    Permission::Done => self.finished(task, true),
+                    Permission::Failed => self.finished(task, false),
+                },
+                Next::Wait if self.is_time_to_look() && self.lock().look_again() => {}
+                Next::Wait | Next::NothingLeft => return next,
+            }
+        }
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        let mut looked = self.looked.lock().expect("no holder panics");
+        let due = looked.elapsed() >= LOOK;
+        if due {
+            *looked = Instant::now();
+        }
+        due
+    }
+
     fn finished(&self, task: usize, succeeded: bool) {
         let given_up = self.lock().finished(task, succeeded);
-        given_up.into_iter().for_each(self.give_up);
+        given_up.into_iter().for_each(|task| self.desk.given_up(task));
+    }
+
+    fn ended(&self, task: usize, rank: usize, outcome: Outcome) {
+        self.desk.ended(task, rank, outcome);
+        match outcome {
+            Outcome::Stopped => self.lock().hand_back(task),
+            _ => self.finished(task, outcome == Outcome::Done),
+        }
     }
 
     /// Works in this process until nothing is left to take.
-    fn work_off(&self, mut work: impl FnMut(usize) -> bool) {
+    fn work_off(&self, work: &mut impl FnMut(usize) -> Outcome) {
         loop {
-            let next = self.lock().take();
-            match next {
-                Next::Task(task) => self.finished(task, work(task)),
+            match self.take(0) {
+                Next::Task(task) => self.ended(task, 0, work(task)),
                 Next::Wait => std::thread::sleep(POLL),
                 Next::NothingLeft => return,
             }
@@ -177,11 +280,14 @@ impl SharedQueue<'_> {
     }
 }
 
-/// Works for rank 0 until it has nothing left to do.
-fn work_for(world: &SimpleCommunicator, mut work: impl FnMut(usize) -> bool) {
+/// Works for rank 0 until it has nothing left to do, or until it is asked to stop.
+fn work_for(world: &SimpleCommunicator, stop: &Stop, mut work: impl FnMut(usize) -> Outcome) {
     let server = world.process_at_rank(0);
     let mut request = FIRST_REQUEST;
     loop {
+        if stop.requested() {
+            request[2] = 1;
+        }
         server.send_with_tag(&request[..], REQUEST);
         // The answer may wait for the tasks of other ranks; a blocking receive would keep a core busy.
         while server.immediate_probe_with_tag(ASSIGNMENT).is_none() {
@@ -189,7 +295,7 @@ fn work_for(world: &SimpleCommunicator, mut work: impl FnMut(usize) -> bool) {
         }
         let (assignment, _) = server.receive_with_tag::<i64>(ASSIGNMENT);
         let Ok(task) = usize::try_from(assignment) else { return };
-        request = [assignment, i64::from(work(task))];
+        request = [assignment, work(task) as i64, 0];
     }
 }
 
@@ -205,17 +311,27 @@ fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
                 let rank = world.process_at_rank(status.source_rank());
                 let mut request = FIRST_REQUEST;
                 rank.receive_into_with_tag(&mut request[..], REQUEST);
-                let [task, succeeded] = request;
+                let [task, outcome, leaves] = request;
                 if let Ok(task) = usize::try_from(task) {
-                    queue.finished(task, succeeded != 0);
+                    let outcome = match outcome {
+                        1 => Outcome::Done,
+                        2 => Outcome::Stopped,
+                        _ => Outcome::Failed,
+                    };
+                    queue.ended(task, status.source_rank() as usize, outcome);
                 }
-                waiting.push(rank);
+                if leaves != 0 {
+                    rank.send_with_tag(&NOTHING_LEFT, ASSIGNMENT);
+                    served += 1;
+                } else {
+                    waiting.push(rank);
+                }
             }
             None => std::thread::sleep(POLL),
         }
         // The rank that asked last comes first: the file that the next task starts from may be its own.
         while let Some(rank) = waiting.last() {
-            let next = queue.lock().take();
+            let next = queue.take(rank.rank() as usize);
             let assignment = match next {
                 Next::Task(task) => task as i64,
                 Next::Wait => break,

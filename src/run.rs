@@ -1,10 +1,9 @@
 //! One task from start to end: build, train, evaluate, sample, measure.
 
-use std::time::Instant;
-
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
 use tch::{Device, Tensor};
 
+use crate::checkpoint::Checkpoints;
 use crate::config::Config;
 use crate::engine::Model;
 use crate::error::{Error, Result};
@@ -20,7 +19,7 @@ use crate::progress::{TaskProgress, unix_now};
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{between_chain, forward, gamma_method};
 use crate::store::{Numbers, TaskRecord};
-use crate::train::{History, train};
+use crate::train::{History, Training};
 
 /// A trained task that another one starts from.
 #[derive(Debug)]
@@ -30,18 +29,19 @@ pub struct Parent {
     pub parameters: Vec<f64>,
 }
 
-/// Runs one task on one device, from the trained parameters of `parent` or at random.
+/// Runs one task on one device, from the trained parameters of `parent` or at random; or what is left of it
+/// after its last checkpoint.
 ///
 /// # Errors
-/// The training diverges, or a result is not a finite number.
+/// The training diverges, a result is not a finite number, or the job was asked to stop.
 pub fn run_task(
     task: &Task,
     config: &Config,
     device: Device,
     parent: Option<&Parent>,
+    checkpoints: &mut Checkpoints,
     progress: &mut TaskProgress,
 ) -> Result<TaskRecord> {
-    let start = Instant::now();
     let memory = PeakMemory::start();
     let kind = config.run.precision.kind();
     let options = (task.linear_size as i64, kind, device);
@@ -60,22 +60,40 @@ pub fn run_task(
 
     // Train.
     let weight = config.flow.symmetry_weight;
-    let history = train(&mut model, &config.train, weight, &seed, |step| {
+    let mut training = Training::new(&model, &config.train);
+    if let Some(state) = checkpoints.restored("train") {
+        training.restore(&mut model, &state);
+        progress.resumed(checkpoints.seconds());
+    }
+    training.run(&mut model, &config.train, weight, &seed, |training, model, step| {
         progress.trained(step);
+        checkpoints.step("train", || training.state(model))
     })?;
-    let trained = start.elapsed();
+    let history = training.history();
+    let trained = checkpoints.finish("train", training.final_state(&model));
 
     // Evaluate.
     let frozen = model.freeze();
-    let evaluation = Evaluation::draw(&frozen, &config.evaluate, options, &seed);
-    let evaluated = start.elapsed();
-    progress.evaluated();
+    let drawn = checkpoints.restored("evaluate").map(|state| Evaluation::restore(&state));
+    let evaluation =
+        Evaluation::draw(&frozen, &config.evaluate, options, &seed, drawn, |samples| {
+            progress.evaluated(samples.ln_q.len() as i64);
+            checkpoints.step("evaluate", || samples.state())
+        })?;
+    let evaluated = checkpoints.finish("evaluate", evaluation.state());
 
     // Sample and measure.
-    let chains = hmc::sample(&frozen, &config.hmc, options, &seed, |done| {
-        progress.sampled(done);
-    });
-    let sampled = start.elapsed();
+    let saved = checkpoints.restored("hmc");
+    let mut last = None;
+    let chains =
+        hmc::sample(&frozen, &config.hmc, options, &seed, saved.as_ref(), |sampling, done| {
+            progress.sampled(done);
+            if done == config.hmc.warmup + config.hmc.trajectories {
+                last = Some(sampling.state(&config.hmc));
+            }
+            checkpoints.step("hmc", || sampling.state(&config.hmc))
+        })?;
+    let sampled = checkpoints.finish("hmc", last.or(saved).unwrap_or_default());
 
     let mut scalars = free_energies(&evaluation, &references, task.linear_size);
     scalars.extend(forward_check(&chains, scalars["importance_free_energy"]));
@@ -83,10 +101,10 @@ pub fn run_task(
     scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
     check_finite(&scalars)?;
     let timing = [
-        ("train_seconds", trained.as_secs_f64()),
-        ("evaluate_seconds", (evaluated - trained).as_secs_f64()),
-        ("hmc_seconds", (sampled - evaluated).as_secs_f64()),
-        ("wall_seconds", start.elapsed().as_secs_f64()),
+        ("train_seconds", trained),
+        ("evaluate_seconds", evaluated - trained),
+        ("hmc_seconds", sampled - evaluated),
+        ("wall_seconds", checkpoints.seconds()),
         ("peak_memory_bytes", memory.bytes()),
         ("finished_unix_seconds", unix_now() as f64),
     ];

@@ -14,8 +14,10 @@ pub struct Item {
 /// `format` attribute of task files and of collected files.
 pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
-/// Raised when a reader of the old files could not read the new ones.
-pub const FORMAT_VERSION: i64 = 1;
+/// Raised when a reader of the old files could not read the new ones. Task files of version 2 have a checksum
+/// in their user block.
+pub const FORMAT_VERSION: i64 = 2;
+pub const SWEEP_FORMAT_VERSION: i64 = 1;
 /// Attribute of a task file that is written last.
 pub const COMPLETE: &str = "complete";
 /// Attribute of a task file: the name of the task whose trained parameters the training started from, or

@@ -1,10 +1,13 @@
-//! `neuralrg status`: a table of the tasks of a sweep folder.
+//! `neuralrg status`: what is known of the tasks of a sweep folder, as a table or as JSON.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use serde::Serialize;
 
+use crate::claims::{Claims, JobInfo};
 use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::progress::{Snapshot, unix_now};
@@ -14,111 +17,206 @@ use crate::store::{self, SweepDir};
 /// without news for this long its job is gone, even if the folder's lock cannot tell.
 const SILENCE: u64 = 600;
 
-/// What is known of one task.
+/// All tasks of a sweep with what is known of each.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    name: String,
+    linear_size: usize,
+    tasks: Vec<TaskStatus>,
+    /// The jobs that work on the folder now.
+    jobs: Vec<JobInfo>,
+}
+
+/// What is known of one task; numbers in nats and seconds.
+#[derive(Debug, Serialize)]
+struct TaskStatus {
+    task: String,
+    linear_size: usize,
+    temperature: f64,
+    depth: usize,
+    seed: u64,
+    state: State,
+    stage: Option<String>,
+    step: Option<i64>,
+    steps: Option<i64>,
+    gap: Option<f64>,
+    gap_error: Option<f64>,
+    /// That the task took, or has taken so far.
+    seconds: Option<f64>,
+    remaining_seconds: Option<f64>,
+    /// Of its last failure.
+    message: Option<String>,
+    /// The living job that works on it.
+    job: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum State {
-    Done { gap: f64, gap_error: f64, seconds: f64 },
+    Done,
+    Running,
+    Stopped,
+    Failed,
     Damaged,
-    Failed(String),
-    Running(Snapshot),
-    Stopped(Snapshot),
     Waiting,
 }
 
-/// The table of all tasks with a closing line of counts.
-///
-/// # Errors
-/// `root` is not a sweep folder, or a task file cannot be read now.
-pub fn table(root: &Path) -> Result<String> {
-    let dir = SweepDir::open(root)?;
-    let config = dir.read_config()?;
-    let tasks: Vec<Task> = plan::tasks(&config).iter().map(|planned| planned.task).collect();
-    // Where there are no file locks, the age of the progress files must tell alone.
-    let may_run = dir.is_busy() != Some(false);
-    let states: Vec<State> =
-        tasks.iter().map(|task| state(&dir, task, may_run)).collect::<Result<_>>()?;
+impl State {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Done, "done"),
+        (Self::Running, "running"),
+        (Self::Stopped, "stopped"),
+        (Self::Failed, "failed"),
+        (Self::Damaged, "damaged"),
+        (Self::Waiting, "waiting"),
+    ];
 
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA"]);
-    for (task, state) in tasks.iter().zip(&states) {
-        let mut row = vec![task.name()];
-        row.extend(columns(state));
-        table.add_row(row);
+    fn name(self) -> &'static str {
+        Self::ALL[Self::ALL.iter().position(|(state, _)| *state == self).expect("all are listed")].1
     }
-    let count = |name: &str| states.iter().filter(|state| columns(state)[0] == name).count();
-    let counts = ["done", "running", "stopped", "failed", "damaged", "waiting"]
-        .map(|name| (count(name), name))
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{count} {name}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let failures: String = tasks
-        .iter()
-        .zip(&states)
-        .filter_map(|(task, state)| match state {
-            State::Failed(message) => Some(format!("{}: {}\n", task.name(), message.trim())),
-            _ => None,
-        })
-        .collect();
-    let smaller = tasks.iter().filter(|task| task.linear_size < config.sweep.linear_size).count();
-    let smaller =
-        if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
-    Ok(format!("{}\n{failures}{} tasks{smaller}: {counts}", table.trim_fmt(), tasks.len()))
 }
 
-fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {
-    let path = dir.task_path(task);
-    if path.exists() {
-        return match store::read_task(&path) {
-            Ok(summary) => Ok(State::Done {
-                gap: summary.scalars["gap"],
-                gap_error: summary.scalars["gap_error"],
-                seconds: summary.timing["wall_seconds"],
-            }),
-            Err(Error::DamagedTask { .. }) => Ok(State::Damaged),
-            Err(error) => Err(error),
+impl Status {
+    /// Looks at every task of the folder, through `claims` that are kept from look to look.
+    ///
+    /// # Errors
+    /// `root` is not a sweep folder, or a task file cannot be read now.
+    pub fn read(root: &Path, claims: &Claims) -> Result<Self> {
+        let dir = SweepDir::open(root)?;
+        let config = dir.read_config()?;
+        // A job of an older version makes no claims.
+        let locked = dir.is_locked();
+        let tasks = plan::tasks(&config)
+            .iter()
+            .map(|planned| TaskStatus::read(&planned.task, &dir, claims, locked))
+            .collect::<Result<_>>()?;
+        let jobs = claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
+        let (name, linear_size) = (config.sweep.name.clone(), config.sweep.linear_size);
+        Ok(Self { name, linear_size, tasks, jobs })
+    }
+
+    /// Whether nothing will change without another job.
+    pub fn is_over(&self) -> bool {
+        self.jobs.is_empty() && self.count(State::Running) == 0
+    }
+
+    /// One JSON object on one line, with the counts of each state.
+    pub fn to_json(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("a status has a JSON form");
+        value["counts"] = State::ALL
+            .iter()
+            .map(|(state, name)| ((*name).to_owned(), self.count(*state)))
+            .collect();
+        value.to_string()
+    }
+
+    fn count(&self, state: State) -> usize {
+        self.tasks.iter().filter(|task| task.state == state).count()
+    }
+}
+
+/// The table of all tasks, the messages of failures, and a closing line of counts.
+impl Display for Status {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA"]);
+        for task in &self.tasks {
+            table.add_row(task.columns());
+        }
+        writeln!(formatter, "{}", table.trim_fmt())?;
+        for task in self.tasks.iter().filter(|task| task.state == State::Failed) {
+            let message = task.message.as_deref().unwrap_or_default();
+            writeln!(formatter, "{}: {}", task.task, message.trim())?;
+        }
+        let counts: Vec<String> = State::ALL
+            .iter()
+            .map(|(state, name)| (self.count(*state), name))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{count} {name}"))
+            .collect();
+        let smaller = self.tasks.iter().filter(|task| task.linear_size < self.linear_size).count();
+        let smaller =
+            if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
+        write!(formatter, "{} tasks{smaller}: {}", self.tasks.len(), counts.join(", "))
+    }
+}
+
+impl TaskStatus {
+    fn read(task: &Task, dir: &SweepDir, claims: &Claims, locked: bool) -> Result<Self> {
+        let Task { linear_size, temperature, depth, seed } = *task;
+        let name = task.name();
+        let job = claims.living_holder(&name);
+        let mut status = Self {
+            task: name,
+            linear_size,
+            temperature,
+            depth,
+            seed,
+            state: State::Waiting,
+            stage: None,
+            step: None,
+            steps: None,
+            gap: None,
+            gap_error: None,
+            seconds: None,
+            remaining_seconds: None,
+            message: None,
+            job,
         };
-    }
-    if let Some(message) = dir.failure(task) {
-        return Ok(State::Failed(message));
-    }
-    Ok(match Snapshot::read(&dir.progress_path(task)) {
-        Some(snapshot) if may_run && snapshot.written_unix_seconds + SILENCE > unix_now() => {
-            State::Running(snapshot)
+        let path = dir.task_path(task);
+        if path.exists() {
+            match store::read_task(&path) {
+                Ok(summary) => {
+                    status.state = State::Done;
+                    status.gap = Some(summary.scalars["gap"]);
+                    status.gap_error = Some(summary.scalars["gap_error"]);
+                    status.seconds = Some(summary.timing["wall_seconds"]);
+                }
+                Err(error @ Error::DamagedTask { .. }) => {
+                    status.state = State::Damaged;
+                    status.message = Some(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        } else if let Some(message) = dir.failure(task) {
+            status.state = State::Failed;
+            status.message = Some(message.trim().to_owned());
+        } else if let Some(snapshot) = Snapshot::read(&dir.progress_path(task)) {
+            let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
+            let running = recent && (locked || status.job.is_some());
+            status.state = if running { State::Running } else { State::Stopped };
+            status.remaining_seconds = snapshot.remaining_seconds().filter(|_| running);
+            status.stage = Some(snapshot.stage);
+            status.step = Some(snapshot.step);
+            status.steps = Some(snapshot.steps);
+            status.gap = snapshot.gap;
+            status.gap_error = snapshot.gap_error;
+            status.seconds = Some(snapshot.seconds);
         }
-        Some(snapshot) => State::Stopped(snapshot),
-        None => State::Waiting,
-    })
-}
+        Ok(status)
+    }
 
-/// State, step, gap, gap error and ETA.
-fn columns(state: &State) -> [String; 5] {
-    let dash = || "-".to_owned();
-    let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
-    let seconds = |value: f64| {
-        humantime::format_duration(Duration::from_secs(value.max(0.0).round() as u64)).to_string()
-    };
-    let step =
-        |snapshot: &Snapshot| format!("{} {}/{}", snapshot.stage, snapshot.step, snapshot.steps);
-    match state {
-        State::Done { gap, gap_error, seconds: took } => {
-            let took = format!("took {}", seconds(*took));
-            ["done".into(), took, number(Some(*gap)), number(Some(*gap_error)), dash()]
-        }
-        State::Damaged => ["damaged".into(), dash(), dash(), dash(), dash()],
-        State::Failed(_) => ["failed".into(), dash(), dash(), dash(), dash()],
-        State::Running(snapshot) => [
-            "running".into(),
-            step(snapshot),
-            number(snapshot.gap),
-            number(snapshot.gap_error),
-            snapshot.remaining_seconds().map_or_else(dash, seconds),
-        ],
-        State::Stopped(snapshot) => {
-            let (gap, error) = (number(snapshot.gap), number(snapshot.gap_error));
-            ["stopped".into(), step(snapshot), gap, error, dash()]
-        }
-        State::Waiting => ["waiting".into(), dash(), dash(), dash(), dash()],
+    /// Task, state, step, gap, gap error and ETA.
+    fn columns(&self) -> [String; 6] {
+        let dash = || "-".to_owned();
+        let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
+        let time = |value: f64| {
+            let whole = Duration::from_secs(value.max(0.0).round() as u64);
+            humantime::format_duration(whole).to_string()
+        };
+        let step = match (self.state, self.seconds, &self.stage, self.step, self.steps) {
+            (State::Done, Some(seconds), ..) => format!("took {}", time(seconds)),
+            (_, _, Some(stage), Some(step), Some(steps)) => format!("{stage} {step}/{steps}"),
+            _ => dash(),
+        };
+        [
+            self.task.clone(),
+            self.state.name().to_owned(),
+            step,
+            number(self.gap),
+            number(self.gap_error),
+            self.remaining_seconds.map_or_else(dash, time),
+        ]
     }
 }

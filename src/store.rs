@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
 
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::Task;
 use crate::schema::{self, Item};
+use crate::seal::{self, Seal, open_text, seal_text};
 
 /// How names of files begin that are still being written.
 const UNFINISHED: &str = ".unfinished-";
@@ -75,17 +77,19 @@ pub struct SweepDir {
     root: PathBuf,
 }
 
-/// Held by the job that works on a folder; released when the process ends, however it ends.
+/// Held while a job works on a folder, together with other jobs of this version; versions that know no
+/// claims want it alone. Released when the process ends, however it ends.
 #[derive(Debug)]
 pub struct SweepLock {
     _file: File,
 }
 
 impl SweepDir {
-    /// Makes or reopens the folder for `config`, and locks it for this job.
+    /// Makes or reopens the folder for `config`, and keeps jobs of older versions out.
     ///
     /// # Errors
-    /// The folder cannot be written, belongs to another configuration, or another job works on it.
+    /// The folder cannot be written, belongs to another configuration, or a job of an older version works
+    /// on it.
     pub fn prepare(root: &Path, config: &Config) -> Result<(Self, SweepLock)> {
         let dir = Self { root: root.into() };
         for folder in dir.folders() {
@@ -93,13 +97,11 @@ impl SweepDir {
         }
         let lock = dir.lock()?;
         if dir.config_path().exists() {
-            let kept = dir.read_config()?;
-            if let Some(difference) = config.difference(&kept) {
-                return Err(Error::OtherConfiguration { dir: root.into(), difference });
-            }
+            dir.check_configuration(config)?;
         } else {
-            write_atomically(&dir.config_path(), config.to_toml().as_bytes())?;
+            write_atomically(&dir.config_path(), seal_text(&config.to_toml()).as_bytes())?;
         }
+        dir.remove_unfinished();
         Ok((dir, lock))
     }
 
@@ -124,9 +126,46 @@ impl SweepDir {
     /// The configuration that the folder was made with.
     ///
     /// # Errors
-    /// As [`Config::read`].
+    /// As [`Config::read`], or the file is not as it was written.
     pub fn read_config(&self) -> Result<Config> {
-        Config::read(&self.config_path())
+        let path = self.config_path();
+        let sealed = fs::read_to_string(&path).map_err(Error::io("read configuration", &path))?;
+        let text =
+            open_text(&sealed).ok_or_else(|| Error::DamagedConfiguration { path: path.clone() })?;
+        Config::parse(text, &path)
+    }
+
+    /// Whether the folder was made with `config`, the machine aside.
+    ///
+    /// # Errors
+    /// It was not, or as [`SweepDir::read_config`].
+    pub fn check_configuration(&self, config: &Config) -> Result<()> {
+        match config.difference(&self.read_config()?) {
+            Some(difference) => {
+                Err(Error::OtherConfiguration { dir: self.root.clone(), difference })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Path of a task's checkpoint.
+    pub fn checkpoint_path(&self, task: &Task) -> PathBuf {
+        self.root.join("checkpoints").join(task.name())
+    }
+
+    /// Path of what a task had to say, over all its attempts.
+    pub fn log_path(&self, task: &Task) -> PathBuf {
+        self.root.join("logs").join(format!("{}.log", task.name()))
+    }
+
+    /// Path of the event log.
+    pub fn events_path(&self) -> PathBuf {
+        self.root.join("events.jsonl")
+    }
+
+    /// Which jobs work on what.
+    pub fn claims(&self) -> Claims {
+        Claims::new(&self.root)
     }
 
     fn config_path(&self) -> PathBuf {
@@ -141,6 +180,11 @@ impl SweepDir {
     /// The folder with one text file for each task that failed.
     pub fn failures(&self) -> PathBuf {
         self.root.join("failed")
+    }
+
+    /// When the task's last failure was recorded, if it failed.
+    pub fn failed_at(&self, task: &Task) -> Option<SystemTime> {
+        fs::metadata(self.failure_path(task)).and_then(|data| data.modified()).ok()
     }
 
     fn failure_path(&self, task: &Task) -> PathBuf {
@@ -196,16 +240,19 @@ impl SweepDir {
         Ok(aside)
     }
 
-    fn folders(&self) -> [PathBuf; 4] {
-        [self.root.clone(), self.root.join("tasks"), self.failures(), self.running()]
+    fn folders(&self) -> Vec<PathBuf> {
+        let names = ["tasks", "failed", "running", "checkpoints", "claims", "jobs", "logs"];
+        let folders = names.iter().map(|name| self.root.join(name));
+        std::iter::once(self.root.clone()).chain(folders).collect()
     }
 
-    /// Removes what a killed job was writing; only safe with the lock held, when nobody else writes.
+    /// Removes what a killed process was writing.
     fn remove_unfinished(&self) {
         let entries = self.folders().into_iter().flat_map(fs::read_dir).flatten().flatten();
         for entry in entries {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED)
+            if is_left_behind(&entry)
                 && let Err(error) = fs::remove_file(entry.path())
+                && error.kind() != std::io::ErrorKind::NotFound
             {
                 log::warn!("cannot remove {}: {error}", entry.path().display());
             }
@@ -219,32 +266,44 @@ impl SweepDir {
     fn lock(&self) -> Result<SweepLock> {
         let path = self.lock_path();
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        // `status` holds the lock for a moment when it looks; another job holds it for good.
-        for _ in 0..10 {
-            match file.try_lock() {
-                Ok(()) => {
-                    self.remove_unfinished();
-                    return Ok(SweepLock { _file: file });
-                }
-                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
-                Err(fs::TryLockError::Error(error)) => {
-                    let root = self.root.display();
-                    log::warn!("no file locks on {root}: {error}; start one job only");
-                    return Ok(SweepLock { _file: file });
-                }
+        match file.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { dir: self.root.clone() }),
+            Err(fs::TryLockError::Error(error)) => {
+                log::debug!("no file locks on {}: {error}", self.root.display());
+                Ok(SweepLock { _file: file })
             }
+            Ok(()) => Ok(SweepLock { _file: file }),
         }
-        Err(Error::Busy { dir: self.root.clone() })
     }
 
-    /// Whether a job works on the folder; unknown where there are no file locks.
-    pub fn is_busy(&self) -> Option<bool> {
-        match File::open(self.lock_path()).ok()?.try_lock_shared() {
-            Ok(()) => Some(false),
-            Err(fs::TryLockError::WouldBlock) => Some(true),
-            Err(fs::TryLockError::Error(_)) => None,
-        }
+    /// Whether a job of an older version works on the folder.
+    pub fn is_locked(&self) -> bool {
+        let tried = File::open(self.lock_path()).map(|file| file.try_lock_shared());
+        matches!(tried, Ok(Err(fs::TryLockError::WouldBlock)))
     }
+}
+
+/// How the names of files begin that this process is writing: with its number and machine.
+fn unfinished_prefix() -> String {
+    let host = gethostname::gethostname();
+    format!("{UNFINISHED}{}-{}-", std::process::id(), host.to_string_lossy())
+}
+
+/// Whether a file was being written by a process that is no more: one of this machine that does not run, or
+/// any that has not written for a day.
+fn is_left_behind(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy().into_owned();
+    let Some(rest) = name.strip_prefix(UNFINISHED) else { return false };
+    let modified = entry.metadata().and_then(|data| data.modified()).ok();
+    let age = modified.and_then(|modified| modified.elapsed().ok());
+    if age.is_some_and(|age| age > Duration::from_secs(86_400)) {
+        return true;
+    }
+    let host = gethostname::gethostname();
+    let Some((process, rest)) = rest.split_once('-') else { return true };
+    let here = rest.starts_with(&format!("{}-", host.to_string_lossy()));
+    let running = Path::new("/proc").join(process).exists();
+    here && (!running || process == std::process::id().to_string())
 }
 
 /// Writes a file beside its final name, syncs it and renames it.
@@ -259,7 +318,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = path.parent().expect("files are written into folders");
     let beside = tempfile::Builder::new()
-        .prefix(UNFINISHED)
+        .prefix(&unfinished_prefix())
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(folder)
         .map_err(Error::io("create a file in", folder))?
@@ -277,11 +336,23 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
 /// # Errors
 /// The file cannot be written; no file has the final name then.
 pub fn write_task(path: &Path, record: &TaskRecord) -> Result<()> {
-    write_beside(path, |beside| fill_task(beside, record).map_err(Error::hdf5("write", path)))
+    write_beside(path, |beside| {
+        fill_task(beside, record).map_err(Error::hdf5("write", path))?;
+        seal::seal_hdf5(beside).map_err(Error::io("write", path))?;
+        // libhdf5 has been seen to keep quiet about writes that failed when a file is closed.
+        read_task(beside).map(drop)
+    })
+}
+
+/// An HDF5 file with room for a seal.
+pub(crate) fn create_hdf5(path: &Path) -> hdf5::Result<hdf5::File> {
+    let mut options = hdf5::File::with_options();
+    options.with_fcpl(|properties| properties.userblock(seal::BLOCK));
+    options.create(path)
 }
 
 fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
-    let file = hdf5::File::create(path)?;
+    let file = create_hdf5(path)?;
     let task = &record.task;
     write_text(&file, "format", schema::TASK_FORMAT)?;
     write_number(&file, "format_version", schema::FORMAT_VERSION)?;
@@ -360,7 +431,10 @@ pub fn wait_for(path: &Path) {
 /// lack of permission or of locks, or was written by another version, is not a damaged one.
 fn open_task(path: &Path) -> Result<hdf5::File> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
-    File::open(path).map_err(Error::io("read task file", path))?;
+    let seal = seal::check_hdf5(path).map_err(Error::io("read task file", path))?;
+    if seal == Seal::Broken {
+        return Err(damaged("its checksum does not fit".into()));
+    }
     let file = hdf5::File::open(path).map_err(|error| match error.to_string() {
         message if message.contains("unable to lock") => {
             Error::Hdf5 { action: "read", path: path.into(), message }
@@ -370,8 +444,11 @@ fn open_task(path: &Path) -> Result<hdf5::File> {
     let number = |name: &str| file.attr(name).and_then(|attribute| attribute.read_scalar::<i64>());
     number(schema::COMPLETE).map_err(|_| damaged("it was never completed".into()))?;
     match number("format_version") {
-        Ok(schema::FORMAT_VERSION) => Ok(file),
-        Ok(version) => Err(Error::OtherVersion { path: path.into(), version }),
+        Ok(schema::FORMAT_VERSION) if seal == Seal::Intact => Ok(file),
+        Ok(version) if seal == Seal::Intact || version == 1 => {
+            Err(Error::OtherVersion { path: path.into(), version })
+        }
+        Ok(_) => Err(damaged("it has lost its checksum".into())),
         Err(error) => Err(damaged(error.to_string())),
     }
 }

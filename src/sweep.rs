@@ -1,21 +1,29 @@
-//! `neuralrg run`: the tasks that a folder still lacks, spread over the ranks.
+//! `neuralrg run`: the tasks that a folder still lacks, spread over the ranks of this job and shared with
+//! other jobs.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Checkpoints;
+use crate::claims::{Claim, Claims, JobFile};
 use crate::config::Config;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::events::{Event, Events};
 use crate::flow::Architecture;
 use crate::host;
-use crate::plan::{self, PlannedTask, Queue, Task};
+use crate::plan::{self, Outcome, PlannedTask, Queue, Task};
 use crate::progress::TaskProgress;
-use crate::rank::Ranks;
+use crate::rank::{Counts, Desk, Permission, Ranks};
 use crate::run::{Parent, run_task};
+use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock, TaskSummary};
 
 /// The work of one job: what its ranks agreed to do.
@@ -23,10 +31,12 @@ use crate::store::{self, SweepDir, SweepLock, TaskSummary};
 pub struct Job {
     config: Config,
     dir: SweepDir,
-    /// Indices into [`plan::tasks`].
+    /// All tasks of the sweep, with costs learned from the finished ones.
+    tasks: Vec<PlannedTask>,
+    /// Indices of those to do.
     missing: Vec<usize>,
-    /// Rank 0 holds the folder's lock; it leaves last, when the failures of all ranks are counted.
-    _lock: Option<SweepLock>,
+    /// Rank 0's; it leaves last, when the failures of all ranks are counted.
+    reception: Option<Reception>,
 }
 
 /// What rank 0 found out and all ranks need.
@@ -34,15 +44,105 @@ pub struct Job {
 struct Assignment {
     configuration: String,
     missing: Vec<usize>,
+    costs: Vec<f64>,
 }
 
-/// Rank 0 reads the configuration and looks what `root` still lacks; all ranks get to know.
+/// Rank 0's desk: claims tasks for the job and keeps the event log.
+#[derive(Debug)]
+struct Reception {
+    config: Config,
+    dir: SweepDir,
+    tasks: Vec<Task>,
+    claims: Arc<Claims>,
+    events: Events,
+    job: JobFile,
+    started: SystemTime,
+    _lock: SweepLock,
+}
+
+impl Reception {
+    fn name(&self, task: usize) -> String {
+        self.tasks[task].name()
+    }
+
+    /// Whether a task that nobody works on is to be done here.
+    fn look_at(&self, task: &Task) -> Permission {
+        // A failure that was recorded since this job began is another job's.
+        if self.dir.failed_at(task).is_some_and(|time| time > self.started)
+            && !self.dir.task_path(task).exists()
+        {
+            return Permission::Failed;
+        }
+        match is_finished(task, &self.config, &self.dir) {
+            Ok(true) => Permission::Done,
+            Ok(false) => Permission::Granted,
+            Err(error) => {
+                record_failure(task, &error, &self.dir);
+                Permission::Failed
+            }
+        }
+    }
+}
+
+impl Desk for Reception {
+    fn claim(&self, task: usize, rank: usize) -> Permission {
+        let (name, job) = (self.name(task), &self.job.info.id);
+        let from = match self.claims.claim(&name, job) {
+            Ok(Claim::Taken { from }) => from,
+            Ok(Claim::Held) => return Permission::Elsewhere,
+            Err(error) => {
+                record_failure(&self.tasks[task], &error, &self.dir);
+                return Permission::Failed;
+            }
+        };
+        let permission = self.look_at(&self.tasks[task]);
+        if permission != Permission::Granted {
+            self.claims.release(&name, job);
+            return permission;
+        }
+        if let Some(dead) = &from {
+            log::warn!("task {name} is taken over from the job {dead}, which is gone");
+        }
+        let taken_over_from = from.as_deref();
+        self.events.write(&Event::TaskStarted { task: &name, rank, taken_over_from });
+        permission
+    }
+
+    fn ended(&self, task: usize, rank: usize, outcome: Outcome) {
+        let name = self.name(task);
+        let message = self.dir.failure(&self.tasks[task]).unwrap_or_default();
+        let (task, message) = (name.as_str(), message.trim());
+        self.events.write(&match outcome {
+            Outcome::Done => Event::TaskDone { task, rank },
+            Outcome::Failed => Event::TaskFailed { task, rank, message },
+            Outcome::Stopped => Event::TaskStopped { task, rank },
+        });
+        self.claims.release(&name, &self.job.info.id);
+    }
+
+    fn given_up(&self, task: usize) {
+        let parent = plan::tasks(&self.config)[task].parent;
+        let parent = parent.expect("only tasks that start from another are given up");
+        let error = Error::ParentFailed { parent: self.name(parent) };
+        record_failure(&self.tasks[task], &error, &self.dir);
+        self.events.write(&Event::TaskGivenUp { task: &self.name(task) });
+    }
+}
+
+/// Rank 0 reads the configuration and looks what `root` still lacks of all tasks, or of the one with the
+/// given index and those that it starts from; all ranks get to know.
 ///
 /// # Errors
 /// Configuration, folder or device; the other ranks then return [`Error::Elsewhere`], so that the
 /// message is given once.
-pub fn prepare(config_path: &Path, root: &Path, ranks: &Ranks) -> Result<Job> {
-    let found = (ranks.rank() == 0).then(|| find_missing(config_path, root)).transpose();
+pub fn prepare(
+    config_path: &Path,
+    root: &Path,
+    task_index: Option<usize>,
+    ranks: &Ranks,
+) -> Result<Job> {
+    let find = || find_missing(config_path, root, task_index, ranks.size());
+    let found = (ranks.rank() == 0).then(find).transpose();
     let text = match &found {
         Ok(Some((assignment, _))) => {
             serde_json::to_string(assignment).expect("an assignment has a JSON form")
@@ -50,40 +150,112 @@ pub fn prepare(config_path: &Path, root: &Path, ranks: &Ranks) -> Result<Job> {
         Ok(None) | Err(_) => String::new(),
     };
     let text = ranks.share(text);
-    let lock = found?.map(|(_, lock)| lock);
+    let reception = found?.map(|(_, reception)| reception);
     if text.is_empty() {
         return Err(Error::Elsewhere);
     }
-    let Assignment { configuration, missing } =
+    let Assignment { configuration, missing, costs } =
         serde_json::from_str(&text).expect("rank 0 sent an assignment");
     let config = Config::parse(&configuration, config_path)?;
-    Ok(Job { config, dir: SweepDir::prepared(root), missing, _lock: lock })
+    let mut tasks = plan::tasks(&config);
+    tasks.iter_mut().zip(costs).for_each(|(task, cost)| task.cost = cost);
+    Ok(Job { config, dir: SweepDir::prepared(root), tasks, missing, reception })
 }
 
 /// Reads the configuration, prepares the folder and looks which tasks are missing.
-fn find_missing(config_path: &Path, root: &Path) -> Result<(Assignment, SweepLock)> {
+fn find_missing(
+    config_path: &Path,
+    root: &Path,
+    task_index: Option<usize>,
+    ranks: usize,
+) -> Result<(Assignment, Reception)> {
     let config = Config::read(config_path)?;
+    let mut tasks = plan::tasks(&config);
+    let wanted = match task_index {
+        Some(index) => with_ancestors(&tasks, index)?,
+        None => (0..tasks.len()).collect(),
+    };
     // Asking for a GPU where there is none must not leave a folder behind.
     device::select(config.run.device_choice(), 0)?;
     let (dir, lock) = SweepDir::prepare(root, &config)?;
-    let tasks = plan::tasks(&config);
-    let mut missing = Vec::new();
-    for (index, planned) in tasks.iter().enumerate() {
-        if !is_finished(&planned.task, &config, &dir)? {
-            missing.push(index);
-        }
-    }
+    let started = SystemTime::now();
+    let seconds = seconds_of_all(&tasks, &config, &dir)?;
+    plan::learn_costs(&mut tasks, &seconds);
+    let missing: Vec<usize> =
+        wanted.iter().copied().filter(|&index| seconds[index].is_none()).collect();
     log::info!(
         "{}: {} of {} tasks to do in {}",
         config.sweep.name,
         missing.len(),
-        tasks.len(),
+        wanted.len(),
         root.display()
     );
-    Ok((Assignment { configuration: config.to_toml(), missing }, lock))
+    let claims = Arc::new(dir.claims());
+    let names: Vec<String> = tasks.iter().map(|planned| planned.task.name()).collect();
+    let to_do: HashSet<&str> = missing.iter().map(|&index| names[index].as_str()).collect();
+    claims.tidy(|task| !to_do.contains(task));
+    let job = JobFile::create(Arc::clone(&claims), ranks)?;
+    let events = Events::open(dir.events_path(), &job.info.id);
+    let (tasks_to_do, all) = (missing.len(), tasks.len());
+    if tasks_to_do > 0 {
+        events.write(&Event::JobStarted { ranks, tasks_to_do, tasks: all });
+    }
+    let costs = tasks.iter().map(|planned| planned.cost).collect();
+    let configuration = config.to_toml();
+    let tasks = tasks.iter().map(|planned| planned.task).collect();
+    let reception = Reception { config, dir, tasks, claims, events, job, started, _lock: lock };
+    Ok((Assignment { configuration, missing, costs }, reception))
 }
 
-/// Whether a task has its file; a damaged one is moved aside.
+/// All tasks with costs learned from those that `root` has, and the indices of those that it lacks. Changes
+/// nothing.
+///
+/// # Errors
+/// No sweep folder, one of another configuration, or a task file that cannot be read now.
+pub fn expected(config: &Config, root: &Path) -> Result<(Vec<PlannedTask>, Vec<usize>)> {
+    let dir = SweepDir::open(root)?;
+    dir.check_configuration(config)?;
+    let mut tasks = plan::tasks(config);
+    let seconds = seconds_of_all(&tasks, config, &dir)?;
+    plan::learn_costs(&mut tasks, &seconds);
+    let missing = (0..tasks.len()).filter(|&index| seconds[index].is_none()).collect();
+    Ok((tasks, missing))
+}
+
+fn seconds_of_all(
+    tasks: &[PlannedTask],
+    config: &Config,
+    dir: &SweepDir,
+) -> Result<Vec<Option<f64>>> {
+    tasks.iter().map(|planned| seconds_of_finished(&planned.task, config, dir)).collect()
+}
+
+/// A task and all that it starts from, directly or not.
+fn with_ancestors(tasks: &[PlannedTask], index: usize) -> Result<Vec<usize>> {
+    if index >= tasks.len() {
+        return Err(Error::Usage(format!(
+            "--task-index {index}: the sweep has {} tasks, numbered from 0 to {}; see `neuralrg plan`",
+            tasks.len(),
+            tasks.len() - 1
+        )));
+    }
+    Ok(std::iter::successors(Some(index), |&task| tasks[task].parent).collect())
+}
+
+/// Seconds that a finished task took; none where it has no file, or a damaged one, which is moved aside
+/// when the task is claimed.
+fn seconds_of_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<Option<f64>> {
+    if !dir.task_path(task).exists() {
+        return Ok(None);
+    }
+    match read_finished(task, config, dir) {
+        Ok(summary) => Ok(Some(summary.timing["wall_seconds"])),
+        Err(Error::DamagedTask { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a task that this job has claimed has its file; a damaged one is moved aside.
 fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
     if !dir.task_path(task).exists() {
         return Ok(false);
@@ -116,37 +288,49 @@ fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSum
 /// Runs the missing tasks on all ranks, each on its rank's own device.
 ///
 /// # Errors
-/// This rank's device cannot be had (the other ranks do not know of it), or tasks failed on some rank
-/// (which all ranks know).
-pub fn run(job: Job, ranks: &Ranks, bars: &MultiProgress) -> Result<()> {
-    let Job { config, dir, missing, _lock } = job;
+/// This rank's device cannot be had (the other ranks do not know of it), or tasks failed on some rank or
+/// were left by a signal (which all ranks know).
+pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result<()> {
+    let Job { config, dir, tasks, missing, reception } = job;
     host::keep_freed_memory();
     tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads);
     let device = device::select(config.run.device_choice(), ranks.local_rank())?;
     log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
 
-    let tasks = plan::tasks(&config);
     let total = missing.len();
-    let parent = |planned: &PlannedTask| planned.parent.map(|index| tasks[index].task);
     let work = |index: usize| {
-        let (task, parent) = (&tasks[index].task, parent(&tasks[index]));
+        let PlannedTask { task, parent, .. } = &tasks[index];
+        let parent = parent.map(|index| tasks[index].task);
         // While a task runs again its last failure no longer counts.
         dir.forget(task);
-        let outcome = finish_task(task, parent.as_ref(), &config, &dir, device, bars);
-        dir.forget(task);
-        outcome.inspect_err(|error| record_failure(task, error, &dir)).is_ok()
+        let worker = Worker { config: &config, dir: &dir, device, ranks, stop, bars };
+        let outcome = worker.finish_task(task, parent.as_ref());
+        if !matches!(outcome, Err(Error::Stopped)) {
+            dir.forget(task);
+        }
+        match outcome {
+            Ok(()) => Outcome::Done,
+            Err(Error::Stopped) => Outcome::Stopped,
+            Err(error) => {
+                record_failure(task, &error, &dir);
+                Outcome::Failed
+            }
+        }
     };
-    let give_up = |index: usize| {
-        let parent =
-            parent(&tasks[index]).expect("only tasks that start from another are given up");
-        record_failure(&tasks[index].task, &Error::ParentFailed { parent: parent.name() }, &dir);
-    };
-    let failed = ranks.distribute(Queue::new(&tasks, &missing), work, give_up);
-    if failed == 0 {
-        return Ok(());
+    let desk = reception.as_ref().map(|reception| reception as &dyn Desk);
+    let counts = ranks.distribute(Queue::new(&tasks, &missing), desk, stop, work);
+    let Counts { failed, unfinished } = counts;
+    if let Some(reception) = reception.filter(|_| total > 0) {
+        reception.events.write(&Event::JobEnded { failed, unfinished });
     }
-    Err(Error::TasksFailed { failed, total, dir: dir.failures() })
+    match counts {
+        Counts { unfinished: 1.., .. } => Err(Error::Stopped),
+        Counts { failed: 1.., .. } => {
+            Err(Error::TasksFailed { failed, total, dir: dir.failures() })
+        }
+        Counts { failed: 0, unfinished: 0 } => Ok(()),
+    }
 }
 
 /// Tells of a failed task and keeps its error in the folder.
@@ -157,33 +341,57 @@ fn record_failure(task: &Task, error: &Error, dir: &SweepDir) {
     }
 }
 
-/// Runs one task and writes its file. A panic inside counts as the task's failure, not the rank's.
-fn finish_task(
-    task: &Task,
-    parent: Option<&Task>,
-    config: &Config,
-    dir: &SweepDir,
+/// What a rank needs to work on tasks.
+struct Worker<'a> {
+    config: &'a Config,
+    dir: &'a SweepDir,
     device: tch::Device,
-    bars: &MultiProgress,
-) -> Result<()> {
-    let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
-    log::info!("task {} begins{origin}", task.name());
-    let mut progress = TaskProgress::new(task, config, dir.progress_path(task), bars);
-    let run = || {
-        let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
-        run_task(task, config, device, parent.as_ref(), &mut progress)
-    };
-    let record = catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }))?;
-    store::write_task(&dir.task_path(task), &record)?;
-    log::info!(
-        "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
-        task.name(),
-        record.scalars["gap"],
-        record.scalars["gap_error"],
-        record.timing["wall_seconds"]
-    );
-    Ok(())
+    ranks: &'a Ranks,
+    stop: &'a Stop,
+    bars: &'a MultiProgress,
+}
+
+impl Worker<'_> {
+    /// Runs one task and writes its file. A panic inside counts as the task's failure, not the rank's.
+    fn finish_task(&self, task: &Task, parent: Option<&Task>) -> Result<()> {
+        let Self { config, dir, .. } = self;
+        let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
+        let mut progress = TaskProgress::new(task, config, dir, self.ranks, self.bars);
+        progress.note(&format!("task {} begins{origin}", task.name()));
+        let interval = config.run.checkpoint_interval();
+        let path = dir.checkpoint_path(task);
+        let mut checkpoints = Checkpoints::open(path, &task.name(), interval, self.stop.clone());
+        let run = || {
+            let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
+            run_task(task, config, self.device, parent.as_ref(), &mut checkpoints, &mut progress)
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }));
+        let written = outcome.and_then(|record| {
+            store::write_task(&dir.task_path(task), &record)
+                .inspect_err(|_| checkpoints.save_finished())?;
+            Ok(record)
+        });
+        match &written {
+            // What comes of a checkpoint is always the same, so that these fail again from it.
+            Ok(_) | Err(Error::TrainingDiverged { .. } | Error::NotFinite { .. }) => {
+                checkpoints.remove();
+            }
+            Err(_) => {}
+        }
+        let record = written.inspect_err(|error| match error {
+            Error::Stopped => progress.stopped(),
+            error => progress.log_only(&error.to_string()),
+        })?;
+        progress.note(&format!(
+            "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
+            task.name(),
+            record.scalars["gap"],
+            record.scalars["gap_error"],
+            record.timing["wall_seconds"]
+        ));
+        Ok(())
+    }
 }
 
 /// What a task needs of the finished one that it starts from.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use crate::adam::Adam;
+use crate::checkpoint::{Tensors, number, read_number, tensor};
 use crate::config::TrainConfig;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
@@ -51,18 +52,15 @@ pub fn batch(config: &TrainConfig, progress: f64) -> i64 {
 }
 
 /// How much of the budget of steps and seconds is used, from 0 to 1.
-fn progress(config: &TrainConfig, step: i64, start: Instant) -> f64 {
+fn progress(config: &TrainConfig, step: i64, seconds: f64) -> f64 {
     let steps = step as f64 / config.steps as f64;
     if config.seconds == 0.0 {
         return steps;
     }
-    steps.max(start.elapsed().as_secs_f64() / config.seconds).min(1.0)
+    steps.max(seconds / config.seconds).min(1.0)
 }
 
 /// Trains the model's flow in place. `report` is called after every step.
-///
-/// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
-/// is skipped by a condition on the device.
 ///
 /// # Errors
 /// More than `max_skipped_steps` steps were skipped.
@@ -73,51 +71,153 @@ pub fn train(
     seed: &TaskSeed,
     mut report: impl FnMut(Progress),
 ) -> Result<History> {
-    let (kind, device) = (model.flow.parameters.kind(), model.flow.parameters.device());
-    let size = model.flow.architecture.linear_size as i64;
-    let mut adam = Adam::new(&model.flow.parameters, config.weight_decay);
-    let mut average = RunningMean::new(&model.flow.parameters, config.averaging);
-    let records = Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device));
-    let mut learning_rates = Vec::new();
-    let mut skipped = Tensor::zeros([], (Kind::Int64, device));
-    let start = Instant::now();
+    let mut training = Training::new(model, config);
+    training.run(model, config, symmetry_weight, seed, |_, _, progress| {
+        report(progress);
+        Ok(())
+    })?;
+    Ok(training.history())
+}
 
-    for step in 0..config.steps {
-        let progress = progress(config, step, start);
-        let batch = batch(config, progress);
-        seed.reseed_torch(Stage::Train, step);
-        let z = Tensor::randn([batch, size, size], (kind, device));
-        let loss = model.loss(&z, symmetry_weight, config.estimator);
-        let norm = loss.gradient.norm();
-        let finite = loss.energies.isfinite().all().logical_and(&norm.isfinite());
-        let clipped = clip(&loss.gradient, &norm, config.clip_norm);
-        let rate = learning_rate(config, step, progress);
-        adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
-        average.update(&model.flow.parameters, step);
-        skipped += finite.logical_not().to_kind(Kind::Int64);
-        record(&records, step, &loss, &norm);
-        learning_rates.push(rate);
-        let done = step + 1;
+/// A training with all that it needs to go on after an interruption, besides the model.
+pub struct Training {
+    adam: Adam,
+    average: RunningMean,
+    /// (quantity, step): one row for each of [`RECORDED`], on the device.
+    records: Tensor,
+    learning_rates: Vec<f64>,
+    /// (), integer, on the device.
+    skipped: Tensor,
+    /// No further step is needed.
+    ended: bool,
+    /// Seconds that it took before this process went on with it.
+    seconds_before: f64,
+    start: Instant,
+}
 
-        let mut known = None;
-        let mut ended = progress >= 1.0;
-        if done % config.log_every == 0 || done == config.steps || ended {
-            check_skipped(skipped.int64_value(&[]), done, config.max_skipped_steps)?;
-            let error = records.double_value(&[1, step]) / (batch as f64).sqrt();
-            known = Some((records.double_value(&[0, step]), error));
-            ended |= gap_estimate(&records, done, config.log_every) <= config.target_gap;
-        }
-        report(Progress { step: done, loss: known });
-        if ended {
-            break;
+impl Training {
+    /// A training of which no step is done.
+    pub fn new(model: &Model, config: &TrainConfig) -> Self {
+        let device = model.flow.parameters.device();
+        Self {
+            adam: Adam::new(&model.flow.parameters, config.weight_decay),
+            average: RunningMean::new(&model.flow.parameters, config.averaging),
+            records: Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device)),
+            learning_rates: Vec::new(),
+            skipped: Tensor::zeros([], (Kind::Int64, device)),
+            ended: config.steps == 0,
+            seconds_before: 0.0,
+            start: Instant::now(),
         }
     }
-    average.assign_to(&mut model.flow.parameters);
-    Ok(History {
-        values: to_array(&records.narrow(1, 0, learning_rates.len() as i64)),
-        learning_rates,
-        skipped_steps: skipped.int64_value(&[]),
-    })
+
+    /// What [`Training::restore`] needs to go on, with the model's parameters.
+    pub fn state(&self, model: &Model) -> Tensors {
+        let mut state = Tensors::from([
+            ("parameters".into(), model.flow.parameters.detach()),
+            ("records".into(), self.records.narrow(1, 0, self.steps())),
+            ("learning_rates".into(), Tensor::from_slice(&self.learning_rates)),
+            ("skipped".into(), self.skipped.shallow_clone()),
+            ("ended".into(), number(f64::from(u8::from(self.ended)))),
+            ("seconds".into(), number(self.seconds())),
+        ]);
+        state.extend(self.adam.state());
+        state.extend(self.average.mean.iter().map(|mean| ("average".into(), mean.shallow_clone())));
+        state
+    }
+
+    /// What remains of a training that is over: no optimizer, no average.
+    pub fn final_state(&self, model: &Model) -> Tensors {
+        let mut state = self.state(model);
+        for name in ["first_moment", "second_moment", "updates", "average"] {
+            state.remove(name);
+        }
+        state
+    }
+
+    /// Goes on from a saved state, which also sets the model's parameters.
+    pub fn restore(&mut self, model: &mut Model, state: &Tensors) {
+        let _guard = tch::no_grad_guard();
+        model.flow.parameters.copy_(tensor(state, "parameters"));
+        self.learning_rates = to_array::<ndarray::Ix1>(tensor(state, "learning_rates")).to_vec();
+        self.records.narrow(1, 0, self.steps()).copy_(tensor(state, "records"));
+        self.skipped.copy_(tensor(state, "skipped"));
+        self.ended = read_number(state, "ended") != 0.0;
+        self.seconds_before = read_number(state, "seconds");
+        if state.contains_key("first_moment") {
+            self.adam.restore(state);
+        }
+        let device = self.records.device();
+        self.average.mean = state.get("average").map(|mean| mean.to_device(device));
+    }
+
+    /// Steps done.
+    fn steps(&self) -> i64 {
+        self.learning_rates.len() as i64
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// Does the steps that are left. `after_step` is called after every step, when the training can be saved.
+    ///
+    /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
+    /// is skipped by a condition on the device.
+    ///
+    /// # Errors
+    /// More than `max_skipped_steps` steps were skipped, or an error of `after_step`.
+    pub fn run(
+        &mut self,
+        model: &mut Model,
+        config: &TrainConfig,
+        symmetry_weight: f64,
+        seed: &TaskSeed,
+        mut after_step: impl FnMut(&Self, &Model, Progress) -> Result<()>,
+    ) -> Result<()> {
+        let (kind, device) = (model.flow.parameters.kind(), model.flow.parameters.device());
+        let size = model.flow.architecture.linear_size as i64;
+        while !self.ended {
+            let step = self.steps();
+            let progress = progress(config, step, self.seconds());
+            let batch = batch(config, progress);
+            seed.reseed_torch(Stage::Train, step);
+            let z = Tensor::randn([batch, size, size], (kind, device));
+            let loss = model.loss(&z, symmetry_weight, config.estimator);
+            let norm = loss.gradient.norm();
+            let finite = loss.energies.isfinite().all().logical_and(&norm.isfinite());
+            let clipped = clip(&loss.gradient, &norm, config.clip_norm);
+            let rate = learning_rate(config, step, progress);
+            self.adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
+            self.average.update(&model.flow.parameters, step);
+            self.skipped += finite.logical_not().to_kind(Kind::Int64);
+            record(&self.records, step, &loss, &norm);
+            self.learning_rates.push(rate);
+            let done = step + 1;
+
+            let mut known = None;
+            self.ended = progress >= 1.0 || done == config.steps;
+            if done % config.log_every == 0 || self.ended {
+                check_skipped(self.skipped.int64_value(&[]), done, config.max_skipped_steps)?;
+                let records = &self.records;
+                let error = records.double_value(&[1, step]) / (batch as f64).sqrt();
+                known = Some((records.double_value(&[0, step]), error));
+                self.ended |= gap_estimate(records, done, config.log_every) <= config.target_gap;
+            }
+            after_step(self, model, Progress { step: done, loss: known })?;
+        }
+        self.average.assign_to(&mut model.flow.parameters);
+        Ok(())
+    }
+
+    /// The course so far.
+    pub fn history(&self) -> History {
+        History {
+            values: to_array(&self.records.narrow(1, 0, self.steps())),
+            learning_rates: self.learning_rates.clone(),
+            skipped_steps: self.skipped.int64_value(&[]),
+        }
+    }
 }
 
 /// ½ Var(ln q - ln π) averaged over the last `window` steps: the gap in nats where q is close to π.
@@ -149,9 +249,10 @@ impl RunningMean {
         }
     }
 
-    fn assign_to(self, parameters: &mut Tensor) {
+    /// Gives the mean to the parameters, which end with it.
+    fn assign_to(&mut self, parameters: &mut Tensor) {
         let _guard = tch::no_grad_guard();
-        if let Some(mean) = self.mean {
+        if let Some(mean) = self.mean.take() {
             parameters.copy_(&mean);
         }
     }

@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use neuralrg::seal::seal_hdf5;
+
 use common::{
     Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, contents, neuralrg, outcome, snapshot,
     watch,
@@ -277,6 +279,7 @@ fn task_file_without_the_completion_attribute_is_not_finished() {
     let file = hdf5::File::open_rw(&path).unwrap();
     file.delete_attr("complete").unwrap();
     file.close().unwrap();
+    seal_hdf5(&path).unwrap();
     assert_contains(sweep.look("status").success(), &["3 done, 1 damaged"]);
     assert_contains(sweep.look("collect").refusal(), &["is damaged (it was never completed)"]);
     let result = sweep.run();
@@ -307,11 +310,39 @@ fn task_file_of_another_format_version_is_left_alone() {
     let file = hdf5::File::open_rw(&path).unwrap();
     file.attr("format_version").unwrap().write_scalar(&99i64).unwrap();
     file.close().unwrap();
+    seal_hdf5(&path).unwrap();
     let before = snapshot(&sweep.dir);
-    let expected = ["has format version 99", "reads version 1", "another folder with -o"];
+    let expected = ["has format version 99", "reads version 2", "another folder with -o"];
     assert_contains(sweep.run().errors()[0], &expected);
     assert_contains(sweep.look("collect").refusal(), &expected);
     assert_eq!(snapshot(&sweep.dir), before);
+}
+
+/// Version 1 had neither checksums nor the folders of jobs and checkpoints.
+#[test]
+fn folder_of_an_older_version_is_left_alone_with_a_remedy() {
+    let sweep = Sweep::finished();
+    for folder in ["checkpoints", "claims", "jobs", "logs"] {
+        fs::remove_dir_all(sweep.dir.join(folder)).unwrap();
+    }
+    let kept = sweep.dir.join("config.toml");
+    let text = fs::read_to_string(&kept).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("# ") && !line.contains("checkpoint"));
+    fs::write(&kept, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    for name in TINY_TASKS {
+        let path = sweep.task(name);
+        let file = hdf5::File::open_rw(&path).unwrap();
+        file.attr("format_version").unwrap().write_scalar(&1i64).unwrap();
+        file.close().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, [&[0; 512], &bytes[512..]].concat()).unwrap();
+    }
+    let before = snapshot(&sweep.dir.join("tasks"));
+    let expected = ["has format version 1", "reads version 2", "another folder with -o"];
+    assert_contains(sweep.run().errors()[0], &expected);
+    assert_contains(sweep.look("collect").refusal(), &expected);
+    assert_contains(sweep.look("status").refusal(), &expected);
+    assert_eq!(snapshot(&sweep.dir.join("tasks")), before);
 }
 
 #[test]

@@ -206,7 +206,9 @@ fn training_lowers_the_bound_and_never_passes_the_exact_free_energy() {
         assert!(last < first - 1.0, "{symmetry:?}: {first} to {last}");
         let config = EvaluateConfig { samples: 4096, batch: 512, keep_samples: 4 };
         let options = (4, Kind::Double, Device::Cpu);
-        let evaluation = Evaluation::draw(&model.freeze(), &config, options, &seed(2.0));
+        let (model, seed) = (model.freeze(), seed(2.0));
+        let evaluation =
+            Evaluation::draw(&model, &config, options, &seed, None, |_| Ok(())).unwrap();
         let (free_energy, error) = evaluation.free_energy();
         assert!(free_energy > exact - 4.0 * error, "{free_energy} ± {error} below {exact}");
         assert!(free_energy < exact + 4.0, "{symmetry:?}: {free_energy}");

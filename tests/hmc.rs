@@ -168,7 +168,7 @@ fn adaptation_reaches_the_target_acceptance() {
 fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
     let options = (4, model.flow.parameters.kind(), Device::Cpu);
     let seed = TaskSeed::new(&task(temperature));
-    hmc::sample(&model.freeze(), config, options, &seed, |_| ())
+    hmc::sample(&model.freeze(), config, options, &seed, None, |_, _| Ok(())).unwrap()
 }
 
 /// All observables of the chains within 4 standard errors of the enumeration.

@@ -1,5 +1,6 @@
 """analysis/sweep.py: opening, refusing, averaging."""
 
+import hashlib
 from pathlib import Path
 
 import h5py
@@ -73,6 +74,24 @@ def test_other_hdf5_file_is_refused(tmp_path):
         file["x"] = 1
     with pytest.raises(sweep.SweepError, match=r'not a neuralrg sweep \(its attribute "format"'):
         sweep.read_sweep(tmp_path / "other.h5")
+
+
+def test_flipped_bytes_of_a_sealed_file_are_noticed(sweep_path):
+    content = sweep_path.read_bytes()
+    line = b"neuralrg sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    sealed = line.ljust(512, b"\0") + content
+    sweep_path.write_bytes(sealed)
+    with sweep.read_sweep(sweep_path) as dataset:
+        assert dataset.sizes["depth"] == 3
+    for place in [20, 512, 700, len(sealed) // 2, len(sealed) - 1]:
+        damaged = bytearray(sealed)
+        damaged[place] ^= 1
+        sweep_path.write_bytes(damaged)
+        with pytest.raises(sweep.SweepError, match="its checksum does not fit"):
+            sweep.read_sweep(sweep_path)
+    sweep_path.write_bytes(sealed[:-1])
+    with pytest.raises(sweep.SweepError, match="its checksum does not fit"):
+        sweep.read_sweep(sweep_path)
 
 
 def test_newer_format_is_refused(sweep_path):

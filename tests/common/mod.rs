@@ -169,8 +169,13 @@ impl Sweep {
 
     /// Adds `run` with its arguments to a command.
     pub fn run_with(&self, mut command: Command) -> Command {
-        command.arg("run").arg(&self.config).arg("-o").arg(&self.dir);
+        self.add_run(&mut command);
         command
+    }
+
+    /// The same in place.
+    pub fn add_run(&self, command: &mut Command) {
+        command.arg("run").arg(&self.config).arg("-o").arg(&self.dir);
     }
 
     /// Runs it in one process.
@@ -199,39 +204,59 @@ impl Sweep {
         names
     }
 
-    /// Runs it with a folder in the place of a task's file, put there once the run has begun: that task
+    /// Runs it with a folder in the place of a task's file, put there once the task has begun: it
     /// computes and then cannot be written. (Every number being an input, no task fails on its own.)
     pub fn run_with_obstacle(&self, command: Command, task: &str) -> Outcome {
         let obstacle = self.task(task).join("in the way");
         watch(&mut self.run_with(command), |line, _| {
-            if line.contains("tasks to do") {
+            if line.contains(&format!("task {task} begins")) {
                 std::fs::create_dir_all(&obstacle).expect("the folder can be written");
             }
         })
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Sends a signal (`-KILL`, `-TERM`, …) to processes that a test has started.
+pub fn signal(name: &str, processes: &[u32]) {
+    let numbers = processes.iter().map(u32::to_string);
+    let killed = Command::new("kill").arg(name).args(numbers).stderr(Stdio::null()).status();
+    killed.expect("there is a kill");
+}
+
+/// Numbers of all processes that a process has started, and these in turn.
+pub fn descendants(process: u32) -> Vec<u32> {
+    let threads =
+        std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+        .collect();
+    children.into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
+}
+
+/// Copies a folder with all below it, links aside.
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("folders can be made");
     for entry in std::fs::read_dir(from).expect("the folder exists") {
         let path = entry.expect("entries can be read").path();
         let target = to.join(path.file_name().expect("entries have names"));
         if path.is_dir() {
             copy_folder(&path, &target);
-        } else {
+        } else if !path.is_symlink() {
             std::fs::copy(&path, &target).expect("files can be copied");
         }
     }
 }
 
-/// Bytes and time of change of every file below a folder, but for the lock's.
+/// Bytes and time of change of every file below a folder, but for the lock's and for claims.
 pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).expect("the folder exists") {
         let path = entry.expect("entries can be read").path();
         if path.is_dir() {
             files.extend(snapshot(&path));
-        } else if path.file_name() != Some("lock".as_ref()) {
+        } else if path.file_name() != Some("lock".as_ref()) && !path.is_symlink() {
             let modified = path.metadata().and_then(|data| data.modified()).expect("it has a time");
             files.insert(path.clone(), (std::fs::read(&path).expect("it can be read"), modified));
         }

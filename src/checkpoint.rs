@@ -1,0 +1,362 @@
+//! Checkpoints of a running task: named tensors in a file with a checksum, the one before kept.
+//!
+//! The stages of a task (train, evaluate, hmc) each give their state as named tensors. A checkpoint holds
+//! the final states of the stages that are done and the present state of the one that runs. Random
+//! numbers need no state: they are a function of (seed, task, stage, step).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::seal::sha256;
+use crate::signals::Stop;
+use crate::store::write_beside;
+
+/// First words of a checkpoint; the number is raised when the states of the stages change.
+const FORMAT: &str = "neuralrg checkpoint 1";
+
+/// A state as tensors with names.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// A number as a state keeps it: (), f64.
+pub fn number(value: f64) -> Tensor {
+    Tensor::from(value)
+}
+
+/// The number of this name in a state.
+///
+/// # Panics
+/// There is none: the format of checkpoints changed without its number.
+pub fn read_number(state: &Tensors, name: &str) -> f64 {
+    tensor(state, name).double_value(&[])
+}
+
+/// The tensor of this name in a state.
+///
+/// # Panics
+/// As [`read_number`].
+pub fn tensor<'a>(state: &'a Tensors, name: &str) -> &'a Tensor {
+    state.get(name).unwrap_or_else(|| panic!("a checkpoint of this format holds {name}"))
+}
+
+/// Saves and restores one task.
+#[derive(Debug)]
+pub struct Checkpoints {
+    /// The last checkpoint; the one before has `.previous` behind its name.
+    path: PathBuf,
+    task: String,
+    /// Least time between two checkpoints; none: only when asked to stop.
+    interval: Option<Duration>,
+    stop: Stop,
+    /// What was read, with names `stage/name`.
+    restored: Tensors,
+    /// Final states of the stages that are done, with names `stage/name`.
+    done: Tensors,
+    start: Instant,
+    /// Seconds that the task took before it was interrupted.
+    seconds_before: f64,
+    last: Instant,
+}
+
+impl Checkpoints {
+    /// Looks for a checkpoint of `task` at `path`. One that is damaged or of another format is passed over
+    /// with a warning.
+    pub fn open(path: PathBuf, task: &str, interval: Option<Duration>, stop: Stop) -> Self {
+        let restored = [path.clone(), previous(&path)].iter().find_map(|path| {
+            let problem = match read(path, task) {
+                Ok(state) => return Some(state),
+                Err(Unusable::Absent) => return None,
+                Err(Unusable::Because(problem)) => problem,
+            };
+            log::warn!(
+                "task {task}: passing over the checkpoint {} ({problem}); going on from an \
+                 earlier one, or from the start",
+                path.display()
+            );
+            None
+        });
+        let restored = restored.unwrap_or_default();
+        let seconds_before = restored.get("seconds").map_or(0.0, |it| it.double_value(&[]));
+        let now = Instant::now();
+        let done = Tensors::new();
+        let task = task.to_owned();
+        Self { path, task, interval, stop, restored, done, start: now, seconds_before, last: now }
+    }
+
+    /// The state in which an interrupted stage was, if it had begun.
+    pub fn restored(&self, stage: &str) -> Option<Tensors> {
+        let prefix = format!("{stage}/");
+        let part: Tensors = self
+            .restored
+            .iter()
+            .filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+            })
+            .collect();
+        (!part.is_empty()).then_some(part)
+    }
+
+    /// Seconds that the task has taken, with those before an interruption.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// To be called after each step of a stage: saves when it is time, or when asked to stop.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], once everything is saved.
+    pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
+        let stop = self.stop.requested();
+        if stop || self.interval.is_some_and(|interval| self.last.elapsed() >= interval) {
+            self.save(stage, state());
+        }
+        if stop { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
+    /// task had taken then.
+    pub fn finish(&mut self, stage: &str, state: Tensors) -> f64 {
+        let ended = format!("{stage}/ended_seconds");
+        let kept = self.restored.get(&ended).map(|seconds| seconds.double_value(&[]));
+        let seconds = kept.unwrap_or_else(|| self.seconds());
+        self.done.extend(under(stage, state));
+        self.done.insert(ended, number(seconds));
+        seconds
+    }
+
+    /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
+    /// before stays.
+    pub fn save_finished(&mut self) {
+        self.save("", Tensors::new());
+    }
+
+    fn save(&mut self, stage: &str, state: Tensors) {
+        let mut all = under(stage, state);
+        all.extend(self.done.iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
+        all.insert("seconds".into(), number(self.seconds()));
+        match write(&self.path, &self.task, &all) {
+            Ok(()) => log::debug!("task {}: checkpoint in {}", self.task, self.path.display()),
+            Err(error) => log::warn!("task {}: no checkpoint: {error}", self.task),
+        }
+        self.last = Instant::now();
+    }
+
+    /// Removes the task's checkpoints, which its file has made useless.
+    pub fn remove(&self) {
+        for path in [previous(&self.path), self.path.clone()] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+fn previous(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".previous");
+    name.into()
+}
+
+fn under(stage: &str, state: Tensors) -> Tensors {
+    state.into_iter().map(|(name, tensor)| (format!("{stage}/{name}"), tensor)).collect()
+}
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, PartialEq)]
+enum Unusable {
+    Absent,
+    Because(String),
+}
+
+/// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
+/// becomes the previous one.
+fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
+    let body = serialize(task, state);
+    let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
+    bytes.extend(&body);
+    write_beside(path, |beside| {
+        fs::write(beside, &bytes).map_err(Error::io("write", path))?;
+        fs::File::open(beside).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))?;
+        let verified = fs::read(beside).map_err(Error::io("read back", path))? == bytes;
+        if !verified {
+            let problem = io::Error::other("it does not hold what was written");
+            return Err(Error::io("verify", path)(problem));
+        }
+        match fs::rename(path, previous(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("rename", path)(error))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+fn serialize(task: &str, state: &Tensors) -> Vec<u8> {
+    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = state
+        .iter()
+        .map(|(name, tensor)| {
+            let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+            let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+            tensor.copy_data_u8(&mut bytes, tensor.numel());
+            let shape = tensor.size().iter().map(|&length| length as usize).collect();
+            (name.as_str(), dtype(tensor.kind()), shape, bytes)
+        })
+        .collect();
+    let views = raw.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (*name, view.expect("the bytes are those of the shape"))
+    });
+    let metadata = HashMap::from([
+        ("task".to_owned(), task.to_owned()),
+        ("code_version".to_owned(), crate::VERSION.to_owned()),
+    ]);
+    safetensors::serialize(views, &Some(metadata)).expect("names are unique")
+}
+
+fn read(path: &Path, task: &str) -> std::result::Result<Tensors, Unusable> {
+    let because = |problem: &str| Unusable::Because(problem.to_owned());
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Unusable::Absent,
+        _ => Unusable::Because(error.to_string()),
+    })?;
+    let end = bytes.iter().position(|&byte| byte == b'\n');
+    let (line, body) = bytes.split_at(end.ok_or_else(|| because("it is cut off"))?);
+    let body = &body[1..];
+    let line = String::from_utf8_lossy(line);
+    let sum = line.strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix(" sha256 "));
+    let sum = sum.ok_or_else(|| because("it is damaged, or of another version's format"))?;
+    if sum != sha256(body) {
+        return Err(because("its checksum does not fit"));
+    }
+    // What follows was written by this format's version, to the byte.
+    let tensors = SafeTensors::deserialize(body).map_err(|error| because(&error.to_string()))?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(body).map_err(|error| because(&error.to_string()))?;
+    let named = metadata.metadata().as_ref().and_then(|metadata| metadata.get("task"));
+    if named.map(String::as_str) != Some(task) {
+        return Err(because("it is another task's"));
+    }
+    tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let kind =
+                kind(view.dtype()).ok_or_else(|| because("it has a tensor of no known type"))?;
+            let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
+            Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))
+        })
+        .collect()
+}
+
+fn dtype(kind: Kind) -> Dtype {
+    match kind {
+        Kind::Float => Dtype::F32,
+        Kind::Double => Dtype::F64,
+        Kind::Int64 => Dtype::I64,
+        other => unreachable!("no state has a tensor of {other:?}"),
+    }
+}
+
+fn kind(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F64 => Some(Kind::Double),
+        Dtype::I64 => Some(Kind::Int64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(value: f64) -> Tensors {
+        let values = Tensor::from_slice(&[value, f64::NAN, -0.0, f64::MIN_POSITIVE / 8.0]);
+        Tensors::from([
+            ("values".into(), values.shallow_clone()),
+            ("single".into(), values.to_kind(Kind::Float).view([2, 2])),
+            ("count".into(), Tensor::from(7i64)),
+            ("nothing".into(), Tensor::zeros([3, 0], (Kind::Double, Device::Cpu))),
+        ])
+    }
+
+    fn bits(tensor: &Tensor) -> (Kind, Vec<i64>, Vec<u8>) {
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        (tensor.kind(), tensor.size(), bytes)
+    }
+
+    fn all_bits(state: &Tensors) -> BTreeMap<&str, (Kind, Vec<i64>, Vec<u8>)> {
+        state.iter().map(|(name, tensor)| (name.as_str(), bits(tensor))).collect()
+    }
+
+    #[test]
+    fn tensors_come_back_to_the_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        assert_eq!(read(&path, "t").unwrap_err(), Unusable::Absent);
+        write(&path, "t", &state(1.5)).unwrap();
+        assert_eq!(all_bits(&read(&path, "t").unwrap()), all_bits(&state(1.5)));
+        assert!(matches!(read(&path, "another"), Err(Unusable::Because(_))));
+    }
+
+    /// Every byte of the file in turn, and cuts everywhere.
+    #[test]
+    fn damage_anywhere_in_a_checkpoint_falls_back_to_the_previous_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        write(&path, "t", &under("train", state(1.0))).unwrap();
+        write(&path, "t", &under("train", state(2.0))).unwrap();
+        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default());
+        let value = |checkpoints: &Checkpoints| {
+            let train = checkpoints.restored("train")?;
+            Some(tensor(&train, "values").double_value(&[0]))
+        };
+        assert_eq!(value(&open()), Some(2.0));
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(value(&open()), Some(1.0), "byte {place}");
+            fs::write(&path, &whole[..place]).unwrap();
+            assert_eq!(value(&open()), Some(1.0), "{place} bytes");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(value(&open()), Some(1.0), "a job was killed between the two renames");
+        fs::write(previous(&path), b"").unwrap();
+        assert_eq!(value(&open()), None);
+    }
+
+    #[test]
+    fn stages_that_are_done_stay_in_later_checkpoints_with_their_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let stop = Stop::default();
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone());
+        let train_seconds = first.finish("train", state(3.0));
+        first.step("hmc", || unreachable!("nothing is due")).unwrap();
+        assert!(!path.exists());
+        stop.request();
+        assert!(matches!(first.step("hmc", || state(4.0)), Err(Error::Stopped)));
+
+        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default());
+        assert!(second.seconds() >= train_seconds);
+        for (stage, value) in [("train", 3.0), ("hmc", 4.0)] {
+            let state = second.restored(stage).unwrap();
+            assert_eq!(tensor(&state, "values").double_value(&[0]), value);
+        }
+        assert!(second.restored("evaluate").is_none());
+        assert_eq!(second.finish("train", state(3.0)), train_seconds);
+        second.remove();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
