@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 FORMAT = "neuralrg-sweep"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: Critical temperature of the square-lattice Ising model, 2 / ln(1 + sqrt 2), in J/k_B.
 CRITICAL_TEMPERATURE = 2.0 / np.log(1.0 + np.sqrt(2.0))

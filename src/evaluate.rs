@@ -1,13 +1,14 @@
 //! Evaluation of a trained flow: fresh samples with their log-densities, and the free energies that
 //! follow from them.
 
-use ndarray::Array3;
+use ndarray::{Array2, Array3};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::EvaluateConfig;
 use crate::engine::FrozenModel;
 use crate::flow::symmetry::with_signs;
 use crate::host::to_array;
+use crate::observe;
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{Importance, importance, mean_and_standard_error};
 
@@ -18,6 +19,8 @@ pub struct Evaluation {
     pub ln_q: Vec<f64>,
     /// ln π(x) of each sample.
     pub ln_pi: Vec<f64>,
+    /// (observable, sample), observables as in [`observe::SCALARS`].
+    pub scalars: Array2<f64>,
     /// (sample, L, L): the first samples, with signs drawn.
     pub fields: Array3<f64>,
 }
@@ -31,6 +34,7 @@ impl Evaluation {
         seed: &TaskSeed,
     ) -> Self {
         let (mut ln_q, mut ln_pi, mut fields) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scalars = Vec::new();
         let mut drawn = 0;
         for step in 0.. {
             let batch = config.batch.min(config.samples - drawn);
@@ -41,13 +45,17 @@ impl Evaluation {
             let draw = model.draw(&Tensor::randn([batch, size, size], (kind, device)));
             ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
             ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
+            let signed = with_signs(&draw.field, model.symmetry());
+            seed.reseed_torch(Stage::Reweighting, step);
+            scalars.push(observe::scalars(&signed));
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);
-                fields.push(with_signs(&draw.field, model.symmetry()).narrow(0, 0, keep));
+                fields.push(signed.narrow(0, 0, keep));
             }
             drawn += batch;
         }
-        Self { ln_q, ln_pi, fields: to_array(&Tensor::cat(&fields, 0)) }
+        let scalars = to_array(&Tensor::cat(&scalars, 0).transpose(0, 1));
+        Self { ln_q, ln_pi, scalars, fields: to_array(&Tensor::cat(&fields, 0)) }
     }
 
     /// Variational free energy F = E_q[ln q - ln π] ≥ -ln Z (Eq. 5) and its standard error, in nats.
@@ -62,7 +70,7 @@ impl Evaluation {
     }
 
     /// ln π(x) - ln q(x).
-    fn ln_weights(&self) -> Vec<f64> {
+    pub fn ln_weights(&self) -> Vec<f64> {
         self.ln_pi.iter().zip(&self.ln_q).map(|(ln_pi, ln_q)| ln_pi - ln_q).collect()
     }
 }

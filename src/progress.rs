@@ -87,7 +87,8 @@ impl TaskProgress {
             log_lines,
             cost: Cost::of(config, task),
             train_steps: config.train.steps,
-            trajectories: config.hmc.warmup + config.hmc.trajectories,
+            trajectories: (config.hmc.warmup + config.hmc.trajectories)
+                * (1 + config.controls.samplers.len() as i64),
             ln_z: -exact_ising(task.linear_size, task.temperature).free_energy_field,
             gap: None,
             start: Instant::now(),
@@ -115,7 +116,7 @@ impl TaskProgress {
         self.report("evaluate", 1, 1, done, "");
     }
 
-    /// HMC has done `trajectories`, warm-up included.
+    /// HMC and its controls have done `trajectories`, warm-ups included.
     pub fn sampled(&mut self, trajectories: i64) {
         let fraction = trajectories as f64 / self.trajectories as f64;
         let done = self.cost.train + self.cost.evaluate + self.cost.hmc * fraction;

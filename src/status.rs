@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::progress::{Snapshot, unix_now};
+use crate::schema::VERDICT_OK;
 use crate::store::{self, SweepDir};
 
 /// A running task writes its progress every few seconds, or after every step where steps take longer;
@@ -16,7 +17,7 @@ const SILENCE: u64 = 600;
 
 /// What is known of one task.
 enum State {
-    Done { gap: f64, gap_error: f64, seconds: f64 },
+    Done { gap: f64, gap_error: f64, seconds: f64, verdict: String },
     Damaged,
     Failed(String),
     Running(Snapshot),
@@ -39,7 +40,7 @@ pub fn table(root: &Path) -> Result<String> {
 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA"]);
+    table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA", "verdict"]);
     for (task, state) in tasks.iter().zip(&states) {
         let mut row = vec![task.name()];
         row.extend(columns(state));
@@ -53,18 +54,21 @@ pub fn table(root: &Path) -> Result<String> {
         .map(|(count, name)| format!("{count} {name}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let failures: String = tasks
+    let remarks: String = tasks
         .iter()
         .zip(&states)
         .filter_map(|(task, state)| match state {
             State::Failed(message) => Some(format!("{}: {}\n", task.name(), message.trim())),
+            State::Done { verdict, .. } if verdict != VERDICT_OK => {
+                Some(format!("{}: {verdict}\n", task.name()))
+            }
             _ => None,
         })
         .collect();
     let smaller = tasks.iter().filter(|task| task.linear_size < config.sweep.linear_size).count();
     let smaller =
         if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
-    Ok(format!("{}\n{failures}{} tasks{smaller}: {counts}", table.trim_fmt(), tasks.len()))
+    Ok(format!("{}\n{remarks}{} tasks{smaller}: {counts}", table.trim_fmt(), tasks.len()))
 }
 
 fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {
@@ -75,6 +79,7 @@ fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {
                 gap: summary.scalars["gap"],
                 gap_error: summary.scalars["gap_error"],
                 seconds: summary.timing["wall_seconds"],
+                verdict: summary.verdict,
             }),
             Err(Error::DamagedTask { .. }) => Ok(State::Damaged),
             Err(error) => Err(error),
@@ -92,8 +97,8 @@ fn state(dir: &SweepDir, task: &Task, may_run: bool) -> Result<State> {
     })
 }
 
-/// State, step, gap, gap error and ETA.
-fn columns(state: &State) -> [String; 5] {
+/// State, step, gap, gap error, ETA and verdict.
+fn columns(state: &State) -> [String; 6] {
     let dash = || "-".to_owned();
     let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
     let seconds = |value: f64| {
@@ -102,23 +107,30 @@ fn columns(state: &State) -> [String; 5] {
     let step =
         |snapshot: &Snapshot| format!("{} {}/{}", snapshot.stage, snapshot.step, snapshot.steps);
     match state {
-        State::Done { gap, gap_error, seconds: took } => {
+        State::Done { gap, gap_error, seconds: took, verdict } => {
             let took = format!("took {}", seconds(*took));
-            ["done".into(), took, number(Some(*gap)), number(Some(*gap_error)), dash()]
+            let problems = verdict.split("; ").count();
+            let verdict = match verdict.as_str() {
+                VERDICT_OK => VERDICT_OK.into(),
+                _ if problems == 1 => "1 problem".into(),
+                _ => format!("{problems} problems"),
+            };
+            ["done".into(), took, number(Some(*gap)), number(Some(*gap_error)), dash(), verdict]
         }
-        State::Damaged => ["damaged".into(), dash(), dash(), dash(), dash()],
-        State::Failed(_) => ["failed".into(), dash(), dash(), dash(), dash()],
+        State::Damaged => ["damaged".into(), dash(), dash(), dash(), dash(), dash()],
+        State::Failed(_) => ["failed".into(), dash(), dash(), dash(), dash(), dash()],
         State::Running(snapshot) => [
             "running".into(),
             step(snapshot),
             number(snapshot.gap),
             number(snapshot.gap_error),
             snapshot.remaining_seconds().map_or_else(dash, seconds),
+            dash(),
         ],
         State::Stopped(snapshot) => {
             let (gap, error) = (number(snapshot.gap), number(snapshot.gap_error));
-            ["stopped".into(), step(snapshot), gap, error, dash()]
+            ["stopped".into(), step(snapshot), gap, error, dash(), dash()]
         }
-        State::Waiting => ["waiting".into(), dash(), dash(), dash(), dash()],
+        State::Waiting => ["waiting".into(), dash(), dash(), dash(), dash(), dash()],
     }
 }

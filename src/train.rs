@@ -59,7 +59,7 @@ fn progress(config: &TrainConfig, step: i64, start: Instant) -> f64 {
     steps.max(start.elapsed().as_secs_f64() / config.seconds).min(1.0)
 }
 
-/// Trains the model's flow in place. `report` is called after every step.
+/// Trains the model's flow in place. `report` is called after every step, with the model at that step.
 ///
 /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
 /// is skipped by a condition on the device.
@@ -71,7 +71,7 @@ pub fn train(
     config: &TrainConfig,
     symmetry_weight: f64,
     seed: &TaskSeed,
-    mut report: impl FnMut(Progress),
+    mut report: impl FnMut(Progress, &Model),
 ) -> Result<History> {
     let (kind, device) = (model.flow.parameters.kind(), model.flow.parameters.device());
     let size = model.flow.architecture.linear_size as i64;
@@ -107,7 +107,7 @@ pub fn train(
             known = Some((records.double_value(&[0, step]), error));
             ended |= gap_estimate(&records, done, config.log_every) <= config.target_gap;
         }
-        report(Progress { step: done, loss: known });
+        report(Progress { step: done, loss: known }, model);
         if ended {
             break;
         }

@@ -308,7 +308,7 @@ fn task_file_of_another_format_version_is_left_alone() {
     file.attr("format_version").unwrap().write_scalar(&99i64).unwrap();
     file.close().unwrap();
     let before = snapshot(&sweep.dir);
-    let expected = ["has format version 99", "reads version 1", "another folder with -o"];
+    let expected = ["has format version 99", "reads version 2", "another folder with -o"];
     assert_contains(sweep.run().errors()[0], &expected);
     assert_contains(sweep.look("collect").refusal(), &expected);
     assert_eq!(snapshot(&sweep.dir), before);
