@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 FORMAT = "neuralrg-sweep"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: How the user block begins in which `neuralrg` keeps the SHA-256 of what follows it.
 SEAL = b"neuralrg sha256 "
 SEAL_BLOCK = 512

@@ -91,14 +91,7 @@ impl Checkpoints {
 
     /// The state in which an interrupted stage was, if it had begun.
     pub fn restored(&self, stage: &str) -> Option<Tensors> {
-        let prefix = format!("{stage}/");
-        let part: Tensors = self
-            .restored
-            .iter()
-            .filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
-            })
-            .collect();
+        let part = within(stage, &self.restored);
         (!part.is_empty()).then_some(part)
     }
 
@@ -165,8 +158,18 @@ fn previous(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn under(stage: &str, state: Tensors) -> Tensors {
-    state.into_iter().map(|(name, tensor)| (format!("{stage}/{name}"), tensor)).collect()
+/// A state as part of a larger one: `part/` before every name.
+pub fn under(part: &str, state: Tensors) -> Tensors {
+    state.into_iter().map(|(name, tensor)| (format!("{part}/{name}"), tensor)).collect()
+}
+
+/// What [`under`] has put into a larger state.
+pub fn within(part: &str, state: &Tensors) -> Tensors {
+    let prefix = format!("{part}/");
+    let inside = |(name, tensor): (&String, &Tensor)| {
+        Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+    };
+    state.iter().filter_map(inside).collect()
 }
 
 /// Why a checkpoint cannot be used.

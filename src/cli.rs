@@ -87,6 +87,27 @@ pub enum Command {
         )]
         temperatures: Vec<f64>,
     },
+    /// Sample the Ising spins on the L × L torus by cluster Monte Carlo, as CSV with standard errors.
+    ///
+    /// Wolff's algorithm on the spins themselves: it knows neither flow nor field. A measurement comes after as many
+    /// clusters as flip about L² spins; tau_int counts measurements.
+    Reference {
+        /// L, an even number from 4 to 1024.
+        #[arg(long, value_name = "L", value_parser = parse_linear_size)]
+        linear_size: usize,
+        /// Temperatures in J/k_B, separated by commas.
+        #[arg(
+            long, value_name = "T1,T2,…", required = true, value_delimiter = ',',
+            value_parser = parse_temperature
+        )]
+        temperatures: Vec<f64>,
+        /// Measurements at each temperature, of all chains together.
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000_000))]
+        measurements: u32,
+        /// Seed of the random numbers.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn parse_linear_size(text: &str) -> Result<usize> {

@@ -6,6 +6,7 @@ use hdf5::{Dataset, File, H5Type};
 use ndarray::{Array1, ArrayD, ArrayView, ArrayViewD, Axis, Dimension, stack};
 
 use crate::config::Config;
+use crate::diagnostics::{LEAST_WEIGHTED_SAMPLES, judge_pulls};
 use crate::dimension_scale;
 use crate::error::{Error, Result};
 use crate::plan::{self, Task};
@@ -20,6 +21,10 @@ pub struct Collected {
     pub path: PathBuf,
     pub finished: usize,
     pub total: usize,
+    /// One line for each quantity with an exact value: whether its deviations are plausible.
+    pub pulls: Vec<String>,
+    /// Tasks whose verdict is not ok.
+    pub suspect: usize,
 }
 
 /// Writes `sweep.h5` from the finished tasks of the folder; missing tasks are NaN and masked.
@@ -43,12 +48,45 @@ pub fn collect(root: &Path) -> Result<Collected> {
             linear_size: config.sweep.linear_size,
         });
     }
+    let pulls = pull_report(&summaries);
+    let suspect =
+        summaries.iter().flatten().filter(|summary| summary.verdict != schema::VERDICT_OK);
+    let suspect = suspect.count();
     let path = dir.sweep_path();
     store::write_beside(&path, |beside| {
         fill(beside, &config, &tasks, &summaries).map_err(Error::hdf5("write", &path))?;
         seal::seal_hdf5(beside).map_err(Error::io("write", &path))
     })?;
-    Ok(Collected { path, finished, total: tasks.len() })
+    Ok(Collected { path, finished, total: tasks.len(), pulls, suspect })
+}
+
+/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible. Free energies
+/// that rest on hardly any effective samples have no error to speak of and are left out.
+fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
+    let line = |name: &str| {
+        let pulls: Vec<f64> = summaries
+            .iter()
+            .flatten()
+            .map(|summary| &summary.scalars)
+            .filter(|scalars| {
+                let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
+                name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
+            })
+            .map(|scalars| scalars[&format!("{name}_pull")])
+            .collect();
+        if pulls.is_empty() {
+            return format!("deviations of {name} from exact values: none to judge");
+        }
+        let (mean, deviation, problem) = judge_pulls(&pulls);
+        let verdict =
+            problem.map_or("plausible".into(), |problem| format!("NOT plausible: {problem}"));
+        format!(
+            "deviations of {name} from {} exact values in standard errors: mean {mean:.2}, root mean square \
+             {deviation:.2}: {verdict}",
+            pulls.len()
+        )
+    };
+    ["energy", "specific_heat", "importance_free_energy"].map(line).into()
 }
 
 /// The file while it is written, with the coordinates that arrays are attached to.
@@ -96,6 +134,7 @@ fn fill(
 ) -> hdf5::Result<()> {
     let mut sweep = SweepFile { file: store::create_hdf5(path)?, scales: Vec::new() };
     write_attributes(&sweep.file, config)?;
+    write_text(&sweep.file, schema::PULLS, &pull_report(summaries).join("; "))?;
     write_coordinates(&mut sweep, config)?;
     write_references(&sweep, config)?;
 
@@ -111,7 +150,7 @@ fn fill(
         let values = ArrayViewD::from_shape(&shape[..], &values).expect("one value a task");
         sweep.array(item, grid, values)
     };
-    for item in schema::TASK_SCALARS {
+    for item in schema::task_scalars() {
         scalar(item, &|summary| summary.scalars[item.name])?;
     }
     for item in schema::TIMING_SCALARS {

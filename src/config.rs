@@ -24,6 +24,8 @@ pub struct Config {
     #[serde(default)]
     pub hmc: HmcConfig,
     #[serde(default)]
+    pub controls: ControlsConfig,
+    #[serde(default)]
     pub run: RunConfig,
 }
 
@@ -188,6 +190,10 @@ pub struct TrainConfig {
     pub max_skipped_steps: i64,
     /// Steps between two log lines, checks of the guard and entries of the progress file.
     pub log_every: i64,
+    /// Steps between two measurements by latent HMC and its control (Fig. 3(b)); 0: none.
+    pub measure_every: i64,
+    /// Trajectories of each at a measurement; the first half adapts and is thrown away.
+    pub measure_trajectories: i64,
     pub start_from: StartFrom,
 }
 
@@ -203,24 +209,79 @@ pub struct EvaluateConfig {
     pub keep_samples: i64,
 }
 
-/// `[hmc]`: hybrid Monte Carlo in the latent space.
+/// `[hmc]`: hybrid Monte Carlo in the latent space; its controls take the same chains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HmcConfig {
     /// Independent chains, advanced together.
     pub chains: i64,
-    /// Trajectories that adapt the step size and are thrown away.
+    /// Trajectories that adapt step size and length and are thrown away.
     pub warmup: i64,
     /// Trajectories measured in each chain.
     pub trajectories: i64,
-    /// Leapfrog steps of a trajectory.
+    /// Leapfrog steps of a trajectory; where the length adapts, at the start of the warm-up.
     pub leapfrog_steps: i64,
+    /// Whether the trajectory length adapts too.
+    pub adapt_length: bool,
+    /// No trajectory takes more leapfrog steps.
+    pub max_leapfrog_steps: i64,
+    /// Lengths are spread evenly over (1 ± jitter) times their mean.
+    pub jitter: f64,
     /// Leapfrog step size at the start of the warm-up.
     pub step_size: f64,
     /// Acceptance that the adaptation aims at.
     pub target_acceptance: f64,
     /// A trajectory whose energy error exceeds this counts as divergent.
     pub divergence_threshold: f64,
+}
+
+/// Ways to draw from the target, all with chains of the same layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampler {
+    /// HMC in the latent space of the flow (App. C).
+    Latent,
+    /// HMC in the space of the fields.
+    Physical,
+    /// The same with Fourier acceleration.
+    Fourier,
+    /// Metropolis with samples of the flow as proposals.
+    Independence,
+}
+
+impl Sampler {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Latent, Self::Physical, Self::Fourier, Self::Independence];
+
+    /// Its name in configurations and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latent => "latent",
+            Self::Physical => "physical",
+            Self::Fourier => "fourier",
+            Self::Independence => "independence",
+        }
+    }
+}
+
+/// Where chains in the space of the fields start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Fields of free spins.
+    Hot,
+    /// Fields of spins that all point up.
+    Cold,
+}
+
+/// `[controls]`: other samplers of the same target, beside latent HMC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlsConfig {
+    /// Any but `"latent"`, which always runs.
+    pub samplers: Vec<Sampler>,
+    /// Where the chains of `"physical"` and `"fourier"` start.
+    pub start: Start,
 }
 
 /// Where tensors live.
@@ -309,6 +370,8 @@ impl Default for TrainConfig {
             clip_norm: 10.0,
             max_skipped_steps: 20,
             log_every: 100,
+            measure_every: 0,
+            measure_trajectories: 20,
             start_from: StartFrom::None,
         }
     }
@@ -327,10 +390,19 @@ impl Default for HmcConfig {
             warmup: 200,
             trajectories: 500,
             leapfrog_steps: 10,
+            adapt_length: true,
+            max_leapfrog_steps: 64,
+            jitter: 0.5,
             step_size: 0.1,
             target_acceptance: 0.8,
             divergence_threshold: 1000.0,
         }
+    }
+}
+
+impl Default for ControlsConfig {
+    fn default() -> Self {
+        Self { samplers: Vec::new(), start: Start::Hot }
     }
 }
 
@@ -429,6 +501,7 @@ impl Config {
         self.train.check()?;
         self.evaluate.check()?;
         self.hmc.check()?;
+        self.controls.check()?;
         self.run.check()
     }
 }
@@ -583,7 +656,15 @@ impl TrainConfig {
             self.max_skipped_steps,
             "0 or more",
         )?;
-        require(self.log_every >= 1, "train.log_every", self.log_every, "1 or more")
+        require(self.log_every >= 1, "train.log_every", self.log_every, "1 or more")?;
+        let every = self.measure_every;
+        require(every >= 0, "train.measure_every", every, "0 (off) or more")?;
+        require(
+            self.measure_trajectories >= 2,
+            "train.measure_trajectories",
+            self.measure_trajectories,
+            "2 or more",
+        )
     }
 }
 
@@ -604,8 +685,20 @@ impl HmcConfig {
     fn check(&self) -> Check {
         require(self.chains >= 2, "hmc.chains", self.chains, "2 or more, for error bars")?;
         require(self.warmup >= 0, "hmc.warmup", self.warmup, "0 or more")?;
-        require(self.trajectories >= 2, "hmc.trajectories", self.trajectories, "2 or more")?;
+        require(
+            self.trajectories >= 8,
+            "hmc.trajectories",
+            self.trajectories,
+            "8 or more, since halves of chains are compared",
+        )?;
         require(self.leapfrog_steps >= 1, "hmc.leapfrog_steps", self.leapfrog_steps, "1 or more")?;
+        require(
+            (self.leapfrog_steps..=10_000).contains(&self.max_leapfrog_steps),
+            "hmc.max_leapfrog_steps",
+            self.max_leapfrog_steps,
+            "from hmc.leapfrog_steps to 10000",
+        )?;
+        require((0.0..=1.0).contains(&self.jitter), "hmc.jitter", self.jitter, "from 0 to 1")?;
         require(
             self.step_size.is_finite() && self.step_size > 0.0,
             "hmc.step_size",
@@ -624,6 +717,18 @@ impl HmcConfig {
             self.divergence_threshold,
             "above 0",
         )
+    }
+}
+
+impl ControlsConfig {
+    fn check(&self) -> Check {
+        let names = self.samplers.iter().map(|sampler| sampler.name());
+        let latent = self.samplers.contains(&Sampler::Latent);
+        let allowed = "others only, since latent HMC always runs";
+        require(!latent, "controls.samplers", "a list with \"latent\"", allowed)?;
+        let unique: HashSet<_> = names.collect();
+        let twice = unique.len() < self.samplers.len();
+        require(!twice, "controls.samplers", "a list with a name twice", "a list without")
     }
 }
 

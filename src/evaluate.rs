@@ -1,7 +1,7 @@
 //! Evaluation of a trained flow: fresh samples with their log-densities, and the free energies that
 //! follow from them.
 
-use ndarray::{Array3, Axis};
+use ndarray::{Array2, Array3, Axis};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Tensors, tensor};
@@ -10,6 +10,7 @@ use crate::engine::FrozenModel;
 use crate::error::Result;
 use crate::flow::symmetry::with_signs;
 use crate::host::{from_array, to_array};
+use crate::observe;
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{Importance, importance, mean_and_standard_error};
 
@@ -20,6 +21,8 @@ pub struct Evaluation {
     pub ln_q: Vec<f64>,
     /// ln π(x) of each sample.
     pub ln_pi: Vec<f64>,
+    /// (observable, sample), observables as in [`observe::SCALARS`].
+    pub scalars: Array2<f64>,
     /// (sample, L, L): the first samples, with signs drawn.
     pub fields: Array3<f64>,
 }
@@ -42,6 +45,7 @@ impl Evaluation {
         let mut samples = restored.unwrap_or_else(|| Self {
             ln_q: Vec::new(),
             ln_pi: Vec::new(),
+            scalars: Array2::zeros((observe::SCALARS.len(), 0)),
             fields: Array3::zeros((0, side, side)),
         });
         loop {
@@ -50,14 +54,18 @@ impl Evaluation {
             if batch == 0 {
                 return Ok(samples);
             }
-            seed.reseed_torch(Stage::Evaluate, drawn / config.batch);
+            let step = drawn / config.batch;
+            seed.reseed_torch(Stage::Evaluate, step);
             let draw = model.draw(&Tensor::randn([batch, size, size], (kind, device)));
             samples.ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
             samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
+            let fields = with_signs(&draw.field, model.symmetry());
+            seed.reseed_torch(Stage::Reweighting, step);
+            let scalars: Array2<f64> = to_array(&observe::scalars(&fields).transpose(0, 1));
+            samples.scalars.append(Axis(1), scalars.view()).expect("as many observables");
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);
-                let fields = with_signs(&draw.field, model.symmetry()).narrow(0, 0, keep);
-                let fields: Array3<f64> = to_array(&fields);
+                let fields: Array3<f64> = to_array(&fields.narrow(0, 0, keep));
                 samples.fields.append(Axis(0), fields.view()).expect("all fields are L × L");
             }
             after_batch(&samples)?;
@@ -69,6 +77,7 @@ impl Evaluation {
         Tensors::from([
             ("ln_q".into(), Tensor::from_slice(&self.ln_q)),
             ("ln_pi".into(), Tensor::from_slice(&self.ln_pi)),
+            ("scalars".into(), from_array(&self.scalars)),
             ("fields".into(), from_array(&self.fields)),
         ])
     }
@@ -79,6 +88,7 @@ impl Evaluation {
         Self {
             ln_q: values("ln_q"),
             ln_pi: values("ln_pi"),
+            scalars: to_array(tensor(state, "scalars")),
             fields: to_array(tensor(state, "fields")),
         }
     }
@@ -95,7 +105,7 @@ impl Evaluation {
     }
 
     /// ln π(x) - ln q(x).
-    fn ln_weights(&self) -> Vec<f64> {
+    pub fn ln_weights(&self) -> Vec<f64> {
         self.ln_pi.iter().zip(&self.ln_q).map(|(ln_pi, ln_q)| ln_pi - ln_q).collect()
     }
 }

@@ -62,7 +62,7 @@ impl Target {
 }
 
 /// ln cosh x = |x| + ln(1 + e^{-2|x|}) - ln 2, without overflow.
-fn ln_cosh(x: &Tensor) -> Tensor {
+pub(crate) fn ln_cosh(x: &Tensor) -> Tensor {
     let magnitude = x.abs();
     &magnitude + (magnitude.shallow_clone() * -2.0).softplus() - std::f64::consts::LN_2
 }

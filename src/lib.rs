@@ -8,7 +8,7 @@
 //!               values    tasks   which task      build: ising, flow    task files  sweep.h5
 //!                                 on which rank   train: train, adam
 //!                                                 evaluate: evaluate
-//!                                                 sample: hmc, observe
+//!                                                 sample: sampler, diagnostics
 //! ```
 //!
 //! | symbol | code | meaning, shape |
@@ -22,12 +22,16 @@
 //! | ln\|det\| | `log_det` | (batch) |
 
 pub mod adam;
+pub mod adaptation;
 pub mod checkpoint;
 pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod convergence;
+pub mod course;
 pub mod device;
+pub mod diagnostics;
 mod dimension_scale;
 pub mod engine;
 pub mod error;
@@ -38,13 +42,16 @@ pub mod flow;
 pub mod gaussian;
 pub mod hmc;
 pub mod host;
+pub mod independence;
 pub mod ising;
 pub mod native;
 pub mod observe;
+pub mod physical;
 pub mod plan;
 pub mod progress;
 pub mod rank;
 pub mod run;
+pub mod sampler;
 pub mod schema;
 pub mod seal;
 pub mod seed;
@@ -54,6 +61,7 @@ pub mod status;
 pub mod store;
 pub mod sweep;
 pub mod train;
+pub mod wolff;
 
 /// Version of the code, with the git commit where it was built from one.
 pub const VERSION: &str = env!("NEURALRG_VERSION");

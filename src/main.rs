@@ -20,7 +20,7 @@ use neuralrg::rank::Ranks;
 use neuralrg::schema::AT_RANDOM;
 use neuralrg::signals::Stop;
 use neuralrg::store::SweepDir;
-use neuralrg::{status, sweep};
+use neuralrg::{observe, status, sweep, wolff};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -35,6 +35,9 @@ fn main() -> ExitCode {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
         }
         Command::Exact { linear_size, temperatures } => print_exact(linear_size, &temperatures),
+        Command::Reference { linear_size, temperatures, measurements, seed } => {
+            print_reference(linear_size, &temperatures, measurements as usize, seed)
+        }
     };
     report(outcome)
 }
@@ -147,7 +150,17 @@ fn show_status(dir: &Path, json: bool, watch: Option<f64>) -> anyhow::Result<()>
 fn print_collected(dir: &Path) -> anyhow::Result<()> {
     let collected = collect(dir)?;
     let path = collected.path.display();
-    print(format!("{path}: {} of {} tasks", collected.finished, collected.total))
+    let mut lines = vec![format!("{path}: {} of {} tasks", collected.finished, collected.total)];
+    lines.extend(collected.pulls);
+    if collected.suspect > 0 {
+        lines.push(format!(
+            "{} of {} tasks have a verdict that is not ok; `neuralrg status {}` lists why",
+            collected.suspect,
+            collected.finished,
+            dir.display()
+        ));
+    }
+    print(lines.join("\n"))
 }
 
 fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
@@ -170,6 +183,32 @@ fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
                 })
                 .collect::<String>(),
     )
+}
+
+fn print_reference(
+    linear_size: usize,
+    temperatures: &[f64],
+    measurements: usize,
+    seed: u64,
+) -> anyhow::Result<()> {
+    let names = observe::SCALARS
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
+    let derived = observe::DERIVED.iter();
+    let derived = derived.flat_map(|name| [(*name).to_owned(), format!("{name}_error")]);
+    let header: Vec<String> =
+        ["temperature".to_owned()].into_iter().chain(names).chain(derived).collect();
+    print(header.join(","))?;
+    for &temperature in temperatures {
+        let reference = wolff::reference(linear_size, temperature, measurements, seed);
+        let scalars = reference.scalars.iter().flat_map(|e| [e.mean, e.error, e.tau_int]);
+        let derived = reference.derived.iter().flat_map(|&(value, error)| [value, error]);
+        // 9 significant digits.
+        let values: Vec<String> =
+            scalars.chain(derived).map(|value| format!("{value:.8e}")).collect();
+        print(format!("{temperature},{}", values.join(",")))?;
+    }
+    Ok(())
 }
 
 fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<()> {

@@ -6,15 +6,32 @@
 use tch::{Kind, Tensor};
 
 /// The scalar observables, in the order of the last axis of [`scalars`].
-pub const SCALARS: [&str; 4] =
-    ["energy", "magnetization_squared", "magnetization_fourth", "magnetization_absolute"];
+pub const SCALARS: [&str; 7] = [
+    "energy",
+    "magnetization_squared",
+    "magnetization_fourth",
+    "magnetization_absolute",
+    "magnetization",
+    "energy_squared",
+    "structure_factor_k_min",
+];
+
+/// What follows from their means, in the order of [`derived`].
+pub const DERIVED: [&str; 5] = [
+    "specific_heat",
+    "binder_cumulant",
+    "susceptibility",
+    "susceptibility_connected",
+    "correlation_length",
+];
 
 const LATTICE: [i64; 2] = [1, 2];
 
-/// Energy per site -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, and |m| of
-/// spins drawn with torch's generator (s_i = +1 with probability 1/(1 + e^{-2x_i})).
+/// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
+/// spins drawn with torch's generator (s_i = +1 with probability 1/(1 + e^{-2x_i})), m = (1/N) Σ t_i, e², and S(k)
+/// at the smallest wave number 2π/L, averaged over both directions.
 ///
-/// Shapes: x (batch, L, L) → (batch, 4), in f64, in the order of [`SCALARS`].
+/// Shapes: x (batch, L, L) → (batch, 7), in f64, in the order of [`SCALARS`].
 pub fn scalars(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Double);
     let sites = (x.size()[1] * x.size()[2]) as f64;
@@ -27,7 +44,45 @@ pub fn scalars(x: &Tensor) -> Tensor {
     let [second, fourth] = magnetization_moments(&t);
     let up = (&x * 2.0).sigmoid().bernoulli();
     let absolute = sum(&(up * 2.0 - 1.0)).abs() / sites;
-    Tensor::stack(&[energy, second, fourth, absolute], 1)
+    let structure = structure_factor(&x);
+    let along = |k_x: i64, k_y: i64| structure.select(1, k_x).select(1, k_y);
+    let smallest = (along(1, 0) + along(0, 1)) * 0.5;
+    let energy_squared = energy_squared(&t, &(&energy * sites)) / sites.powi(2);
+    let magnetization = sum(&t) / sites;
+    Tensor::stack(&[energy, second, fourth, absolute, magnetization, energy_squared, smallest], 1)
+}
+
+/// <E²> of independent spins with means t, E = -Σ_b B_b over bonds B = s_i s_j: the square of <E>, corrected for pairs
+/// of bonds that are the same (B² = 1) or share one site i (s_j s_k remains):
+/// <E²> = <E>² + Σ_b (1 - t_i² t_j²) + Σ_i (1 - t_i²) [(Σ_j t_j)² - Σ_j t_j²], j over the neighbours of i.
+fn energy_squared(t: &Tensor, energy: &Tensor) -> Tensor {
+    let sum = |values: &Tensor| values.sum_dim_intlist(LATTICE.as_slice(), false, None);
+    let ahead = |values: &Tensor| values.roll([1], [1]) + values.roll([1], [2]);
+    let around = |values: &Tensor| ahead(values) + values.roll([-1], [1]) + values.roll([-1], [2]);
+    let squares = t.square();
+    let bonds = 2.0 * (t.size()[1] * t.size()[2]) as f64;
+    let same = -sum(&(&squares * ahead(&squares))) + bonds;
+    let sharing = sum(&((-&squares + 1.0) * (around(t).square() - around(&squares))));
+    energy.square() + same + sharing
+}
+
+/// Derived quantities from means of [`SCALARS`], on N = L² sites at temperature T, in the order of [`DERIVED`]:
+/// specific heat per site β² N (<e²> - <e>²), Binder cumulant 1 - <m⁴>/(3 <m²>²), susceptibility per site β N <m²> and
+/// its connected form β N (<m²> - <|m|>²), second-moment correlation length
+/// √(S(0)/S(2π/L) - 1) / (2 sin(π/L)), 0 where the root is of a negative number.
+pub fn derived(means: &[f64], linear_size: usize, temperature: f64) -> [f64; 5] {
+    let &[energy, m_2, m_4, m_absolute, _, energy_squared, structure] = means else {
+        unreachable!("one mean for each of SCALARS")
+    };
+    let (sites, beta) = ((linear_size * linear_size) as f64, 1.0 / temperature);
+    let ratio = sites * m_2 / structure - 1.0;
+    [
+        beta * beta * sites * (energy_squared - energy * energy),
+        1.0 - m_4 / (3.0 * m_2 * m_2),
+        beta * sites * m_2,
+        beta * sites * (m_2 - m_absolute * m_absolute),
+        ratio.max(0.0).sqrt() / (2.0 * (std::f64::consts::PI / linear_size as f64).sin()),
+    ]
 }
 
 /// <m²> and <m⁴> of independent spins with means t, through the cumulants of ±1 variables:
@@ -77,6 +132,7 @@ mod tests {
         let x = Tensor::randn([1, 4, 4], (Kind::Double, Device::Cpu));
         let field: Vec<f64> = Vec::try_from(x.view([-1])).unwrap();
         let (mut energy, mut m2, mut m4) = (0.0, 0.0, 0.0);
+        let (mut magnetization, mut energy_squared, mut smallest) = (0.0, 0.0, 0.0);
         let mut correlation_0_1 = 0.0;
         for state in 0..1u32 << 16 {
             let spin = |i: usize| if state >> i & 1 == 1 { 1.0 } else { -1.0 };
@@ -94,10 +150,20 @@ mod tests {
             m2 += weight * m * m;
             m4 += weight * m.powi(4);
             correlation_0_1 += weight * along_row / 16.0;
+            magnetization += weight * m;
+            energy_squared += weight * (bonds / 16.0).powi(2);
+            // |s_k|² at k = (π/2, 0) and (0, π/2): differences of rows and columns two apart.
+            for line in [|i: usize| i / 4, |i: usize| i % 4] {
+                let total = |n: usize| (0..16).filter(|&i| line(i) == n).map(spin).sum::<f64>();
+                let real = total(0) - total(2);
+                let imaginary = total(1) - total(3);
+                smallest += weight * (real * real + imaginary * imaginary) / 32.0;
+            }
         }
         let found: Vec<f64> = Vec::try_from(scalars(&x).view([-1])).unwrap();
-        for (found, expected) in found.iter().zip([energy, m2, m4]) {
-            assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
+        let expected = [energy, m2, m4, found[3], magnetization, energy_squared, smallest];
+        for ((found, expected), name) in found.iter().zip(expected).zip(SCALARS) {
+            assert!((found - expected).abs() < 1e-12, "{name}: {found} instead of {expected}");
         }
         let structure = structure_factor(&x);
         assert!((structure.double_value(&[0, 0, 0]) - 16.0 * m2).abs() < 1e-12);

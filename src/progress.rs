@@ -113,7 +113,8 @@ impl TaskProgress {
             cost: Cost::of(config, task),
             train_steps: config.train.steps,
             samples: config.evaluate.samples,
-            trajectories: config.hmc.warmup + config.hmc.trajectories,
+            trajectories: (config.hmc.warmup + config.hmc.trajectories)
+                * (1 + config.controls.samplers.len() as i64),
             ln_z: -exact_ising(task.linear_size, task.temperature).free_energy_field,
             gap: None,
             seconds_before: 0.0,
@@ -169,7 +170,7 @@ impl TaskProgress {
         self.report("evaluate", samples, self.samples, done, "");
     }
 
-    /// HMC has done `trajectories`, warm-up included.
+    /// HMC and its controls have done `trajectories`, warm-ups included.
     pub fn sampled(&mut self, trajectories: i64) {
         self.bar.set_length(self.trajectories as u64);
         let fraction = trajectories as f64 / self.trajectories as f64;

@@ -3,22 +3,24 @@
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Checkpoints;
-use crate::config::Config;
+use crate::checkpoint::{Checkpoints, under, within};
+use crate::config::{Config, Sampler};
+use crate::course::Course;
+use crate::diagnostics::{self, LARGEST_PULL, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::exact::{ExactIsing, exact_ising};
 use crate::flow::{Architecture, Flow, transfer};
 use crate::gaussian::gaussian_free_energy;
-use crate::hmc::{self, Chains};
 use crate::host::to_array;
-use crate::observe;
 use crate::plan::Task;
 use crate::progress::{TaskProgress, unix_now};
+use crate::sampler::{self, Chains, Kernel, Sampling};
+use crate::schema;
 use crate::seed::{Stage, TaskSeed};
-use crate::stats::{between_chain, forward, gamma_method};
-use crate::store::{Numbers, TaskRecord};
+use crate::stats::{between_chain, forward};
+use crate::store::{Numbers, SamplerRecord, TaskRecord};
 use crate::train::{History, Training};
 
 /// A trained task that another one starts from.
@@ -61,16 +63,25 @@ pub fn run_task(
     // Train.
     let weight = config.flow.symmetry_weight;
     let mut training = Training::new(&model, &config.train);
+    let mut course = Course::new(&config.train, &config.hmc);
     if let Some(state) = checkpoints.restored("train") {
         training.restore(&mut model, &state);
+        course.restore(&config.hmc, &within("course", &state), device);
         progress.resumed(checkpoints.seconds());
     }
     training.run(&mut model, &config.train, weight, &seed, |training, model, step| {
         progress.trained(step);
-        checkpoints.step("train", || training.state(model))
+        course.measure(model, step.step, (config.hmc.chains, options), &seed);
+        checkpoints.step("train", || {
+            let mut state = training.state(model);
+            state.extend(under("course", course.state()));
+            state
+        })
     })?;
     let history = training.history();
-    let trained = checkpoints.finish("train", training.final_state(&model));
+    let mut state = training.final_state(&model);
+    state.extend(under("course", course.state()));
+    let trained = checkpoints.finish("train", state);
 
     // Evaluate.
     let frozen = model.freeze();
@@ -83,31 +94,60 @@ pub fn run_task(
     let evaluated = checkpoints.finish("evaluate", evaluation.state());
 
     // Sample and measure.
-    let saved = checkpoints.restored("hmc");
-    let mut last = None;
-    let chains =
-        hmc::sample(&frozen, &config.hmc, options, &seed, saved.as_ref(), |sampling, done| {
-            progress.sampled(done);
-            if done == config.hmc.warmup + config.hmc.trajectories {
-                last = Some(sampling.state(&config.hmc));
-            }
-            checkpoints.step("hmc", || sampling.state(&config.hmc))
-        })?;
-    let sampled = checkpoints.finish("hmc", last.or(saved).unwrap_or_default());
+    let mut done = 0;
+    let mut sample = |sampler: Sampler| {
+        let kernel = Kernel::new(sampler, &frozen, options, task.temperature);
+        let settings = (&config.hmc, config.controls.start);
+        let stage = sampler.name();
+        let saved = checkpoints.restored(stage);
+        let after = |sampling: &Sampling| {
+            progress.sampled(done + sampling.done);
+            checkpoints.step(stage, || sampling.state())
+        };
+        let sampling =
+            sampler::sample(sampler, &kernel, settings, options, &seed, saved.as_ref(), after)?;
+        checkpoints.finish(stage, sampling.state());
+        done += sampling.done;
+        Ok(sampling.chains(sampler, &config.hmc))
+    };
+    let chains = sample(Sampler::Latent)?;
+    let controls: Vec<Chains> =
+        config.controls.samplers.iter().map(|&name| sample(name)).collect::<Result<_>>()?;
 
+    let estimates = diagnostics::estimates(&chains, task.linear_size, task.temperature);
     let mut scalars = free_energies(&evaluation, &references, task.linear_size);
     scalars.extend(forward_check(&chains, scalars["importance_free_energy"]));
-    scalars.extend(observables(&chains));
+    scalars.extend(estimates.clone());
     scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
+    scalars.extend(pulls(&scalars, &references));
+    let verdict = verdict(&scalars, config);
+    scalars.insert("problems".into(), verdict.len() as f64);
     check_finite(&scalars)?;
-    let timing = [
+    let mut samplers = vec![sampler_record(&chains, estimates, config)];
+    samplers.extend(controls.iter().map(|chains| {
+        let estimates = diagnostics::estimates(chains, task.linear_size, task.temperature);
+        sampler_record(chains, estimates, config)
+    }));
+    samplers.push(reweighting(&evaluation, task));
+    let mut timing: Numbers = [
         ("train_seconds", trained),
         ("evaluate_seconds", evaluated - trained),
-        ("hmc_seconds", sampled - evaluated),
+        ("hmc_seconds", chains.seconds.iter().sum()),
+        ("ess_per_second", scalars["ess_least"] / chains.seconds[1]),
         ("wall_seconds", checkpoints.seconds()),
         ("peak_memory_bytes", memory.bytes()),
         ("finished_unix_seconds", unix_now() as f64),
-    ];
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.into(), value))
+    .collect();
+    for sampler in Sampler::ALL {
+        let mut ran = controls.iter().chain([&chains]);
+        let [warmup, measured] =
+            ran.find(|chains| chains.sampler == sampler).map_or([f64::NAN; 2], |ran| ran.seconds);
+        timing.insert(format!("{}_warmup_seconds", sampler.name()), warmup);
+        timing.insert(format!("{}_seconds", sampler.name()), measured);
+    }
     Ok(TaskRecord {
         task: *task,
         parent: parent.map(|parent| parent.task),
@@ -116,15 +156,17 @@ pub fn run_task(
         device: describe(device),
         threads: config.run.threads,
         scalars,
+        verdict,
         references,
-        timing: timing.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+        timing,
         parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
         history: with_learning_rates(&history),
         ln_q: evaluation.ln_q,
         ln_pi: evaluation.ln_pi,
         samples: evaluation.fields,
         lattice: lattice_observables(&chains),
-        chains: all_chains(&chains),
+        samplers,
+        course: course.values(),
     })
 }
 
@@ -174,6 +216,7 @@ fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usi
         ("importance_free_energy", importance.free_energy),
         ("importance_free_energy_error", importance.free_energy_error),
         ("effective_sample_size", importance.effective_sample_size),
+        ("weighted_samples", evaluation.ln_q.len() as f64),
         ("largest_weight_share", importance.largest_weight_share),
     ];
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
@@ -181,7 +224,7 @@ fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usi
 
 /// What the chains, being samples of the target, say of the model.
 fn forward_check(chains: &Chains, importance_free_energy: f64) -> Numbers {
-    let forward = forward(chains.ln_weights.view(), importance_free_energy);
+    let forward = forward(chains.get("ln_weight"), importance_free_energy);
     let numbers = [
         ("forward_free_energy", forward.free_energy),
         ("forward_free_energy_error", forward.free_energy_error),
@@ -191,22 +234,77 @@ fn forward_check(chains: &Chains, importance_free_energy: f64) -> Numbers {
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// Scalar observables with errors and autocorrelation times, and the sampler's own record.
-fn observables(chains: &Chains) -> Numbers {
-    let mut numbers = Numbers::new();
-    for (name, values) in observe::SCALARS.iter().zip(chains.scalars.axis_iter(Axis(0))) {
-        let estimate = gamma_method(values);
-        numbers.insert((*name).into(), estimate.mean);
-        numbers.insert(format!("{name}_error"), estimate.error);
-        numbers.insert(format!("{name}_tau_int"), estimate.tau_int);
-        numbers.insert(format!("{name}_tau_int_error"), estimate.tau_int_error);
+/// Deviations from exact values in standard errors.
+fn pulls(scalars: &Numbers, references: &Numbers) -> Numbers {
+    let deviation = |name: &str, exact: f64| {
+        let value = pull(scalars[name], scalars[&format!("{name}_error")], exact);
+        (format!("{name}_pull"), value)
+    };
+    Numbers::from([
+        deviation("energy", references["energy_exact"]),
+        deviation("specific_heat", references["specific_heat_exact"]),
+        deviation("importance_free_energy", references["free_energy_exact"]),
+    ])
+}
+
+/// What is wrong with the task's numbers: its sampling, deviations from exact values, bounds and weights.
+fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
+    let mut problems = diagnostics::verdict(scalars, Sampler::Latent, &config.hmc);
+    let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
+    if weighted < LEAST_WEIGHTED_SAMPLES {
+        problems.push(format!(
+            "importance weights are worth {weighted:.0} samples: importance_free_energy and reweighting say nothing"
+        ));
     }
-    let acceptance = chains.acceptance.mean().expect("there are trajectories");
-    numbers.insert("acceptance".into(), acceptance);
-    numbers.insert("divergences".into(), chains.divergences as f64);
-    numbers.insert("warmup_divergences".into(), chains.warmup_divergences as f64);
-    numbers.insert("step_size".into(), chains.step_size);
-    numbers
+    for name in ["energy", "specific_heat", "importance_free_energy"] {
+        let deviation = scalars[&format!("{name}_pull")];
+        let meaningful = name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES;
+        if deviation.abs() > LARGEST_PULL && meaningful {
+            problems.push(format!("{name} is {deviation:.1} standard errors from the exact value"));
+        }
+    }
+    let gap = scalars["gap"];
+    if gap < -LARGEST_PULL * scalars["gap_error"] {
+        problems
+            .push(format!("the variational free energy is {:.3} nat below the exact one", -gap));
+    }
+    problems
+}
+
+/// What a sampler leaves in the task's file.
+fn sampler_record(chains: &Chains, estimates: Numbers, config: &Config) -> SamplerRecord {
+    SamplerRecord {
+        name: chains.sampler.name(),
+        chains: chains.records.clone(),
+        verdict: diagnostics::verdict(&estimates, chains.sampler, &config.hmc),
+        estimates,
+        warmup_rule: sampler::warmup_rule(&config.hmc),
+    }
+}
+
+/// The evaluation's samples as one chain with weights, and what these make of the observables.
+fn reweighting(evaluation: &Evaluation, task: &Task) -> SamplerRecord {
+    let count = evaluation.ln_q.len();
+    let scalars = evaluation.scalars.view().insert_axis(Axis(1));
+    let ln_weights = Array2::from_shape_vec((1, count), evaluation.ln_weights());
+    let ln_weights = ln_weights.expect("one weight a sample");
+    let weighted = evaluation.importance().effective_sample_size * count as f64;
+    let problem = || {
+        format!("the weights are worth {weighted:.0} of {count} samples: these numbers say nothing")
+    };
+    SamplerRecord {
+        name: schema::REWEIGHTING,
+        estimates: diagnostics::reweighted(
+            scalars,
+            ln_weights.view(),
+            task.linear_size,
+            task.temperature,
+        ),
+        chains: concatenate(Axis(0), &[scalars, ln_weights.view().insert_axis(Axis(0))])
+            .expect("one weight a sample"),
+        verdict: (weighted < LEAST_WEIGHTED_SAMPLES).then(problem).into_iter().collect(),
+        warmup_rule: "independent samples of the flow, to be weighted by exp(ln_weight)".into(),
+    }
 }
 
 /// S(k) and G(r) with their errors between chains. Shapes: (4, L, L), as the schema orders them.
@@ -225,13 +323,6 @@ fn lattice_observables(chains: &Chains) -> Array3<f64> {
 fn with_learning_rates(history: &History) -> Array2<f64> {
     let rates = ndarray::ArrayView1::from(&history.learning_rates).insert_axis(Axis(0));
     concatenate(Axis(0), &[history.values.view(), rates]).expect("one learning rate a step")
-}
-
-/// The observables' chains with log-weights and acceptance behind them.
-fn all_chains(chains: &Chains) -> Array3<f64> {
-    let mut parts: Vec<_> = chains.scalars.axis_iter(Axis(0)).collect();
-    parts.extend([chains.ln_weights.view(), chains.acceptance.view()]);
-    stack(Axis(0), &parts).expect("one value of each a trajectory")
 }
 
 /// A number that is not finite must never look like a result.

@@ -15,9 +15,9 @@ pub struct Item {
 pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
 /// Raised when a reader of the old files could not read the new ones. Task files of version 2 have a checksum
-/// in their user block.
+/// in their user block, and chains of several samplers.
 pub const FORMAT_VERSION: i64 = 2;
-pub const SWEEP_FORMAT_VERSION: i64 = 1;
+pub const SWEEP_FORMAT_VERSION: i64 = 2;
 /// Attribute of a task file that is written last.
 pub const COMPLETE: &str = "complete";
 /// Attribute of a task file: the name of the task whose trained parameters the training started from, or
@@ -32,7 +32,21 @@ pub const TIMING: &str = "timing";
 pub const MODEL: &str = "model";
 pub const TRAIN: &str = "train";
 pub const EVALUATE: &str = "evaluate";
-pub const HMC: &str = "hmc";
+/// With a group for each sampler, and one for the samples that are reweighted.
+pub const CHAINS_GROUP: &str = "chains";
+pub const REWEIGHTING: &str = "reweighting";
+/// Group of a sampler's group: numbers by the names of [`observable_scalars`], [`DERIVED_SCALARS`] and
+/// [`SAMPLER_SCALARS`].
+pub const ESTIMATES: &str = "estimates";
+/// Attribute of a sampler's group and of the file: `ok`, or what is wrong, separated by "; ".
+pub const VERDICT: &str = "verdict";
+pub const VERDICT_OK: &str = "ok";
+/// Attribute of a sampler's group: what is thrown away of each chain.
+pub const WARMUP_RULE: &str = "warmup_rule";
+/// Attribute of the collected file: whether deviations from exact values are plausible.
+pub const PULLS: &str = "pulls";
+/// Observables measured during the training, where they are.
+pub const COURSE_GROUP: &str = "course";
 pub const OBSERVABLES: &str = "observables";
 
 const fn number(name: &'static str, units: &'static str, description: &'static str) -> Item {
@@ -51,7 +65,8 @@ const fn array(
 /// The resolved configuration as TOML text.
 pub const CONFIGURATION: Item = number("configuration", "1", "resolved configuration as TOML");
 
-/// Results of a task, one number each; the collected file has them over (temperature, depth, seed).
+/// Results of a task besides those of [`sampler_scalars`], one number each; the collected file has all of them over
+/// (temperature, depth, seed).
 pub const TASK_SCALARS: &[Item] = &[
     number("free_energy", "nat", "variational free energy E_q[ln q - ln pi], a bound above -ln Z"),
     number("free_energy_error", "nat", "standard error of free_energy"),
@@ -64,6 +79,7 @@ pub const TASK_SCALARS: &[Item] = &[
     number("importance_free_energy", "nat", "importance-weighted estimate of -ln Z"),
     number("importance_free_energy_error", "nat", "jackknife error of importance_free_energy"),
     number("effective_sample_size", "1", "(sum w)^2 / (n sum w^2), a fraction of the samples"),
+    number("weighted_samples", "1", "samples that the importance weights are of"),
     number("largest_weight_share", "1", "largest importance weight / sum of all"),
     number(
         "forward_free_energy",
@@ -81,32 +97,103 @@ pub const TASK_SCALARS: &[Item] = &[
         "1",
         "E_pi[Z / w] with Z from the importance weights: 1, less where samples of q miss weight",
     ),
-    number("energy", "J", "energy per site, by latent HMC"),
-    number("energy_error", "J", "standard error of energy, autocorrelation included"),
-    number("energy_tau_int", "trajectory", "integrated autocorrelation time of energy"),
-    number("energy_tau_int_error", "trajectory", "standard error of energy_tau_int"),
-    number("magnetization_squared", "1", "<m^2>, the uniform structure factor, by latent HMC"),
-    number("magnetization_squared_error", "1", "standard error of magnetization_squared"),
-    number("magnetization_squared_tau_int", "trajectory", "integrated autocorrelation time of m^2"),
-    number("magnetization_squared_tau_int_error", "trajectory", "standard error of that time"),
-    number("magnetization_fourth", "1", "<m^4>, by latent HMC"),
-    number("magnetization_fourth_error", "1", "standard error of magnetization_fourth"),
-    number("magnetization_fourth_tau_int", "trajectory", "integrated autocorrelation time of m^4"),
-    number("magnetization_fourth_tau_int_error", "trajectory", "standard error of that time"),
-    number("magnetization_absolute", "1", "<|m|> of sampled spins, by latent HMC"),
-    number("magnetization_absolute_error", "1", "standard error of magnetization_absolute"),
+    number("energy_pull", "1", "deviation of energy from the exact value in standard errors"),
+    number("specific_heat_pull", "1", "deviation of specific_heat in standard errors"),
     number(
-        "magnetization_absolute_tau_int",
-        "trajectory",
-        "integrated autocorrelation time of |m|",
+        "importance_free_energy_pull",
+        "1",
+        "deviation of importance_free_energy in standard errors",
     ),
-    number("magnetization_absolute_tau_int_error", "trajectory", "standard error of that time"),
+    number("problems", "1", "how many problems the verdict lists; 0: ok"),
+    number("skipped_steps", "1", "training steps skipped for a non-finite loss or gradient"),
+];
+
+/// An observable with its error and diagnostics; the names are those of [`crate::observe::SCALARS`].
+macro_rules! observable {
+    ($name:literal, $units:literal, $what:literal) => {
+        [
+            number($name, $units, $what),
+            number(concat!($name, "_error"), $units, "standard error, autocorrelation included"),
+            number(
+                concat!($name, "_tau_int"),
+                "trajectory",
+                concat!("integrated autocorrelation time of ", $name),
+            ),
+            number(concat!($name, "_tau_int_error"), "trajectory", "standard error of that time"),
+            number(
+                concat!($name, "_r_hat"),
+                "1",
+                concat!("rank-normalized split R-hat of ", $name, ", at most 1000"),
+            ),
+            number(
+                concat!($name, "_ess_bulk"),
+                "1",
+                "effective samples in the bulk, of all chains",
+            ),
+            number(
+                concat!($name, "_ess_tail"),
+                "1",
+                "effective samples in the tails, of all chains",
+            ),
+        ]
+    };
+}
+
+/// A quantity derived from means, with its jackknife error; names as [`crate::observe::DERIVED`].
+macro_rules! derived {
+    ($name:literal, $units:literal, $what:literal) => {
+        [number($name, $units, $what), number(concat!($name, "_error"), $units, "jackknife error")]
+    };
+}
+
+/// Observables of a sampler; those of latent HMC are scalars of the task too.
+pub const OBSERVABLE_SCALARS: [[Item; 7]; 7] = [
+    observable!("energy", "J", "energy per site"),
+    observable!("magnetization_squared", "1", "<m^2>, the uniform structure factor / N"),
+    observable!("magnetization_fourth", "1", "<m^4>"),
+    observable!("magnetization_absolute", "1", "<|m|> of sampled spins"),
+    observable!("magnetization", "1", "<m> with its sign, 0 by symmetry"),
+    observable!("energy_squared", "J^2", "<e^2> of the energy per site e"),
+    observable!("structure_factor_k_min", "1", "S(k) at k = 2 pi / L, mean of both axes"),
+];
+
+/// What follows from means of observables.
+pub const DERIVED_SCALARS: [[Item; 2]; 5] = [
+    derived!("specific_heat", "k_B", "specific heat per site, beta^2 N (<e^2> - <e>^2)"),
+    derived!("binder_cumulant", "1", "1 - <m^4> / (3 <m^2>^2)"),
+    derived!("susceptibility", "1/J", "beta N <m^2> per site"),
+    derived!("susceptibility_connected", "1/J", "beta N (<m^2> - <|m|>^2) per site"),
+    derived!(
+        "correlation_length",
+        "lattice sites",
+        "second-moment correlation length, sqrt(S(0) / S(2 pi/L) - 1) / (2 sin(pi/L))"
+    ),
+];
+
+/// A sampler's own record.
+pub const SAMPLER_SCALARS: &[Item] = &[
     number("acceptance", "1", "mean acceptance of the measured trajectories"),
     number("divergences", "1", "measured trajectories with a huge or non-finite energy error"),
     number("warmup_divergences", "1", "the same during the warm-up"),
     number("step_size", "1", "leapfrog step size, frozen after the warm-up"),
-    number("skipped_steps", "1", "training steps skipped for a non-finite loss or gradient"),
+    number("trajectory_length", "1", "mean trajectory length, frozen after the warm-up"),
+    number("leapfrog_steps", "1", "mean leapfrog steps of a measured trajectory"),
+    number("e_bfmi", "1", "energy's fraction of missing information over all chains"),
+    number("longest_rejection", "trajectory", "most proposals that one chain rejected in a row"),
+    number("ess_least", "1", "least bulk ESS of all observables"),
+    number("ess_per_gradient", "1", "ess_least / gradients of all chains; 0 where none are taken"),
 ];
+
+/// Estimates and diagnostics of a sampler.
+pub fn sampler_scalars() -> impl Iterator<Item = &'static Item> {
+    let derived = DERIVED_SCALARS.as_flattened().iter();
+    OBSERVABLE_SCALARS.as_flattened().iter().chain(derived).chain(SAMPLER_SCALARS)
+}
+
+/// All scalars of a task: its own and those of latent HMC.
+pub fn task_scalars() -> impl Iterator<Item = &'static Item> {
+    TASK_SCALARS.iter().chain(sampler_scalars())
+}
 
 /// Exact and analytic values, functions of L and T only; the collected file has them over temperature.
 pub const REFERENCE_SCALARS: &[Item] = &[
@@ -126,7 +213,20 @@ pub const REFERENCE_SCALARS: &[Item] = &[
 pub const TIMING_SCALARS: &[Item] = &[
     number("train_seconds", "s", "wall time of training"),
     number("evaluate_seconds", "s", "wall time of evaluation"),
-    number("hmc_seconds", "s", "wall time of HMC"),
+    number("hmc_seconds", "s", "wall time of latent HMC"),
+    number("latent_warmup_seconds", "s", "wall time of its warm-up"),
+    number("latent_seconds", "s", "wall time of its measured trajectories"),
+    number(
+        "physical_warmup_seconds",
+        "s",
+        "wall time of the warm-up of physical HMC; NaN if not run",
+    ),
+    number("physical_seconds", "s", "wall time of its measured trajectories"),
+    number("fourier_warmup_seconds", "s", "the same with Fourier acceleration"),
+    number("fourier_seconds", "s", "wall time of its measured trajectories"),
+    number("independence_warmup_seconds", "s", "the same of independence Metropolis"),
+    number("independence_seconds", "s", "wall time of its measured trajectories"),
+    number("ess_per_second", "1/s", "ess_least of latent HMC / latent_seconds"),
     number("wall_seconds", "s", "wall time of the task"),
     number("peak_memory_bytes", "byte", "peak resident memory of the process during the task"),
     number("finished_unix_seconds", "s", "end of the task, seconds since 1970"),
@@ -153,15 +253,57 @@ pub const LN_PI: Item = array("ln_pi", "nat", &["draw"], "ln pi(x) of the same s
 pub const SAMPLES: Item =
     array("samples", "1", &["sample", "row", "column"], "field configurations drawn from the flow");
 
-/// Chains of the scalar observables, in the order of [`crate::observe::SCALARS`], then the log-weights and
-/// the acceptance.
-pub const CHAINS: [Item; 6] = [
+/// Chains of a sampler, in the order of [`crate::observe::SCALARS`] and [`crate::sampler::RECORDED`].
+pub const CHAINS: [Item; 12] = [
     array("energy", "J", &["chain", "trajectory"], "energy per site"),
     array("magnetization_squared", "1", &["chain", "trajectory"], "m^2"),
     array("magnetization_fourth", "1", &["chain", "trajectory"], "m^4"),
     array("magnetization_absolute", "1", &["chain", "trajectory"], "|m| of sampled spins"),
-    array("ln_weight", "nat", &["chain", "trajectory"], "ln pi(x) - ln q(x)"),
+    array("magnetization", "1", &["chain", "trajectory"], "m, with its sign"),
+    array("energy_squared", "J^2", &["chain", "trajectory"], "square of the energy per site"),
+    array("structure_factor_k_min", "1", &["chain", "trajectory"], "S(k) at k = 2 pi / L"),
+    array("ln_weight", "nat", &["chain", "trajectory"], "ln pi(x) - ln q(x); NaN without a flow"),
     array("acceptance", "1", &["chain", "trajectory"], "acceptance probability"),
+    array("energy_error", "nat", &["chain", "trajectory"], "change of H; infinite if not finite"),
+    array(
+        "hamiltonian",
+        "nat",
+        &["chain", "trajectory"],
+        "H after the trajectory; U without momenta",
+    ),
+    array("accepted", "1", &["chain", "trajectory"], "1 where the proposal was accepted"),
+];
+
+/// Observables during the training, rows in this order; `latent` is HMC with the flow at that step, `physical` its
+/// control in the space of the fields, which starts cold and goes on from measurement to measurement.
+pub const COURSE: [Item; 12] = [
+    array("step", "1", &["measurement"], "training steps done"),
+    array(
+        "train_seconds",
+        "s",
+        &["measurement"],
+        "wall time of the training so far, measurements not included",
+    ),
+    array("latent_seconds", "s", &["measurement"], "wall time of latent HMC so far"),
+    array("physical_seconds", "s", &["measurement"], "wall time of physical HMC so far"),
+    array("latent_energy", "J", &["measurement"], "energy per site by latent HMC"),
+    array("latent_energy_error", "J", &["measurement"], "standard error between chains"),
+    array("latent_magnetization_squared", "1", &["measurement"], "<m^2> by latent HMC"),
+    array(
+        "latent_magnetization_squared_error",
+        "1",
+        &["measurement"],
+        "standard error between chains",
+    ),
+    array("physical_energy", "J", &["measurement"], "energy per site by physical HMC"),
+    array("physical_energy_error", "J", &["measurement"], "standard error between chains"),
+    array("physical_magnetization_squared", "1", &["measurement"], "<m^2> by physical HMC"),
+    array(
+        "physical_magnetization_squared_error",
+        "1",
+        &["measurement"],
+        "standard error between chains",
+    ),
 ];
 
 /// Lattice observables of a task file; the collected file has them over the task's axes too.

@@ -11,9 +11,15 @@ pub enum Stage {
     Initialize = 0,
     Train = 1,
     Evaluate = 2,
-    HmcStart = 3,
-    HmcWarmup = 4,
-    Hmc = 5,
+    /// One of each sampler; step -1 draws where its chains start.
+    LatentHmc = 3,
+    PhysicalHmc = 4,
+    FourierHmc = 5,
+    Independence = 6,
+    /// Observables during the training; even steps are those of latent HMC, odd ones those of its control.
+    Measure = 7,
+    /// Spins of the samples that are reweighted.
+    Reweighting = 8,
 }
 
 /// All random streams of one task.
@@ -64,7 +70,7 @@ mod tests {
         let mut seen = HashSet::new();
         for (temperature, depth, seed) in [(2.0, 1, 1), (2.1, 1, 1), (2.0, 2, 1), (2.0, 1, 2)] {
             let seeds = TaskSeed::new(&task(temperature, depth, seed));
-            for stage in [Stage::Initialize, Stage::Train, Stage::Evaluate, Stage::Hmc] {
+            for stage in [Stage::Initialize, Stage::Train, Stage::Evaluate, Stage::LatentHmc] {
                 for step in 0..100 {
                     assert!(seen.insert(seeds.at(stage, step)));
                 }

@@ -11,6 +11,7 @@ use crate::claims::{Claims, JobInfo};
 use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::progress::{Snapshot, unix_now};
+use crate::schema::VERDICT_OK;
 use crate::store::{self, SweepDir};
 
 /// A running task writes its progress every few seconds, or after every step where steps take longer;
@@ -46,6 +47,8 @@ struct TaskStatus {
     remaining_seconds: Option<f64>,
     /// Of its last failure.
     message: Option<String>,
+    /// What is wrong with the numbers of a task that is done, or that all is well.
+    verdict: Option<String>,
     /// The living job that works on it.
     job: Option<String>,
 }
@@ -115,19 +118,22 @@ impl Status {
     }
 }
 
-/// The table of all tasks, the messages of failures, and a closing line of counts.
+/// The table of all tasks, the messages of failures and problems, and a closing line of counts.
 impl Display for Status {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA"]);
+        table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA", "verdict"]);
         for task in &self.tasks {
             table.add_row(task.columns());
         }
         writeln!(formatter, "{}", table.trim_fmt())?;
-        for task in self.tasks.iter().filter(|task| task.state == State::Failed) {
-            let message = task.message.as_deref().unwrap_or_default();
-            writeln!(formatter, "{}: {}", task.task, message.trim())?;
+        for task in &self.tasks {
+            let failure = task.message.as_deref().filter(|_| task.state == State::Failed);
+            let problems = task.verdict.as_deref().filter(|&verdict| verdict != VERDICT_OK);
+            if let Some(remark) = failure.or(problems) {
+                writeln!(formatter, "{}: {}", task.task, remark.trim())?;
+            }
         }
         let counts: Vec<String> = State::ALL
             .iter()
@@ -162,6 +168,7 @@ impl TaskStatus {
             seconds: None,
             remaining_seconds: None,
             message: None,
+            verdict: None,
             job,
         };
         let path = dir.task_path(task);
@@ -172,6 +179,7 @@ impl TaskStatus {
                     status.gap = Some(summary.scalars["gap"]);
                     status.gap_error = Some(summary.scalars["gap_error"]);
                     status.seconds = Some(summary.timing["wall_seconds"]);
+                    status.verdict = Some(summary.verdict);
                 }
                 Err(error @ Error::DamagedTask { .. }) => {
                     status.state = State::Damaged;
@@ -197,14 +205,21 @@ impl TaskStatus {
         Ok(status)
     }
 
-    /// Task, state, step, gap, gap error and ETA.
-    fn columns(&self) -> [String; 6] {
+    /// Task, state, step, gap, gap error, ETA and verdict.
+    fn columns(&self) -> [String; 7] {
         let dash = || "-".to_owned();
         let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
         let time = |value: f64| {
             let whole = Duration::from_secs(value.max(0.0).round() as u64);
             humantime::format_duration(whole).to_string()
         };
+        let verdict = self.verdict.as_deref().map_or_else(dash, |verdict| match verdict {
+            VERDICT_OK => VERDICT_OK.into(),
+            _ => match verdict.split("; ").count() {
+                1 => "1 problem".into(),
+                problems => format!("{problems} problems"),
+            },
+        });
         let step = match (self.state, self.seconds, &self.stage, self.step, self.steps) {
             (State::Done, Some(seconds), ..) => format!("took {}", time(seconds)),
             (_, _, Some(stage), Some(step), Some(steps)) => format!("{stage} {step}/{steps}"),
@@ -217,6 +232,7 @@ impl TaskStatus {
             number(self.gap),
             number(self.gap_error),
             self.remaining_seconds.map_or_else(dash, time),
+            verdict,
         ]
     }
 }

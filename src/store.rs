@@ -38,8 +38,10 @@ pub struct TaskRecord {
     pub device: String,
     /// CPU threads of the rank.
     pub threads: usize,
-    /// By the names of [`schema::TASK_SCALARS`].
+    /// By the names of [`schema::task_scalars`].
     pub scalars: Numbers,
+    /// What is wrong with the task's numbers; nothing if all is well.
+    pub verdict: Vec<String>,
     /// By the names of [`schema::REFERENCE_SCALARS`].
     pub references: Numbers,
     /// By the names of [`schema::TIMING_SCALARS`].
@@ -52,16 +54,32 @@ pub struct TaskRecord {
     pub ln_pi: Vec<f64>,
     /// (sample, L, L).
     pub samples: Array3<f64>,
-    /// (quantity, chain, trajectory), quantities as in [`schema::CHAINS`].
-    pub chains: Array3<f64>,
+    /// One of each sampler that ran, reweighting last.
+    pub samplers: Vec<SamplerRecord>,
+    /// (quantity, measurement), quantities as in [`schema::COURSE`]; no columns where nothing was measured.
+    pub course: Array2<f64>,
     /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
     pub lattice: Array3<f64>,
+}
+
+/// What a sampler leaves behind.
+#[derive(Debug)]
+pub struct SamplerRecord {
+    pub name: &'static str,
+    /// (quantity, chain, trajectory), quantities as in [`schema::CHAINS`], from the first on.
+    pub chains: Array3<f64>,
+    /// By the names of [`schema::sampler_scalars`], or some of them.
+    pub estimates: Numbers,
+    pub verdict: Vec<String>,
+    pub warmup_rule: String,
 }
 
 /// What the collected file, the status table and tasks that start from this one need of a task file.
 #[derive(Debug)]
 pub struct TaskSummary {
     pub scalars: Numbers,
+    /// `ok`, or what is wrong.
+    pub verdict: String,
     pub timing: Numbers,
     /// Flat parameter vector.
     pub parameters: Vec<f64>,
@@ -373,18 +391,12 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     configuration.write_scalar(&text)?;
     describe(&configuration, &schema::CONFIGURATION)?;
 
-    for (name, items, numbers) in [
-        (schema::SCALARS, schema::TASK_SCALARS, &record.scalars),
-        (schema::REFERENCES, schema::REFERENCE_SCALARS, &record.references),
-        (schema::TIMING, schema::TIMING_SCALARS, &record.timing),
-    ] {
-        let group = file.create_group(name)?;
-        for item in items {
-            let dataset = group.new_dataset::<f64>().create(item.name)?;
-            dataset.write_scalar(&numbers[item.name])?;
-            describe(&dataset, item)?;
-        }
-    }
+    write_text(&file, schema::VERDICT, &verdict_text(&record.verdict))?;
+    write_numbers(&file.create_group(schema::SCALARS)?, schema::task_scalars(), &record.scalars)?;
+    let references = schema::REFERENCE_SCALARS.iter();
+    write_numbers(&file.create_group(schema::REFERENCES)?, references, &record.references)?;
+    let timing = schema::TIMING_SCALARS.iter();
+    write_numbers(&file.create_group(schema::TIMING)?, timing, &record.timing)?;
 
     let group = file.create_group(schema::MODEL)?;
     write_array(&group, &schema::PARAMETERS, ArrayView1::from(&record.parameters))?;
@@ -396,9 +408,23 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     write_array(&group, &schema::LN_Q, ArrayView1::from(&record.ln_q))?;
     write_array(&group, &schema::LN_PI, ArrayView1::from(&record.ln_pi))?;
     write_array(&group, &schema::SAMPLES, record.samples.view())?;
-    let group = file.create_group(schema::HMC)?;
-    for (item, values) in schema::CHAINS.iter().zip(record.chains.axis_iter(Axis(0))) {
-        write_array(&group, item, values)?;
+    let all = file.create_group(schema::CHAINS_GROUP)?;
+    for sampler in &record.samplers {
+        let group = all.create_group(sampler.name)?;
+        write_text(&group, schema::VERDICT, &verdict_text(&sampler.verdict))?;
+        write_text(&group, schema::WARMUP_RULE, &sampler.warmup_rule)?;
+        for (item, values) in schema::CHAINS.iter().zip(sampler.chains.axis_iter(Axis(0))) {
+            write_array(&group, item, values)?;
+        }
+        let known = schema::sampler_scalars();
+        let items = known.filter(|item| sampler.estimates.contains_key(item.name));
+        write_numbers(&group.create_group(schema::ESTIMATES)?, items, &sampler.estimates)?;
+    }
+    if record.course.ncols() > 0 {
+        let group = file.create_group(schema::COURSE_GROUP)?;
+        for (item, values) in schema::COURSE.iter().zip(record.course.axis_iter(Axis(0))) {
+            write_array(&group, item, values)?;
+        }
     }
     let group = file.create_group(schema::OBSERVABLES)?;
     for (item, values) in schema::LATTICE_OBSERVABLES.iter().zip(record.lattice.axis_iter(Axis(0)))
@@ -407,6 +433,24 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     }
     write_number(&file, schema::COMPLETE, 1u8)?;
     file.close()
+}
+
+/// A verdict as one line.
+fn verdict_text(problems: &[String]) -> String {
+    if problems.is_empty() { schema::VERDICT_OK.into() } else { problems.join("; ") }
+}
+
+fn write_numbers<'a>(
+    group: &hdf5::Group,
+    items: impl Iterator<Item = &'a Item>,
+    numbers: &Numbers,
+) -> hdf5::Result<()> {
+    for item in items {
+        let dataset = group.new_dataset::<f64>().create(item.name)?;
+        dataset.write_scalar(&numbers[item.name])?;
+        describe(&dataset, item)?;
+    }
+    Ok(())
 }
 
 /// Reads what the collected file, the status table and tasks that start from this one need.
@@ -454,13 +498,12 @@ fn open_task(path: &Path) -> Result<hdf5::File> {
 }
 
 fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
-    let numbers = |group: &str, items: &[Item]| -> hdf5::Result<Numbers> {
+    let numbers = |group: &str, items: &mut dyn Iterator<Item = &'static Item>| {
         let group = file.group(group)?;
-        items
-            .iter()
-            .map(|item| Ok((item.name.into(), group.dataset(item.name)?.read_scalar()?)))
-            .collect()
+        let number = |item: &Item| group.dataset(item.name)?.read_scalar();
+        items.map(|item| Ok((item.name.into(), number(item)?))).collect::<hdf5::Result<Numbers>>()
     };
+    let verdict: VarLenUnicode = file.attr(schema::VERDICT)?.read_scalar()?;
     let observables = file.group(schema::OBSERVABLES)?;
     let lattice: Vec<Array2<f64>> = schema::LATTICE_OBSERVABLES
         .iter()
@@ -468,8 +511,9 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
         .collect::<hdf5::Result<_>>()?;
     let views: Vec<_> = lattice.iter().map(Array2::view).collect();
     Ok(TaskSummary {
-        scalars: numbers(schema::SCALARS, schema::TASK_SCALARS)?,
-        timing: numbers(schema::TIMING, schema::TIMING_SCALARS)?,
+        scalars: numbers(schema::SCALARS, &mut schema::task_scalars())?,
+        verdict: verdict.to_string(),
+        timing: numbers(schema::TIMING, &mut schema::TIMING_SCALARS.iter())?,
         parameters: file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()?,
         samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
         lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,

@@ -60,7 +60,7 @@ fn progress(config: &TrainConfig, step: i64, seconds: f64) -> f64 {
     steps.max(seconds / config.seconds).min(1.0)
 }
 
-/// Trains the model's flow in place. `report` is called after every step.
+/// Trains the model's flow in place. `report` is called after every step, with the model at that step.
 ///
 /// # Errors
 /// More than `max_skipped_steps` steps were skipped.
@@ -69,11 +69,11 @@ pub fn train(
     config: &TrainConfig,
     symmetry_weight: f64,
     seed: &TaskSeed,
-    mut report: impl FnMut(Progress),
+    mut report: impl FnMut(Progress, &Model),
 ) -> Result<History> {
     let mut training = Training::new(model, config);
-    training.run(model, config, symmetry_weight, seed, |_, _, progress| {
-        report(progress);
+    training.run(model, config, symmetry_weight, seed, |_, model, progress| {
+        report(progress, model);
         Ok(())
     })?;
     Ok(training.history())

@@ -18,7 +18,7 @@ fn program(arguments: &[&str]) -> Outcome {
 #[test]
 fn every_subcommand_has_help() {
     let general = program(&["--help"]).success().to_owned();
-    for subcommand in ["run", "plan", "status", "collect", "check", "exact"] {
+    for subcommand in ["run", "plan", "status", "collect", "check", "exact", "reference"] {
         assert!(general.contains(subcommand), "{general}");
         let help = program(&[subcommand, "--help"]);
         assert!(help.success().contains(&format!("Usage: neuralrg {subcommand}")), "{help:?}");
@@ -130,6 +130,9 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     }
     let table = sweep.look("status").success().to_owned();
     assert!(table.ends_with("4 tasks: 1 done, 3 waiting\n"), "{table}");
+    // Forty draws are few, and status says so.
+    assert!(table.contains(" problems") && table.contains(&format!("{done}: ")), "{table}");
+    assert!(table.contains("of 40 draws: errors are uncertain"), "{table}");
 
     fs::write(sweep.dir.join(format!("failed/{failed}.txt")), "it went wrong\n").unwrap();
     let now = neuralrg::progress::unix_now();
@@ -147,9 +150,9 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
         let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
         line.expect("each task has a row").split_whitespace().collect()
     };
-    assert_eq!(row(running)[1..], ["running", "train", "3/6", "1.2500", "0.5000", "30s"]);
-    assert_eq!(row(stopped)[1..], ["stopped", "train", "3/6", "1.2500", "0.5000", "-"]);
-    assert_eq!(row(failed)[1..], ["failed", "-", "-", "-", "-"]);
+    assert_eq!(row(running)[1..], ["running", "train", "3/6", "1.2500", "0.5000", "30s", "-"]);
+    assert_eq!(row(stopped)[1..], ["stopped", "train", "3/6", "1.2500", "0.5000", "-", "-"]);
+    assert_eq!(row(failed)[1..], ["failed", "-", "-", "-", "-", "-"]);
     assert_eq!(row(done)[1..3], ["done", "took"]);
     assert!(table.contains(&format!("{failed}: it went wrong\n")), "{table}");
     assert!(table.ends_with("4 tasks: 1 done, 1 running, 1 stopped, 1 failed\n"), "{table}");
@@ -184,11 +187,15 @@ fn collect_masks_missing_tasks_and_says_how_many_there_are() {
     let sweep = Sweep::finished();
     let path = sweep.dir.join("sweep.h5");
     let told = |finished: usize| format!("{}: {finished} of 4 tasks\n", path.display());
-    assert_eq!(sweep.look("collect").success(), told(4));
+    let all = sweep.look("collect").success().to_owned();
+    assert!(all.starts_with(&told(4)), "{all}");
+    for name in ["energy", "specific_heat", "importance_free_energy"] {
+        assert!(all.contains(&format!("deviations of {name} from ")), "{all}");
+    }
 
     // Temperature 3 (index 1), depth 1 (index 0).
     fs::remove_file(sweep.task("L4_T3_d1_s1")).unwrap();
-    assert_eq!(sweep.look("collect").success(), told(3));
+    assert!(sweep.look("collect").success().starts_with(&told(3)));
     let file = hdf5::File::open(&path).unwrap();
     let complete = file.dataset("complete").and_then(|data| data.read_raw::<i8>()).unwrap();
     assert_eq!(complete, [1, 1, 0, 1]);

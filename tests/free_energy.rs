@@ -190,7 +190,7 @@ fn trained(symmetry: Symmetry, config: &TrainConfig) -> (Model, Vec<f64>) {
     let flow = lopsided_flow(symmetry, CRITICAL_TEMPERATURE, 0.0);
     let mut model = with_engine(flow, EngineChoice::Auto);
     let mut course = Vec::new();
-    train(&mut model, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress| {
+    train(&mut model, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress, _| {
         course.extend(progress.loss.map(|(loss, _)| loss));
     })
     .unwrap();
@@ -238,7 +238,7 @@ fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
     let mut model = with_engine(flow, EngineChoice::Auto);
     let config =
         TrainConfig { steps: 50, log_every: 10, max_skipped_steps: 20, ..short_training() };
-    let error = train(&mut model, &config, 0.0, &seed(2.0), |_| ()).unwrap_err().to_string();
+    let error = train(&mut model, &config, 0.0, &seed(2.0), |_, _| ()).unwrap_err().to_string();
     assert!(
         error.contains("30 of 30 steps") && error.contains("max_skipped_steps = 20"),
         "{error}"
@@ -275,7 +275,8 @@ fn training_ends_when_its_seconds_are_spent_or_its_target_is_reached() {
     for config in [seconds, target] {
         let mut model = with_engine(lopsided_flow(Symmetry::Mixture, 2.7, 0.0), EngineChoice::Auto);
         let mut last = 0;
-        let history = train(&mut model, &config, 0.0, &seed(2.7), |progress| last = progress.step);
+        let history =
+            train(&mut model, &config, 0.0, &seed(2.7), |progress, _| last = progress.step);
         let columns = history.unwrap().values.ncols() as i64;
         assert_eq!(columns, last, "the history holds the steps that were done");
         assert!((5..20_000).contains(&last), "{last} steps");

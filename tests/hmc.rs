@@ -1,13 +1,18 @@
 //! Hybrid Monte Carlo: the laws that leapfrog and Metropolis obey, and observables against enumeration.
 
 mod enumeration;
+mod flows;
 
 use ndarray::Axis;
-use neuralrg::config::{FlowConfig, HmcConfig, RunConfig, Symmetry, TrainConfig};
+use neuralrg::config::{FlowConfig, HmcConfig, RunConfig, Sampler, Start, Symmetry, TrainConfig};
+use neuralrg::diagnostics;
 use neuralrg::engine::{Model, Potential};
+use neuralrg::error::Error;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::hmc::{self, Chains, State, hamiltonian, leapfrog, trajectory};
+use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
+use neuralrg::physical::PhysicalPotential;
 use neuralrg::plan::Task;
+use neuralrg::sampler::{self, Chains, Kernel, Sampling};
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
 use neuralrg::train::train;
@@ -160,15 +165,23 @@ fn adaptation_reaches_the_target_acceptance() {
             ..Default::default()
         };
         let chains = sample(&untrained_model(Symmetry::None, 2.7, Kind::Double), 2.7, &config);
-        let acceptance = chains.acceptance.mean().unwrap();
+        let acceptance = chains.get("acceptance").mean().unwrap();
         assert!((acceptance - target_acceptance).abs() < 0.05, "{acceptance}");
     }
 }
 
 fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
+    sample_by(Sampler::Latent, model, temperature, config)
+}
+
+fn sample_by(name: Sampler, model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
     let options = (4, model.flow.parameters.kind(), Device::Cpu);
     let seed = TaskSeed::new(&task(temperature));
-    hmc::sample(&model.freeze(), config, options, &seed, None, |_, _| Ok(())).unwrap()
+    let frozen = model.freeze();
+    let kernel = Kernel::new(name, &frozen, options, temperature);
+    let settings = (config, Start::Hot);
+    let sampling = sampler::sample(name, &kernel, settings, options, &seed, None, |_| Ok(()));
+    sampling.unwrap().chains(name, config)
 }
 
 /// All observables of the chains within 4 standard errors of the enumeration.
@@ -181,7 +194,7 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
         exact.abs_magnetization,
     ];
     for ((name, expected), values) in
-        neuralrg::observe::SCALARS.iter().zip(expected).zip(chains.scalars.axis_iter(Axis(0)))
+        neuralrg::observe::SCALARS.iter().zip(expected).zip(chains.scalars().axis_iter(Axis(0)))
     {
         let estimate = gamma_method(values);
         let pull = (estimate.mean - expected) / estimate.error;
@@ -192,6 +205,23 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
             estimate.error
         );
         assert!(estimate.error < 0.02 * expected.abs(), "{name}: error {}", estimate.error);
+    }
+    let numbers = diagnostics::estimates(chains, 4, temperature);
+    let (m_2, m_4) = (exact.magnetization_2, exact.magnetization_4);
+    let connected = 16.0 / temperature * (m_2 - exact.abs_magnetization.powi(2));
+    let ratio = exact.structure_factor[0][0] / exact.structure_factor[0][1];
+    for (name, expected) in [
+        ("magnetization", 0.0),
+        ("specific_heat", exact.specific_heat_per_site),
+        ("binder_cumulant", 1.0 - m_4 / (3.0 * m_2 * m_2)),
+        ("susceptibility", 16.0 * m_2 / temperature),
+        ("susceptibility_connected", connected),
+        ("correlation_length", (ratio - 1.0).sqrt() / 2f64.sqrt()),
+        ("structure_factor_k_min", exact.structure_factor[0][1]),
+    ] {
+        let (value, error) = (numbers[name], numbers[&format!("{name}_error")]);
+        assert!(((value - expected) / error).abs() < 4.0, "{name}: {value} ± {error}, {expected}");
+        assert!(error < 0.02 * expected.abs().max(1.0), "{name}: error {error}");
     }
     for (means, exact) in [
         (&chains.structure_factors, exact.structure_factor),
@@ -236,10 +266,96 @@ fn trained_flow_samples_the_enumerated_ising_model() {
     let config = TrainConfig { steps: 200, batch: 128, learning_rate: 1e-2, ..Default::default() };
     let mut gap = f64::INFINITY;
     let exact = neuralrg::exact::exact_ising(4, temperature).free_energy_field;
-    train(&mut model, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress| {
+    train(&mut model, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress, _| {
         gap = progress.loss.map_or(gap, |(loss, _)| loss - exact);
     })
     .unwrap();
     assert!(gap < 1.5, "trained to a gap of {gap} nats");
     assert_equal_to_enumeration(&sample(&model, temperature, &long_chains()), temperature);
+}
+
+#[test]
+fn physical_and_independence_samplers_sample_the_enumerated_ising_model() {
+    let model = flows::trained(4, 2.7, 300);
+    for name in [Sampler::Physical, Sampler::Fourier, Sampler::Independence] {
+        let config = HmcConfig { chains: 256, max_leapfrog_steps: 20, ..long_chains() };
+        assert_equal_to_enumeration(&sample_by(name, &model, 2.7, &config), 2.7);
+    }
+}
+
+/// The rule at work in a whole sampling: from some trajectory on, chain 2 has no finite energy when it moves.
+#[test]
+fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
+    let potential = PhysicalPotential::new((4, Kind::Double, Device::Cpu), 2.7, true);
+    let config = HmcConfig { chains: 4, ..Default::default() };
+    for poison in [f64::NAN, f64::INFINITY] {
+        let run = |break_at: i64| {
+            tch::manual_seed(5);
+            let mut state =
+                State::new(&|x: &Tensor| potential.at(x), &potential.start(4, Start::Hot));
+            let mut divergences = 0;
+            let mut fields = Vec::new();
+            for draw in 0..20 {
+                let kept = state.position.copy();
+                let poisoned = |x: &Tensor| {
+                    let mut found = potential.at(x);
+                    // For three trajectories only; then the chain must go on.
+                    if (break_at..break_at + 3).contains(&draw) && x != &kept {
+                        found.energy += Tensor::from_slice(&[0.0, 0.0, poison, 0.0]);
+                        found.gradient *=
+                            Tensor::from_slice(&[1.0, 1.0, poison, 1.0]).view([4, 1, 1]);
+                    }
+                    found
+                };
+                tch::manual_seed(100 + draw);
+                let moved = trajectory(&poisoned, &state, 0.5, 3);
+                divergences += moved.divergences(config.divergence_threshold).int64_value(&[]);
+                state = moved.state;
+                fields.push(state.field.copy());
+            }
+            (divergences, Tensor::stack(&fields, 0))
+        };
+        let ((none, good), (counted, bad)) = (run(1000), run(8));
+        assert_eq!((none, counted), (0, 3));
+        for chain in [0, 1, 3] {
+            assert_eq!(good.select(1, chain), bad.select(1, chain));
+        }
+        let broken = bad.select(1, 2);
+        assert_eq!(broken.get(7), broken.get(10), "it keeps its last good state");
+        assert!(largest(&(broken.get(19) - broken.get(10))) > 0.1, "and goes on from there");
+        assert!(largest(&bad).is_finite());
+    }
+}
+
+/// A sampling that is cut between two trajectories and goes on from its plain numbers is the same to the bit, in the
+/// warm-up and after it.
+#[test]
+fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
+    let model = untrained_model(Symmetry::Mixture, 2.7, Kind::Float);
+    let frozen = model.freeze();
+    let options = (4, Kind::Float, Device::Cpu);
+    let seed = TaskSeed::new(&task(2.7));
+    let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
+    let kernel = Kernel::new(Sampler::Latent, &frozen, options, 2.7);
+    let stage = (&seed, Stage::LatentHmc);
+    let begin = || {
+        seed.reseed_torch(Stage::LatentHmc, -1);
+        Sampling::new(kernel.start(config.chains, options, Start::Hot), &config)
+    };
+    let mut unbroken = begin();
+    unbroken.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
+    let expected = unbroken.chains(Sampler::Latent, &config);
+    for cut in [7, 20, 33] {
+        let mut first = begin();
+        let stopped = first.finish(&kernel, &config, stage, |sampling| match sampling.done {
+            done if done == cut => Err(Error::Stopped),
+            _ => Ok(()),
+        });
+        assert!(matches!(stopped, Err(Error::Stopped)) && first.done == cut);
+        let mut second = Sampling::restore(&config, &first.state(), Device::Cpu);
+        second.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
+        let found = second.chains(Sampler::Latent, &config);
+        assert_eq!(found.records, expected.records, "cut after {cut}");
+        assert_eq!(found.step_size, expected.step_size);
+    }
 }

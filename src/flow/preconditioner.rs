@@ -37,8 +37,8 @@ impl Preconditioner {
     }
 }
 
-/// Multiplies a field's Fourier modes by real factors.
-fn filter(field: &Tensor, factors: &Tensor) -> Tensor {
+/// Multiplies a field's Fourier modes by real factors. Shapes: field (batch, L, L), factors (L, L/2 + 1).
+pub(crate) fn filter(field: &Tensor, factors: &Tensor) -> Tensor {
     let size = field.size()[1];
     let modes = field.fft_rfft2(None::<&[i64]>, [-2, -1], "backward");
     (modes * factors).fft_irfft2([size, size].as_slice(), [-2, -1], "backward")

@@ -2,7 +2,25 @@
 
 TASK = ("temperature", "depth", "seed")
 
-OBSERVABLES = ("energy", "magnetization_squared", "magnetization_fourth", "magnetization_absolute")
+OBSERVABLES = (
+    "energy",
+    "magnetization_squared",
+    "magnetization_fourth",
+    "magnetization_absolute",
+    "magnetization",
+    "energy_squared",
+    "structure_factor_k_min",
+)
+
+DERIVED = (
+    "specific_heat",
+    "binder_cumulant",
+    "susceptibility",
+    "susceptibility_connected",
+    "correlation_length",
+)
+
+SAMPLERS = ("latent", "physical", "fourier", "independence")
 
 #: Coordinate variables and their kind, as `numpy.dtype.kind`.
 COORDINATES = {
@@ -30,6 +48,7 @@ PER_TASK = (
     "importance_free_energy",
     "importance_free_energy_error",
     "effective_sample_size",
+    "weighted_samples",
     "largest_weight_share",
     "forward_free_energy",
     "forward_free_energy_error",
@@ -38,15 +57,37 @@ PER_TASK = (
     *(
         f"{observable}{ending}"
         for observable in OBSERVABLES
-        for ending in ("", "_error", "_tau_int", "_tau_int_error")
+        for ending in (
+            "",
+            "_error",
+            "_tau_int",
+            "_tau_int_error",
+            "_r_hat",
+            "_ess_bulk",
+            "_ess_tail",
+        )
     ),
+    *(f"{quantity}{ending}" for quantity in DERIVED for ending in ("", "_error")),
+    "energy_pull",
+    "specific_heat_pull",
+    "importance_free_energy_pull",
+    "problems",
     "acceptance",
     "divergences",
+    "warmup_divergences",
     "step_size",
+    "trajectory_length",
+    "leapfrog_steps",
+    "e_bfmi",
+    "longest_rejection",
+    "ess_least",
+    "ess_per_gradient",
     "skipped_steps",
     "train_seconds",
     "evaluate_seconds",
     "hmc_seconds",
+    *(f"{sampler}{ending}" for sampler in SAMPLERS for ending in ("_warmup_seconds", "_seconds")),
+    "ess_per_second",
     "wall_seconds",
     "peak_memory_bytes",
 )
@@ -73,4 +114,12 @@ VARIABLES = {
 }
 
 #: Root attributes.
-ATTRIBUTES = ("format", "format_version", "name", "linear_size", "configuration", "code_version")
+ATTRIBUTES = (
+    "format",
+    "format_version",
+    "name",
+    "linear_size",
+    "configuration",
+    "code_version",
+    "pulls",
+)

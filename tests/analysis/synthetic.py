@@ -23,11 +23,12 @@ class SyntheticSweep:
     ) -> None:
         self.attributes = {
             "format": "neuralrg-sweep",
-            "format_version": 1,
+            "format_version": 2,
             "name": "synthetic",
             "linear_size": linear_size,
             "configuration": "[sweep]\n",
             "code_version": "0.0.0",
+            "pulls": "",
         }
         self.coordinates = _coordinates(temperatures, depths, seeds, linear_size)
         self.variables = _variables(self.coordinates, linear_size)

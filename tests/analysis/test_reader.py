@@ -35,7 +35,7 @@ def test_reader_gives_named_coordinates_and_every_variable(sweep_path):
 def test_attributes_stored_as_fixed_length_strings_and_arrays_are_understood(sweep_path):
     with h5py.File(sweep_path, "a") as file:
         file.attrs["format"] = np.bytes_("neuralrg-sweep")
-        file.attrs["format_version"] = np.array([1], dtype=np.uint32)
+        file.attrs["format_version"] = np.array([2], dtype=np.uint32)
     with sweep.read_sweep(sweep_path) as dataset:
         assert dataset.sizes["depth"] == 3
 
@@ -96,8 +96,8 @@ def test_flipped_bytes_of_a_sealed_file_are_noticed(sweep_path):
 
 def test_newer_format_is_refused(sweep_path):
     with h5py.File(sweep_path, "a") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(sweep.SweepError, match=r"format version 2 is newer than the 1"):
+        file.attrs["format_version"] = 3
+    with pytest.raises(sweep.SweepError, match=r"format version 3 is newer than the 2"):
         sweep.read_sweep(sweep_path)
 
 

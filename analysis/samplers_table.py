@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Table of the samplers of a sweep in Markdown, one row per finished task and sampler."""
+
+import argparse
+from pathlib import Path
+
+import h5py
+
+from figure import run_script
+from sweep import read_sweep
+
+HEADER = (
+    "| task | sampler | energy - exact (errors) | <m²> | tau_int of m² | acceptance "
+    "| least ESS | ESS of m² | ESS of m² / s | ESS of m² / gradient |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def rows(path: Path) -> list[str]:
+    """Samplers in the order of their names; seconds are those of the measured trajectories."""
+    read_sweep(path).close()
+    lines = []
+    with h5py.File(path) as file:
+        for name, task in file["tasks"].items():
+            exact = task["references/energy_exact"][()]
+            for sampler, group in task["chains"].items():
+                if sampler != "reweighting":
+                    number = {key: float(value[()]) for key, value in group["estimates"].items()}
+                    draws = group["energy"].size
+                    seconds = task[f"timing/{sampler}_seconds"][()]
+                    lines.append(_row(name, sampler, number, exact, seconds, draws))
+    return lines
+
+
+def _row(
+    name: str, sampler: str, number: dict[str, float], exact: float, seconds: float, draws: int
+) -> str:
+    pull = (number["energy"] - exact) / number["energy_error"]
+    samples = number["magnetization_squared_ess_bulk"]
+    gradients = number["leapfrog_steps"] * draws
+    cells = (
+        name,
+        sampler,
+        f"{pull:.1f}",
+        f"{number['magnetization_squared']:.4f} ± {number['magnetization_squared_error']:.4f}",
+        f"{number['magnetization_squared_tau_int']:.2f}"
+        f" ± {number['magnetization_squared_tau_int_error']:.2f}",
+        f"{number['acceptance']:.3f}",
+        f"{number['ess_least']:.0f}",
+        f"{samples:.0f}",
+        f"{samples / seconds:.0f}",
+        f"{samples / gradients:.4f}" if gradients > 0.0 else "-",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> list[str]:
+    """Command line; returns the lines of the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", type=Path, help="sweep.h5, as made by `neuralrg collect`")
+    return [*HEADER, *rows(parser.parse_args().sweep)]
+
+
+if __name__ == "__main__":
+    run_script(main)

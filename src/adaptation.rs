@@ -1,0 +1,250 @@
+//! What HMC learns during its warm-up: the step size by dual averaging, the trajectory length from batches of chains
+//! in the manner of ChEES. Plain numbers, so that a warm-up can be stored and continued.
+
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::{Tensors, number, read_number, tensor};
+use crate::config::HmcConfig;
+use crate::hmc::Trajectory;
+use crate::host::to_array;
+
+/// Parameters of dual averaging (Hoffman and Gelman 2014, Section 3.2.1).
+const REGULARIZATION: f64 = 0.05;
+const EARLY_STEPS: f64 = 10.0;
+const FORGETTING: f64 = 0.75;
+
+/// Parameters of the ascent in the logarithm of the trajectory length, Adam without momentum.
+const LENGTH_RATE: f64 = 0.05;
+const LENGTH_DECAY: f64 = 0.95;
+
+/// Dual averaging of ln ε towards a mean acceptance (Nesterov 2009; Hoffman and Gelman 2014, Eq. 6).
+#[derive(Debug, Clone, PartialEq)]
+pub struct DualAveraging {
+    target: f64,
+    /// ln of ten times the first step size, which early steps are drawn to.
+    attractor: f64,
+    updates: f64,
+    /// Weighted mean of target - acceptance.
+    error: f64,
+    ln_step: f64,
+    ln_step_mean: f64,
+}
+
+impl DualAveraging {
+    /// Starts from `step_size`.
+    pub fn new(step_size: f64, target: f64) -> Self {
+        let ln_step = step_size.ln();
+        let attractor = (10.0 * step_size).ln();
+        Self { target, attractor, updates: 0.0, error: 0.0, ln_step, ln_step_mean: ln_step }
+    }
+
+    /// Takes in the mean acceptance of one trajectory.
+    pub fn update(&mut self, acceptance: f64) {
+        self.updates += 1.0;
+        let share = 1.0 / (self.updates + EARLY_STEPS);
+        self.error = (1.0 - share) * self.error + share * (self.target - acceptance);
+        self.ln_step = self.attractor - self.updates.sqrt() / REGULARIZATION * self.error;
+        let weight = self.updates.powf(-FORGETTING);
+        self.ln_step_mean = weight * self.ln_step + (1.0 - weight) * self.ln_step_mean;
+    }
+}
+
+/// Ascent of a trajectory's length T towards the largest change of the squared distance from the chains' centre
+/// (ChEES-HMC: Hoffman, Radul and Sountsov, AISTATS 2021, Eq. 5 and Algorithm 1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LengthAdaptation {
+    updates: f64,
+    /// Running mean of squared gradients.
+    square: f64,
+    ln_length: f64,
+    ln_length_mean: f64,
+}
+
+impl LengthAdaptation {
+    fn new(length: f64) -> Self {
+        Self { updates: 0.0, square: 0.0, ln_length: length.ln(), ln_length_mean: length.ln() }
+    }
+
+    /// One step along the gradient to ln T, within the lengths that are allowed.
+    fn update(&mut self, gradient: f64, (shortest, longest): (f64, f64)) {
+        if !gradient.is_finite() {
+            return;
+        }
+        self.updates += 1.0;
+        self.square = LENGTH_DECAY * self.square + (1.0 - LENGTH_DECAY) * gradient * gradient;
+        let root = (self.square / (1.0 - LENGTH_DECAY.powf(self.updates))).sqrt();
+        let step = if root > 0.0 { LENGTH_RATE * gradient / root } else { 0.0 };
+        self.ln_length = (self.ln_length + step).clamp(shortest.ln(), longest.ln());
+        let weight = self.updates.powf(-FORGETTING);
+        self.ln_length_mean = weight * self.ln_length + (1.0 - weight) * self.ln_length_mean;
+    }
+}
+
+/// Step size and trajectory length of HMC, adapting until they are frozen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adaptation {
+    step_size: DualAveraging,
+    /// None where the number of leapfrog steps is fixed.
+    length: Option<LengthAdaptation>,
+    leapfrog_steps: i64,
+    max_leapfrog_steps: i64,
+    jitter: f64,
+    /// Trajectories planned so far, the index of the jitter's sequence.
+    planned: u32,
+    frozen: bool,
+}
+
+impl Adaptation {
+    /// Starts from the configured step size and number of steps.
+    pub fn new(config: &HmcConfig) -> Self {
+        let length = config.step_size * config.leapfrog_steps as f64;
+        Self {
+            step_size: DualAveraging::new(config.step_size, config.target_acceptance),
+            length: config.adapt_length.then(|| LengthAdaptation::new(length)),
+            leapfrog_steps: config.leapfrog_steps,
+            max_leapfrog_steps: config.max_leapfrog_steps,
+            jitter: config.jitter,
+            planned: 0,
+            frozen: false,
+        }
+    }
+
+    /// What [`Adaptation::restore`] needs besides the configuration.
+    pub fn state(&self) -> Tensors {
+        let DualAveraging { updates, error, ln_step, ln_step_mean, .. } = self.step_size;
+        let mut state = Tensors::from([
+            ("step_size".into(), Tensor::from_slice(&[updates, error, ln_step, ln_step_mean])),
+            ("planned".into(), number(f64::from(self.planned))),
+            ("frozen".into(), number(f64::from(u8::from(self.frozen)))),
+        ]);
+        if let Some(LengthAdaptation { updates, square, ln_length, ln_length_mean }) = self.length {
+            let length = Tensor::from_slice(&[updates, square, ln_length, ln_length_mean]);
+            state.insert("length".into(), length);
+        }
+        state
+    }
+
+    /// The adaptation of a saved state.
+    pub fn restore(config: &HmcConfig, state: &Tensors) -> Self {
+        let numbers = |name| to_array::<ndarray::Ix1>(tensor(state, name));
+        let mut adaptation = Self::new(config);
+        let saved = numbers("step_size");
+        adaptation.step_size = DualAveraging {
+            updates: saved[0],
+            error: saved[1],
+            ln_step: saved[2],
+            ln_step_mean: saved[3],
+            ..adaptation.step_size
+        };
+        if let Some(length) = &mut adaptation.length {
+            let saved = numbers("length");
+            *length = LengthAdaptation {
+                updates: saved[0],
+                square: saved[1],
+                ln_length: saved[2],
+                ln_length_mean: saved[3],
+            };
+        }
+        adaptation.planned = read_number(state, "planned") as u32;
+        adaptation.frozen = read_number(state, "frozen") != 0.0;
+        adaptation
+    }
+
+    /// Leapfrog step size ε.
+    pub fn step_size(&self) -> f64 {
+        let DualAveraging { ln_step, ln_step_mean, .. } = self.step_size;
+        if self.frozen { ln_step_mean.exp() } else { ln_step.exp() }
+    }
+
+    /// Mean trajectory length T, in units of time.
+    pub fn trajectory_length(&self) -> f64 {
+        match &self.length {
+            None => self.leapfrog_steps as f64 * self.step_size(),
+            Some(length) if self.frozen => length.ln_length_mean.exp(),
+            Some(length) => length.ln_length.exp(),
+        }
+    }
+
+    /// Number of leapfrog steps of the next trajectory: its length is uniform in T (1 ± jitter), by van der Corput's
+    /// sequence, so that no mode of the target has the period of all trajectories.
+    pub fn plan(&mut self) -> i64 {
+        self.planned += 1;
+        let uniform = f64::from(self.planned.reverse_bits()) / 2f64.powi(32);
+        let length = self.trajectory_length() * (1.0 + self.jitter * (2.0 * uniform - 1.0));
+        ((length / self.step_size()).round() as i64).clamp(1, self.max_leapfrog_steps)
+    }
+
+    /// Takes in a trajectory of `steps` leapfrog steps from `start`. Chains whose energy was not finite do not count.
+    pub fn update(&mut self, start: &Tensor, moved: &Trajectory, steps: i64) {
+        let time = steps as f64 * self.step_size();
+        let [acceptance, gradient] = signals(start, moved, time);
+        self.step_size.update(acceptance);
+        let step = self.step_size.ln_step.exp();
+        if let Some(length) = &mut self.length {
+            length.update(gradient, (step, step * self.max_leapfrog_steps as f64));
+        }
+    }
+
+    /// Step size and length stay what they are on average, from now on.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+    }
+}
+
+/// Mean acceptance, and the gradient of ChEES to ln T: with acceptance probabilities as weights, the mean of
+/// time · (|x' - x̄'|² - |x - x̄|²) (x' - x̄')·p' over the chains, where x' and p' end the trajectory.
+fn signals(start: &Tensor, moved: &Trajectory, time: f64) -> [f64; 2] {
+    let usable = moved.energy_error.isfinite();
+    let lattice = usable.view([-1, 1, 1]);
+    let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+    let sum = |tensor: &Tensor| tensor.sum_dim_intlist([1i64, 2].as_slice(), false, None);
+    let start = double(start);
+    let end = double(&moved.end_position).where_self(&lattice, &start);
+    let momentum = double(&moved.end_momentum);
+    let momentum = momentum.where_self(&lattice, &momentum.zeros_like());
+    let weights = double(&moved.acceptance);
+    let total = weights.sum(Kind::Double);
+    let shares = (&weights / &total).view([-1, 1, 1]);
+    let centred_end = &end - (&end * shares).sum_dim_intlist([0i64].as_slice(), true, None);
+    let centred_start = &start - start.mean_dim([0i64].as_slice(), true, None);
+    let change = sum(&centred_end.square()) - sum(&centred_start.square());
+    let terms = change * sum(&(centred_end * momentum)) * &weights;
+    let gradient = terms.sum(Kind::Double) / &total * time;
+    let acceptance = &total / double(&usable).sum(Kind::Double).clamp_min(1.0);
+    let both = Tensor::stack(&[acceptance, gradient], 0);
+    let values: Vec<f64> = both.try_into().expect("two numbers");
+    [values[0], values[1]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dual_averaging_finds_the_step_size_of_a_known_acceptance() {
+        // Acceptance e^{-ε}: the target 0.8 is met at ε = -ln 0.8, from either side.
+        for start in [1e-3, 0.1, 10.0] {
+            let mut adaptation = DualAveraging::new(start, 0.8);
+            for _ in 0..500 {
+                adaptation.update((-adaptation.ln_step.exp()).exp());
+            }
+            let ratio = adaptation.ln_step_mean.exp() / -(0.8f64.ln());
+            assert!((ratio - 1.0).abs() < 0.05, "from {start}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn jittered_lengths_fill_their_interval_evenly() {
+        let config = HmcConfig {
+            jitter: 0.5,
+            adapt_length: false,
+            leapfrog_steps: 20,
+            ..Default::default()
+        };
+        let mut adaptation = Adaptation::new(&config);
+        let steps: Vec<i64> = (0..1024).map(|_| adaptation.plan()).collect();
+        let mean = steps.iter().sum::<i64>() as f64 / 1024.0;
+        assert!((mean - 20.0).abs() < 0.05, "{mean}");
+        assert_eq!((steps.iter().min(), steps.iter().max()), (Some(&10), Some(&30)));
+    }
+}

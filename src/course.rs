@@ -1,0 +1,177 @@
+//! Observables while the flow is trained, by latent HMC and by its control in the space of the fields (Fig. 3(b)).
+
+use std::time::Instant;
+
+use ndarray::Array2;
+use tch::{Device, Kind, Tensor};
+
+use crate::adaptation::Adaptation;
+use crate::checkpoint::{Tensors, number, read_number, tensor, under, within};
+use crate::config::{HmcConfig, Sampler, Start, TrainConfig};
+use crate::engine::Model;
+use crate::host::{from_array, to_array};
+use crate::observe;
+use crate::sampler::Kernel;
+use crate::schema;
+use crate::seed::{Stage, TaskSeed};
+use crate::stats::between_chain;
+
+/// Chains that go on from measurement to measurement, and what was measured.
+///
+/// Those of latent HMC start from the prior and meet another flow each time; those of physical HMC start cold. Both take
+/// as many trajectories.
+#[derive(Debug)]
+pub struct Course {
+    walks: [Walk; 2],
+    every: i64,
+    trajectories: i64,
+    begin: Instant,
+    /// Seconds of the training before this process went on with it.
+    seconds_before: f64,
+    /// (measurement), each in the order of [`schema::COURSE`].
+    rows: Vec<[f64; schema::COURSE.len()]>,
+}
+
+/// The chains of one sampler between two measurements.
+#[derive(Debug)]
+struct Walk {
+    sampler: Sampler,
+    /// None before the first measurement.
+    position: Option<Tensor>,
+    adaptation: Adaptation,
+    seconds: f64,
+}
+
+impl Course {
+    /// Nothing is measured yet; the clock of the training starts.
+    pub fn new(train: &TrainConfig, hmc: &HmcConfig) -> Self {
+        let walk = |sampler| Walk {
+            sampler,
+            position: None,
+            adaptation: Adaptation::new(hmc),
+            seconds: 0.0,
+        };
+        Self {
+            walks: [Sampler::Latent, Sampler::Physical].map(walk),
+            every: train.measure_every,
+            trajectories: train.measure_trajectories,
+            begin: Instant::now(),
+            seconds_before: 0.0,
+            rows: Vec::new(),
+        }
+    }
+
+    /// What [`Course::restore`] needs besides the configuration.
+    pub fn state(&self) -> Tensors {
+        let mut state = Tensors::from([
+            ("seconds".into(), number(self.seconds())),
+            ("rows".into(), from_array(&self.values())),
+        ]);
+        for walk in &self.walks {
+            state.extend(under(walk.sampler.name(), walk.state()));
+        }
+        state
+    }
+
+    /// Goes on from a saved state.
+    pub fn restore(&mut self, hmc: &HmcConfig, state: &Tensors, device: Device) {
+        self.seconds_before = read_number(state, "seconds");
+        let values: Array2<f64> = to_array(tensor(state, "rows"));
+        self.rows =
+            values.columns().into_iter().map(|row| std::array::from_fn(|i| row[i])).collect();
+        for walk in &mut self.walks {
+            walk.restore(hmc, &within(walk.sampler.name(), state), device);
+        }
+    }
+
+    /// Seconds since the training began, with those of measurements.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.begin.elapsed().as_secs_f64()
+    }
+
+    /// Measures with the flow as it is after `step` training steps, where it is time to.
+    pub fn measure(
+        &mut self,
+        model: &Model,
+        step: i64,
+        (chains, options): (i64, (i64, Kind, Device)),
+        seed: &TaskSeed,
+    ) {
+        if self.every == 0 || step % self.every != 0 {
+            return;
+        }
+        let measuring: f64 = self.walks.iter().map(|walk| walk.seconds).sum();
+        let train_seconds = self.seconds() - measuring;
+        let frozen = model.freeze();
+        let temperature = model.flow.architecture.temperature;
+        let mut row = vec![step as f64, train_seconds];
+        let mut means = Vec::new();
+        for (index, walk) in self.walks.iter_mut().enumerate() {
+            let kernel = Kernel::new(walk.sampler, &frozen, options, temperature);
+            let number =
+                |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;
+            let reseed = |trajectory| seed.reseed_torch(Stage::Measure, number(trajectory));
+            means.extend(walk.advance(&kernel, self.trajectories, (chains, options), reseed));
+            row.push(walk.seconds);
+        }
+        row.extend(means);
+        self.rows.push(row.try_into().expect("one number for each of COURSE"));
+    }
+
+    /// (quantity, measurement), quantities as in [`schema::COURSE`].
+    pub fn values(&self) -> Array2<f64> {
+        Array2::from_shape_fn((schema::COURSE.len(), self.rows.len()), |(i, j)| self.rows[j][i])
+    }
+}
+
+impl Walk {
+    fn state(&self) -> Tensors {
+        let mut state = self.adaptation.state();
+        state.insert("seconds".into(), number(self.seconds));
+        state.extend(self.position.iter().map(|at| ("position".into(), at.shallow_clone())));
+        state
+    }
+
+    fn restore(&mut self, hmc: &HmcConfig, state: &Tensors, device: Device) {
+        self.adaptation = Adaptation::restore(hmc, state);
+        self.seconds = read_number(state, "seconds");
+        self.position = state.get("position").map(|position| position.to_device(device));
+    }
+
+    /// Adapts in the first half of the trajectories, measures in the second: <e>, its error, <m²>, its error.
+    fn advance(
+        &mut self,
+        kernel: &Kernel,
+        trajectories: i64,
+        (chains, options): (i64, (i64, Kind, Device)),
+        reseed: impl Fn(i64),
+    ) -> [f64; 4] {
+        let start = Instant::now();
+        let position = self.position.take().unwrap_or_else(|| {
+            reseed(-1);
+            kernel.start(chains, options, Start::Cold)
+        });
+        let mut state = kernel.state(&position);
+        let adapting = trajectories / 2;
+        let mut sum = Tensor::zeros([chains, 2], (Kind::Double, options.2));
+        let mut settings = self.adaptation.clone();
+        for trajectory in 0..trajectories {
+            if trajectory == adapting {
+                self.adaptation = settings.clone();
+                settings.freeze();
+            }
+            reseed(trajectory);
+            let (moved, _) = kernel.advance(&state, &mut settings, trajectory < adapting);
+            state = moved.state;
+            if trajectory >= adapting {
+                // Energy and m², the first two observables.
+                sum += observe::scalars(&state.field).narrow(1, 0, 2);
+            }
+        }
+        self.position = Some(state.position.shallow_clone());
+        let means: Array2<f64> = to_array(&(sum / (trajectories - adapting) as f64));
+        self.seconds += start.elapsed().as_secs_f64();
+        let (mean, error) = between_chain(means.view());
+        [mean[0], error[0], mean[1], error[1]]
+    }
+}

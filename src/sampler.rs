@@ -1,0 +1,346 @@
+//! Batches of chains by any of the samplers: a start, a warm-up that adapts and is thrown away, and measured
+//! trajectories with all settings frozen.
+
+use std::time::Instant;
+
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
+use tch::{Device, Kind, Tensor};
+
+use crate::adaptation::Adaptation;
+use crate::checkpoint::{Tensors, number, read_number, tensor};
+use crate::config::{HmcConfig, Sampler, Start};
+use crate::engine::{FrozenModel, Potential};
+use crate::error::Result;
+use crate::flow::symmetry::{ln_prior, with_signs};
+use crate::hmc::{self, State, Trajectory};
+use crate::host::to_array;
+use crate::independence;
+use crate::observe;
+use crate::physical::PhysicalPotential;
+use crate::seed::{Stage, TaskSeed};
+
+/// What is recorded of each trajectory behind the observables, in this order.
+pub const RECORDED: [&str; 5] =
+    ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
+
+/// What moves chains: a potential for HMC, or a flow that proposes.
+pub enum Kernel<'a> {
+    Latent(&'a FrozenModel<'a>),
+    Physical(PhysicalPotential),
+    Independence(&'a FrozenModel<'a>),
+}
+
+impl<'a> Kernel<'a> {
+    /// The kernel of a sampler of the target that `model` was trained for, at temperature T.
+    pub fn new(
+        sampler: Sampler,
+        model: &'a FrozenModel<'a>,
+        options: (i64, Kind, Device),
+        temperature: f64,
+    ) -> Self {
+        match sampler {
+            Sampler::Latent => Self::Latent(model),
+            Sampler::Independence => Self::Independence(model),
+            Sampler::Physical => {
+                Self::Physical(PhysicalPotential::new(options, temperature, false))
+            }
+            Sampler::Fourier => Self::Physical(PhysicalPotential::new(options, temperature, true)),
+        }
+    }
+
+    /// Positions to start from, with torch's generator: samples of the prior, or as `start` says.
+    pub fn start(
+        &self,
+        chains: i64,
+        (size, kind, device): (i64, Kind, Device),
+        start: Start,
+    ) -> Tensor {
+        match self {
+            Self::Physical(potential) => potential.start(chains, start),
+            Self::Latent(_) | Self::Independence(_) => {
+                Tensor::randn([chains, size, size], (kind, device))
+            }
+        }
+    }
+
+    /// The state at given positions.
+    pub fn state(&self, position: &Tensor) -> State {
+        match self {
+            Self::Latent(model) => State::new(&|z: &Tensor| model.potential(z), position),
+            Self::Physical(potential) => State::new(&|x: &Tensor| potential.at(x), position),
+            Self::Independence(model) => independence::state(model, position),
+        }
+    }
+
+    /// One trajectory of every chain, with the number of gradients that it took.
+    pub(crate) fn advance(
+        &self,
+        state: &State,
+        adaptation: &mut Adaptation,
+        adapt: bool,
+    ) -> (Trajectory, i64) {
+        let hmc = |potential: &dyn Fn(&Tensor) -> Potential, adaptation: &mut Adaptation| {
+            let steps = adaptation.plan();
+            let moved = hmc::trajectory(&potential, state, adaptation.step_size(), steps);
+            if adapt {
+                adaptation.update(&state.position, &moved, steps);
+            }
+            (moved, steps)
+        };
+        match self {
+            Self::Latent(model) => hmc(&|z| model.potential(z), adaptation),
+            Self::Physical(potential) => hmc(&|x| potential.at(x), adaptation),
+            Self::Independence(model) => (independence::trajectory(model, state), 0),
+        }
+    }
+
+    /// The field to measure on, with the mixture's random signs.
+    fn field(&self, state: &State) -> Tensor {
+        match self {
+            Self::Latent(model) | Self::Independence(model) => {
+                with_signs(&state.field, model.symmetry())
+            }
+            Self::Physical(_) => state.field.shallow_clone(),
+        }
+    }
+
+    /// (chains): ln π(x) - ln q(x), from U = -ln p(z) - ln π + ln q; NaN where there is no flow.
+    fn ln_weights(&self, state: &State) -> Tensor {
+        match self {
+            Self::Latent(_) | Self::Independence(_) => -(&state.energy + ln_prior(&state.position)),
+            Self::Physical(_) => state.energy.full_like(f64::NAN),
+        }
+    }
+}
+
+/// A sampling between two trajectories: with these numbers it goes on as if it had never stopped.
+#[derive(Debug)]
+pub struct Sampling {
+    /// Trajectories done, warm-up included.
+    pub done: i64,
+    /// (chains, L, L)
+    pub position: Tensor,
+    pub adaptation: Adaptation,
+    /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]); rows that are not yet done are zero.
+    pub records: Tensor,
+    /// (chains, L, L): sum of S(k) over the measured trajectories.
+    pub structure_sum: Tensor,
+    /// (): divergent trajectories of the warm-up.
+    pub warmup_divergences: Tensor,
+    /// Gradients of each chain in the measured trajectories.
+    pub gradients: i64,
+    /// Seconds of the warm-up, and of the measured trajectories.
+    pub seconds: [f64; 2],
+}
+
+impl Sampling {
+    /// Nothing is done yet.
+    pub fn new(position: Tensor, config: &HmcConfig) -> Self {
+        let (chains, draws) = (position.size()[0], config.trajectories);
+        let double = (Kind::Double, position.device());
+        let columns = (observe::SCALARS.len() + RECORDED.len()) as i64;
+        Self {
+            done: 0,
+            adaptation: Adaptation::new(config),
+            records: Tensor::zeros([draws, chains, columns], double),
+            structure_sum: Tensor::zeros(position.size(), double),
+            warmup_divergences: Tensor::zeros([], (Kind::Int64, position.device())),
+            position,
+            gradients: 0,
+            seconds: [0.0; 2],
+        }
+    }
+
+    /// What [`Sampling::restore`] needs besides the configuration.
+    pub fn state(&self) -> Tensors {
+        let mut state = Tensors::from([
+            ("done".into(), number(self.done as f64)),
+            ("position".into(), self.position.shallow_clone()),
+            ("records".into(), self.records.shallow_clone()),
+            ("structure_sum".into(), self.structure_sum.shallow_clone()),
+            ("warmup_divergences".into(), self.warmup_divergences.shallow_clone()),
+            ("gradients".into(), number(self.gradients as f64)),
+            ("seconds".into(), Tensor::from_slice(&self.seconds)),
+        ]);
+        state.extend(self.adaptation.state());
+        state
+    }
+
+    /// The sampling of a saved state.
+    pub fn restore(config: &HmcConfig, state: &Tensors, device: Device) -> Self {
+        let saved = |name| tensor(state, name).to_device(device);
+        let seconds: Array1<f64> = to_array(&saved("seconds"));
+        Self {
+            done: read_number(state, "done") as i64,
+            position: saved("position"),
+            adaptation: Adaptation::restore(config, state),
+            records: saved("records"),
+            structure_sum: saved("structure_sum"),
+            warmup_divergences: saved("warmup_divergences"),
+            gradients: read_number(state, "gradients") as i64,
+            seconds: [seconds[0], seconds[1]],
+        }
+    }
+
+    /// Works off all trajectories that are left. `after` is called after each, when the sampling can be saved.
+    ///
+    /// # Errors
+    /// Those of `after`.
+    pub fn finish(
+        &mut self,
+        kernel: &Kernel,
+        config: &HmcConfig,
+        (seed, stage): (&TaskSeed, Stage),
+        mut after: impl FnMut(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let mut state = kernel.state(&self.position);
+        while self.done < config.warmup + config.trajectories {
+            let start = Instant::now();
+            let warming = self.done < config.warmup;
+            if !warming {
+                self.adaptation.freeze();
+            }
+            seed.reseed_torch(stage, self.done);
+            let (moved, gradients) = kernel.advance(&state, &mut self.adaptation, warming);
+            if warming {
+                self.warmup_divergences += moved.divergences(config.divergence_threshold);
+            } else {
+                self.record(kernel, &moved, self.done - config.warmup);
+                self.gradients += gradients;
+            }
+            state = moved.state;
+            self.position = state.position.shallow_clone();
+            self.done += 1;
+            self.seconds[usize::from(!warming)] += start.elapsed().as_secs_f64();
+            after(self)?;
+        }
+        Ok(())
+    }
+
+    /// Observables and the sampler's own record of one trajectory, on the device.
+    fn record(&mut self, kernel: &Kernel, moved: &Trajectory, draw: i64) {
+        let field = kernel.field(&moved.state);
+        let own = [
+            &kernel.ln_weights(&moved.state),
+            &moved.acceptance,
+            &moved.energy_error,
+            &moved.hamiltonian,
+            &moved.accepted,
+        ];
+        let own = own.map(|values| values.to_kind(Kind::Double));
+        let row = Tensor::cat(&[observe::scalars(&field), Tensor::stack(&own, 1)], 1);
+        self.records.select(0, draw).copy_(&row);
+        self.structure_sum += observe::structure_factor(&field);
+    }
+
+    /// The measured chains of a sampling that is finished.
+    pub fn chains(&self, sampler: Sampler, config: &HmcConfig) -> Chains {
+        let records: Array3<f64> = to_array(&self.records.permute([2, 1, 0]));
+        let structure_factors = &self.structure_sum / config.trajectories as f64;
+        let energy_errors = records.index_axis(Axis(0), observe::SCALARS.len() + 2);
+        let divergent = energy_errors.iter().filter(|&&error| error > config.divergence_threshold);
+        Chains {
+            sampler,
+            divergences: divergent.count(),
+            warmup_divergences: self.warmup_divergences.int64_value(&[]) as usize,
+            correlations: to_array(&observe::correlation(&structure_factors)),
+            structure_factors: to_array(&structure_factors),
+            step_size: self.adaptation.step_size(),
+            trajectory_length: self.adaptation.trajectory_length(),
+            gradients: self.gradients,
+            seconds: self.seconds,
+            records,
+        }
+    }
+}
+
+/// The measured chains.
+#[derive(Debug)]
+pub struct Chains {
+    pub sampler: Sampler,
+    /// ([`observe::SCALARS`] and [`RECORDED`], chain, trajectory).
+    pub records: Array3<f64>,
+    /// (chain, k_x, k_y): structure factor averaged along each chain.
+    pub structure_factors: Array3<f64>,
+    /// (chain, r_x, r_y): correlation function averaged along each chain.
+    pub correlations: Array3<f64>,
+    /// Measured trajectories whose energy error was not finite or above the threshold.
+    pub divergences: usize,
+    /// The same during the warm-up.
+    pub warmup_divergences: usize,
+    /// Leapfrog step size and mean trajectory length, frozen after the warm-up.
+    pub step_size: f64,
+    pub trajectory_length: f64,
+    /// Gradients that each chain took in its measured trajectories.
+    pub gradients: i64,
+    /// Seconds of the warm-up, and of the measured trajectories.
+    pub seconds: [f64; 2],
+}
+
+impl Chains {
+    /// Chains of one of [`observe::SCALARS`] or [`RECORDED`]. Shapes: (chain, trajectory).
+    pub fn get(&self, name: &str) -> ArrayView2<'_, f64> {
+        let mut names = observe::SCALARS.iter().chain(&RECORDED);
+        let index = names.position(|other| *other == name).expect("the name is in a list");
+        self.records.index_axis(Axis(0), index)
+    }
+
+    /// Chains of all observables. Shapes: (observable, chain, trajectory).
+    pub fn scalars(&self) -> ndarray::ArrayView3<'_, f64> {
+        self.records.slice(ndarray::s![..observe::SCALARS.len(), .., ..])
+    }
+
+    /// Most proposals that one chain rejected in a row.
+    pub fn longest_rejection(&self) -> usize {
+        let longest = |chain: ndarray::ArrayView1<f64>| {
+            let mut run = 0;
+            let runs = chain.iter().map(|&accepted| {
+                run = if accepted == 0.0 { run + 1 } else { 0 };
+                run
+            });
+            runs.max().unwrap_or(0)
+        };
+        let accepted: Array2<f64> = self.get("accepted").to_owned();
+        accepted.rows().into_iter().map(longest).max().unwrap_or(0)
+    }
+}
+
+/// What is thrown away of each chain, in words.
+pub fn warmup_rule(config: &HmcConfig) -> String {
+    format!(
+        "the first {} trajectories, in which step size and trajectory length adapt, are thrown away; all is frozen \
+         afterwards",
+        config.warmup
+    )
+}
+
+/// Runs all chains of a sampler from its start, or what is left of that after `restored`. `after` is called after
+/// each trajectory, when the sampling can be saved.
+///
+/// # Errors
+/// Those of `after`.
+pub fn sample(
+    sampler: Sampler,
+    kernel: &Kernel,
+    (config, start): (&HmcConfig, Start),
+    options: (i64, Kind, Device),
+    seed: &TaskSeed,
+    restored: Option<&Tensors>,
+    after: impl FnMut(&Sampling) -> Result<()>,
+) -> Result<Sampling> {
+    let stage = match sampler {
+        Sampler::Latent => Stage::LatentHmc,
+        Sampler::Physical => Stage::PhysicalHmc,
+        Sampler::Fourier => Stage::FourierHmc,
+        Sampler::Independence => Stage::Independence,
+    };
+    let mut sampling = match restored {
+        Some(state) => Sampling::restore(config, state, options.2),
+        None => {
+            seed.reseed_torch(stage, -1);
+            Sampling::new(kernel.start(config.chains, options, start), config)
+        }
+    };
+    sampling.finish(kernel, config, (seed, stage), after)?;
+    Ok(sampling)
+}

@@ -1,0 +1,158 @@
+//! Are the errors right? Deviations of many short independent runs from exact values, in stated standard errors, have
+//! mean 0 and standard deviation 1, for every sampler.
+//!
+//! The full set takes some tens of minutes: `cargo test --release --test calibration -- --ignored --nocapture`.
+
+mod enumeration;
+mod flows;
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, Array3, ArrayView3, Axis};
+use neuralrg::config::{EvaluateConfig, HmcConfig, Sampler, Start};
+use neuralrg::diagnostics::{estimates, pull, reweighted};
+use neuralrg::engine::Model;
+use neuralrg::evaluate::Evaluation;
+use neuralrg::exact::exact_ising;
+use neuralrg::plan::Task;
+use neuralrg::sampler::{Chains, Kernel, sample};
+use neuralrg::seed::TaskSeed;
+use neuralrg::stats::mean_and_standard_error;
+use neuralrg::store::Numbers;
+use neuralrg::wolff::reference;
+use tch::{Device, Kind};
+
+const RUNS: i64 = 200;
+const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
+
+/// Exact values by name, with the error of those that are none: energy and specific heat of Kaufman; <m²> and Binder
+/// cumulant of the enumeration at L = 4, of a long cluster Monte Carlo at L = 8.
+fn exact_values(size: usize, temperature: f64) -> BTreeMap<&'static str, (f64, f64)> {
+    let exact = exact_ising(size, temperature);
+    let mut values = BTreeMap::from([
+        ("energy", (exact.energy_per_site, 0.0)),
+        ("specific_heat", (exact.specific_heat_per_site, 0.0)),
+    ]);
+    if size == 4 {
+        let exact = enumeration::enumerate(temperature);
+        let (m_2, m_4) = (exact.magnetization_2, exact.magnetization_4);
+        values.insert("magnetization_squared", (m_2, 0.0));
+        values.insert("binder_cumulant", (1.0 - m_4 / (3.0 * m_2 * m_2), 0.0));
+    } else {
+        let found = reference(size, temperature, 4_000_000, 1);
+        let m_2 = found.scalars[1];
+        values.insert("magnetization_squared", (m_2.mean, m_2.error));
+        values.insert("binder_cumulant", found.derived[1]);
+    }
+    values
+}
+
+/// Chains long enough against the sampler's autocorrelation, and no longer.
+fn settings(sampler: Sampler, (chains, warmup, trajectories): (i64, i64, i64)) -> HmcConfig {
+    let slower = match sampler {
+        Sampler::Latent => 1,
+        Sampler::Independence => 2,
+        Sampler::Physical | Sampler::Fourier => 4,
+    };
+    HmcConfig {
+        chains,
+        warmup: slower * warmup,
+        trajectories: slower * trajectories,
+        leapfrog_steps: 5,
+        max_leapfrog_steps: 20,
+        ..Default::default()
+    }
+}
+
+/// Pulls of every quantity over [`RUNS`] runs. Their chains, which are independent, are sampled in one batch with one
+/// warm-up, since that is many times faster; each run has the estimates of its own chains only.
+fn pulls(
+    model: &Model,
+    sampler: Option<Sampler>,
+    lengths: (i64, i64, i64),
+    exact: &BTreeMap<&'static str, (f64, f64)>,
+) -> BTreeMap<&'static str, Vec<f64>> {
+    let linear_size = model.flow.architecture.linear_size;
+    let temperature = model.flow.architecture.temperature;
+    let options = (linear_size as i64, Kind::Float, Device::Cpu);
+    let frozen = model.freeze();
+    let seed = TaskSeed::new(&Task { linear_size, temperature, depth: 1, seed: 1 });
+    let runs: Vec<Numbers> = if let Some(name) = sampler {
+        let config = settings(name, (RUNS * lengths.0, lengths.1, lengths.2));
+        let kernel = Kernel::new(name, &frozen, options, temperature);
+        let all = sample(name, &kernel, (&config, Start::Hot), options, &seed, |_| ());
+        let batches = all.records.axis_chunks_iter(Axis(1), lengths.0 as usize);
+        let run = |records: ArrayView3<f64>| {
+            let nothing = || Array3::zeros((0, 0, 0));
+            let records = records.to_owned();
+            let (structure_factors, correlations) = (nothing(), nothing());
+            let chains = Chains { records, structure_factors, correlations, ..all };
+            estimates(&chains, linear_size, temperature)
+        };
+        batches.map(run).collect()
+    } else {
+        let samples = RUNS * lengths.0 * lengths.2;
+        let config = EvaluateConfig { samples, batch: 4096, keep_samples: 1 };
+        let evaluation = Evaluation::draw(&frozen, &config, options, &seed);
+        let weights = Array2::from_shape_vec((1, samples as usize), evaluation.ln_weights());
+        let weights = weights.unwrap();
+        let scalars = evaluation.scalars.view().insert_axis(Axis(1));
+        let count = (lengths.0 * lengths.2) as usize;
+        let batches = scalars.axis_chunks_iter(Axis(2), count);
+        let batches = batches.zip(weights.axis_chunks_iter(Axis(1), count));
+        batches.map(|(x, weights)| reweighted(x, weights, linear_size, temperature)).collect()
+    };
+    assert_eq!(runs.len(), RUNS as usize);
+    let of_quantity = |(&name, &(value, uncertainty)): (&&'static str, &(f64, f64))| {
+        let error = |run: &Numbers| run[&format!("{name}_error")].hypot(uncertainty);
+        (name, runs.iter().map(|run| pull(run[name], error(run), value)).collect())
+    };
+    exact.iter().map(of_quantity).collect()
+}
+
+/// All samplers at one temperature and size; one line each, and those that are not calibrated.
+fn calibrate(size: usize, temperature: f64, steps: i64, lengths: (i64, i64, i64)) -> Vec<String> {
+    let model = flows::trained(size, temperature, steps);
+    let exact = exact_values(size, temperature);
+    let samplers = Sampler::ALL.map(Some).into_iter().chain([None]);
+    let mut problems = Vec::new();
+    for sampler in samplers {
+        let start = std::time::Instant::now();
+        let name = sampler.map_or("reweighting", Sampler::name);
+        for (quantity, pulls) in pulls(&model, sampler, lengths, &exact) {
+            let (mean, error) = mean_and_standard_error(&pulls);
+            let deviation = error * (pulls.len() as f64).sqrt();
+            let line = format!(
+                "L = {size}, T = {temperature:.4}, {name:12} {quantity:22} mean {mean:6.3}, deviation {deviation:.3}"
+            );
+            println!("{line}");
+            if mean.abs() > 0.2 || !(0.85..=1.15).contains(&deviation) {
+                problems.push(line);
+            }
+        }
+        println!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    problems
+}
+
+#[track_caller]
+fn assert_calibrated(problems: Vec<String>) {
+    assert!(problems.is_empty(), "not calibrated:\n{}", problems.join("\n"));
+}
+
+#[test]
+fn errors_of_every_sampler_are_calibrated_at_the_critical_temperature() {
+    assert_calibrated(calibrate(4, CRITICAL_TEMPERATURE, 400, (32, 30, 60)));
+}
+
+#[test]
+#[ignore = "some tens of minutes"]
+fn errors_of_every_sampler_are_calibrated_below_at_and_above_the_critical_temperature() {
+    let mut problems = Vec::new();
+    for (size, steps, lengths) in [(4, 400, (32, 50, 100)), (8, 600, (32, 50, 150))] {
+        for temperature in [2.0, CRITICAL_TEMPERATURE, 2.7] {
+            problems.extend(calibrate(size, temperature, steps, lengths));
+        }
+    }
+    assert_calibrated(problems);
+}

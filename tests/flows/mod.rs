@@ -1,0 +1,32 @@
+//! Small flows of preset `best`, trained in seconds, for tests of sampling.
+
+#![allow(dead_code, reason = "each test file uses some of this")]
+
+use std::path::Path;
+
+use neuralrg::config::Config;
+use neuralrg::engine::Model;
+use neuralrg::flow::{Architecture, Flow};
+use neuralrg::plan::Task;
+use neuralrg::seed::{Stage, TaskSeed};
+use neuralrg::train::train;
+use tch::{Device, Kind};
+
+/// A flow with three narrow couplings a layer, trained for `steps` steps.
+pub fn trained(linear_size: usize, temperature: f64, steps: i64) -> Model {
+    // Tensors this small gain nothing from threads.
+    tch::set_num_threads(1);
+    let depth = linear_size.ilog2() as usize;
+    let text = format!(
+        "[sweep]\nname = 'test'\nlinear_size = {linear_size}\ntemperatures = [{temperature}]\ndepths = [{depth}]\n\
+         [flow]\npreset = 'best'\ncouplings = 3\nhidden_width = 12\n[train]\nsteps = {steps}\n"
+    );
+    let config = Config::parse(&text, Path::new("test.toml")).unwrap();
+    let seed = TaskSeed::new(&Task { linear_size, temperature, depth, seed: 1 });
+    seed.reseed_torch(Stage::Initialize, 0);
+    let architecture = Architecture::new(linear_size, temperature, depth, &config.flow);
+    let flow = Flow::initialize(architecture, Kind::Float, Device::Cpu);
+    let mut model = Model::new(flow, &config.run);
+    train(&mut model, &config.train, 0.0, &seed, |_, _| ()).unwrap();
+    model
+}
