@@ -159,7 +159,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn damage_anywhere_is_detected_or_harmless() {
     let text = two_tasks()
         .replace("temperatures = [2.0]", "temperatures = [2.0, 3.0]")
-        .replace("steps = 6", "steps = 400");
+        .replace("steps = 6", "steps = 400")
+        .replace("checkpoint_minutes = 0.00001", "checkpoint_minutes = 0.002");
     let unbroken = Sweep::new(&text);
     unbroken.run().success();
     let expected = collected(&unbroken).unwrap();

@@ -12,7 +12,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 readonly CONFIG=configs/smoke.toml
 readonly TIMEOUT_SECONDS=900
 # Training steps of a task that takes 40 s or more on one core.
-readonly LONG_STEPS=${LONG_STEPS:-40000}
+readonly LONG_STEPS=${LONG_STEPS:-25000}
 readonly PYTHON=.venv/bin/python
 # From the log the check learns which rank ran what.
 export RUST_LOG=info
@@ -133,11 +133,15 @@ unbroken_run() {
     wait $!
 }
 
-# Waits until a job, requeued or not, is gone from the queue.
+# Waits until a job, requeued or not, with all its elements has been gone from the queue for some seconds.
 wait_for_job() {
-    local second
+    local second gone=0
     for ((second = 0; second < TIMEOUT_SECONDS; second++)); do
-        [[ -n $(squeue --noheader --jobs="$1" 2>/dev/null) ]] || return 0
+        if squeue --noheader --name="$job_name" --format=%i | grep -q "^$1\(_\|$\)"; then
+            gone=0
+        elif ((++gone == 6)); then
+            return 0
+        fi
         sleep 1
     done
     return 1
