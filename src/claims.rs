@@ -294,6 +294,8 @@ impl Drop for JobFile {
             }
         }
         remove(&self.claims.job_path(&self.info.id));
+        // Of jobs that died meanwhile only those matter whose tasks nobody has taken over.
+        self.claims.tidy(|_| false);
     }
 }
 

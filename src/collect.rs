@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::run::references;
 use crate::schema::{self, Item};
-use crate::seal;
 use crate::store::{self, SweepDir, TaskSummary, describe, write_number, write_text};
 
 /// What was collected.
@@ -53,10 +52,7 @@ pub fn collect(root: &Path) -> Result<Collected> {
         summaries.iter().flatten().filter(|summary| summary.verdict != schema::VERDICT_OK);
     let suspect = suspect.count();
     let path = dir.sweep_path();
-    store::write_beside(&path, |beside| {
-        fill(beside, &config, &tasks, &summaries).map_err(Error::hdf5("write", &path))?;
-        seal::seal_hdf5(beside).map_err(Error::io("write", &path))
-    })?;
+    store::write_hdf5(&path, |file| fill(file, &config, &tasks, &summaries))?;
     Ok(Collected { path, finished, total: tasks.len(), pulls, suspect })
 }
 
@@ -127,12 +123,12 @@ impl SweepFile {
 }
 
 fn fill(
-    path: &Path,
+    file: &File,
     config: &Config,
     tasks: &[Task],
     summaries: &[Option<TaskSummary>],
 ) -> hdf5::Result<()> {
-    let mut sweep = SweepFile { file: store::create_hdf5(path)?, scales: Vec::new() };
+    let mut sweep = SweepFile { file: file.clone(), scales: Vec::new() };
     write_attributes(&sweep.file, config)?;
     write_text(&sweep.file, schema::PULLS, &pull_report(summaries).join("; "))?;
     write_coordinates(&mut sweep, config)?;
@@ -166,7 +162,7 @@ fn fill(
     let samples = samples.mapv(|value| value as f32);
     sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())?;
     link_tasks(&sweep.file, tasks, summaries)?;
-    sweep.file.close()
+    Ok(())
 }
 
 fn write_attributes(file: &File, config: &Config) -> hdf5::Result<()> {

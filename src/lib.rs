@@ -40,6 +40,7 @@ pub mod events;
 pub mod exact;
 pub mod flow;
 pub mod gaussian;
+mod hdf5_image;
 pub mod hmc;
 pub mod host;
 pub mod independence;

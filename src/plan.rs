@@ -632,9 +632,10 @@ mod tests {
     }
 
     /// Costs off by 30 % (standard deviation, log-normal) from what the plan expects of the paper's Figure S1 and
-    /// of a big sweep; the queue orders by the expected ones.
+    /// of a big sweep; the queue orders by the expected ones. What a task takes is known only when it is
+    /// done, so that with few tasks a rank the last ones to end stick out, whatever the order.
     #[test]
-    fn makespan_with_unknown_costs_is_close_to_the_lower_bound() {
+    fn makespan_with_unknown_costs_is_close_to_the_lower_bound_with_many_tasks_a_rank() {
         let small = "temperatures={from=2.0,to=2.7,step=0.1}\ndepths=[1,2,3,4,5]";
         let large = "temperatures={from=1.0,to=2.9995,step=0.001}\ndepths=[1,2,3,4,5]";
         for (text, all_ranks) in [(small, &[4, 8, 10][..]), (large, &[4, 16, 64, 256, 1024][..])] {
@@ -660,6 +661,8 @@ mod tests {
                     ratios[10],
                     ratios[19]
                 );
+                let limit = if tasks.len() >= 39 * ranks { 1.05 } else { 1.25 };
+                assert!(ratios[19] <= limit, "{} tasks on {ranks} ranks", tasks.len());
             }
         }
     }

@@ -45,7 +45,15 @@ fn sha256_of_rest(mut file: &File) -> io::Result<String> {
     }
 }
 
-/// Writes the seal into the user block of a finished HDF5 file.
+/// `content` behind a user block with its seal.
+pub fn seal_hdf5_bytes(content: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{MARK}{}\n", sha256(content)).into_bytes();
+    bytes.resize(BLOCK as usize, 0);
+    bytes.extend(content);
+    bytes
+}
+
+/// Renews the seal in the user block of an HDF5 file that was changed on purpose.
 ///
 /// # Errors
 /// The file cannot be read or written.
@@ -150,6 +158,7 @@ mod tests {
         assert_eq!(check_hdf5(&path).unwrap(), Seal::Intact);
         let sealed = std::fs::read(&path).unwrap();
         assert_eq!(&sealed[BLOCK as usize..], b"content");
+        assert_eq!(sealed, seal_hdf5_bytes(b"content"));
         for place in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[place] ^= 0x10;

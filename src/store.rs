@@ -13,6 +13,7 @@ use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::hdf5_image::image;
 use crate::plan::Task;
 use crate::schema::{self, Item};
 use crate::seal::{self, Seal, open_text, seal_text};
@@ -354,37 +355,46 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
 /// # Errors
 /// The file cannot be written; no file has the final name then.
 pub fn write_task(path: &Path, record: &TaskRecord) -> Result<()> {
-    write_beside(path, |beside| {
-        fill_task(beside, record).map_err(Error::hdf5("write", path))?;
-        seal::seal_hdf5(beside).map_err(Error::io("write", path))?;
-        // libhdf5 has been seen to keep quiet about writes that failed when a file is closed.
-        read_task(beside).map(drop)
-    })
+    write_hdf5(path, |file| fill_task(file, record))
 }
 
-/// An HDF5 file with room for a seal.
-pub(crate) fn create_hdf5(path: &Path) -> hdf5::Result<hdf5::File> {
+/// Lets `fill` write a new HDF5 file, in memory, and writes its bytes with their checksum to `path`.
+///
+/// libhdf5 does not write to the disk itself, since it does not tell of every write that fails: a file
+/// with zeros in the place of some numbers has been seen to pass.
+///
+/// # Errors
+/// libhdf5's, or the file cannot be written; `path` then has what it had.
+pub(crate) fn write_hdf5(
+    path: &Path,
+    fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>,
+) -> Result<()> {
     let mut options = hdf5::File::with_options();
+    options.with_fapl(|properties| properties.core_filebacked(false));
     options.with_fcpl(|properties| properties.userblock(seal::BLOCK));
-    options.create(path)
+    let bytes = options.create(path).and_then(|file| {
+        fill(&file)?;
+        image(&file)
+    });
+    let bytes = bytes.map_err(Error::hdf5("write", path))?;
+    write_atomically(path, &seal::seal_hdf5_bytes(&bytes))
 }
 
-fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
-    let file = create_hdf5(path)?;
+fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     let task = &record.task;
-    write_text(&file, "format", schema::TASK_FORMAT)?;
-    write_number(&file, "format_version", schema::FORMAT_VERSION)?;
-    write_text(&file, "code_version", crate::VERSION)?;
-    write_text(&file, "task", &task.name())?;
-    write_number(&file, "linear_size", task.linear_size as u64)?;
-    write_number(&file, "temperature", task.temperature)?;
-    write_number(&file, "depth", task.depth as u64)?;
-    write_number(&file, "seed", task.seed)?;
+    write_text(file, "format", schema::TASK_FORMAT)?;
+    write_number(file, "format_version", schema::FORMAT_VERSION)?;
+    write_text(file, "code_version", crate::VERSION)?;
+    write_text(file, "task", &task.name())?;
+    write_number(file, "linear_size", task.linear_size as u64)?;
+    write_number(file, "temperature", task.temperature)?;
+    write_number(file, "depth", task.depth as u64)?;
+    write_number(file, "seed", task.seed)?;
     let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
-    write_text(&file, schema::STARTED_FROM, &parent)?;
-    write_text(&file, "host", &record.host)?;
-    write_text(&file, "device", &record.device)?;
-    write_number(&file, "threads", record.threads as u64)?;
+    write_text(file, schema::STARTED_FROM, &parent)?;
+    write_text(file, "host", &record.host)?;
+    write_text(file, "device", &record.device)?;
+    write_number(file, "threads", record.threads as u64)?;
 
     let text = VarLenUnicode::from_str(&record.configuration).expect("TOML text has no NUL");
     let configuration = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
@@ -431,8 +441,7 @@ fn fill_task(path: &Path, record: &TaskRecord) -> hdf5::Result<()> {
     {
         write_array(&group, item, values)?;
     }
-    write_number(&file, schema::COMPLETE, 1u8)?;
-    file.close()
+    write_number(file, schema::COMPLETE, 1u8)
 }
 
 /// A verdict as one line.

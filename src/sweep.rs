@@ -52,7 +52,7 @@ struct Assignment {
 struct Reception {
     config: Config,
     dir: SweepDir,
-    tasks: Vec<Task>,
+    tasks: Vec<PlannedTask>,
     claims: Arc<Claims>,
     events: Events,
     job: JobFile,
@@ -62,7 +62,7 @@ struct Reception {
 
 impl Reception {
     fn name(&self, task: usize) -> String {
-        self.tasks[task].name()
+        self.tasks[task].task.name()
     }
 
     /// Whether a task that nobody works on is to be done here.
@@ -91,11 +91,11 @@ impl Desk for Reception {
             Ok(Claim::Taken { from }) => from,
             Ok(Claim::Held) => return Permission::Elsewhere,
             Err(error) => {
-                record_failure(&self.tasks[task], &error, &self.dir);
+                record_failure(&self.tasks[task].task, &error, &self.dir);
                 return Permission::Failed;
             }
         };
-        let permission = self.look_at(&self.tasks[task]);
+        let permission = self.look_at(&self.tasks[task].task);
         if permission != Permission::Granted {
             self.claims.release(&name, job);
             return permission;
@@ -110,7 +110,7 @@ impl Desk for Reception {
 
     fn ended(&self, task: usize, rank: usize, outcome: Outcome) {
         let name = self.name(task);
-        let message = self.dir.failure(&self.tasks[task]).unwrap_or_default();
+        let message = self.dir.failure(&self.tasks[task].task).unwrap_or_default();
         let (task, message) = (name.as_str(), message.trim());
         self.events.write(&match outcome {
             Outcome::Done => Event::TaskDone { task, rank },
@@ -121,10 +121,10 @@ impl Desk for Reception {
     }
 
     fn given_up(&self, task: usize) {
-        let parent = plan::tasks(&self.config)[task].parent;
+        let parent = self.tasks[task].parent;
         let parent = parent.expect("only tasks that start from another are given up");
         let error = Error::ParentFailed { parent: self.name(parent) };
-        record_failure(&self.tasks[task], &error, &self.dir);
+        record_failure(&self.tasks[task].task, &error, &self.dir);
         self.events.write(&Event::TaskGivenUp { task: &self.name(task) });
     }
 }
@@ -202,7 +202,6 @@ fn find_missing(
     }
     let costs = tasks.iter().map(|planned| planned.cost).collect();
     let configuration = config.to_toml();
-    let tasks = tasks.iter().map(|planned| planned.task).collect();
     let reception = Reception { config, dir, tasks, claims, events, job, started, _lock: lock };
     Ok((Assignment { configuration, missing, costs }, reception))
 }

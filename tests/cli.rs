@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
-use common::{Outcome, Sweep, TINY, TINY_TASKS, neuralrg, outcome, snapshot};
+use common::{Outcome, Sweep, TINY, TINY_TASKS, contents, neuralrg, outcome, snapshot};
 use ndarray::Array3;
 
 const CRITICAL: f64 = 2.269185314213022;
@@ -161,6 +161,41 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     drop(job);
     let table = sweep.look("status").success().to_owned();
     assert!(table.ends_with("4 tasks: 1 done, 2 stopped, 1 failed\n"), "{table}");
+}
+
+#[test]
+fn status_is_also_json_and_watching_ends_where_nobody_works() {
+    let sweep = Sweep::finished();
+    fs::remove_file(sweep.task(TINY_TASKS[0])).unwrap();
+    let dir = sweep.dir.to_str().unwrap();
+    let json = program(&["status", dir, "--json"]);
+    let status: serde_json::Value = serde_json::from_str(json.success()).expect("it is JSON");
+    assert_eq!((&status["counts"]["done"], &status["counts"]["waiting"]), (&3.into(), &1.into()));
+    let tasks = status["tasks"].as_array().expect("a list");
+    assert_eq!(tasks.len(), 4);
+    for task in tasks {
+        let name = task["task"].as_str().expect("a name");
+        if name == TINY_TASKS[0] {
+            assert_eq!((&task["state"], task["gap"].as_f64()), (&"waiting".into(), None));
+        } else {
+            let gap = contents(&sweep.task(name))["/scalars/gap"].bits[0];
+            let told = task["gap"].as_f64().expect("a number");
+            assert!((told - f64::from_bits(gap)).abs() <= 1e-12 * told.abs(), "{task}");
+        }
+    }
+    let table = sweep.look("status").success().to_owned();
+    assert_eq!(program(&["status", dir, "--watch", "0.1"]).success(), table);
+}
+
+#[test]
+fn plan_of_a_folder_has_what_it_lacks_with_the_times_of_what_it_has() {
+    let sweep = Sweep::finished();
+    fs::remove_file(sweep.task(TINY_TASKS[0])).unwrap();
+    let [config, dir] = [&sweep.config, &sweep.dir].map(|path| path.to_str().unwrap());
+    let plan = program(&["plan", config, "-o", dir]);
+    assert!(plan.success().contains("\n1 tasks on 1 ranks: "), "{}", plan.stdout);
+    assert!(plan.stdout.contains("from the times of the finished tasks"));
+    assert!(plan.stdout.contains(TINY_TASKS[0]) && !plan.stdout.contains(TINY_TASKS[1]));
 }
 
 #[test]

@@ -128,13 +128,21 @@ fn assert_no_step_is_lost(log: &Path) -> HashMap<String, usize> {
 #[test]
 fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
     for engine in ["native", "torch"] {
-        let unbroken = Sweep::new(&longer(engine));
+        // Torch takes many times longer for steps as small as these.
+        let text = match engine {
+            "torch" => longer(engine)
+                .replace("steps = 400", "steps = 60")
+                .replace("warmup = 100", "warmup = 10")
+                .replace("trajectories = 100", "trajectories = 10"),
+            _ => longer(engine),
+        };
+        let unbroken = Sweep::new(&text);
         unbroken.run().success();
-        let sweep = Sweep::new(&longer(engine));
+        let sweep = Sweep::new(&text);
         let mut random = StdRng::seed_from_u64(5);
         let mut stops = 0;
         for name in ["-TERM", "-INT", "-USR1"].iter().cycle() {
-            let delay = Duration::from_millis(random.random_range(0..300));
+            let delay = Duration::from_millis(random.random_range(0..500));
             let result = interrupted(&sweep, neuralrg(), name, delay);
             if result.status == Some(0) {
                 break;

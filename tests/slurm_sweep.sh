@@ -11,6 +11,8 @@ export PATH=$PATH:/usr/sbin:/sbin
 
 readonly CONFIG=configs/smoke.toml
 readonly TIMEOUT_SECONDS=900
+# Training steps of a task that takes 40 s or more on one core.
+readonly LONG_STEPS=${LONG_STEPS:-25000}
 readonly PYTHON=.venv/bin/python
 # From the log the check learns which rank ran what.
 export RUST_LOG=info
@@ -117,6 +119,52 @@ missing_arguments_are_refused() {
     ! submit_sweep usage && grep -q "usage: sbatch jobs/sweep.sbatch CONFIG DIR" "$work/usage.log"
 }
 
+# Two tasks that take longer than Slurm's shortest limit lets them, a minute with the signal before it.
+long_config() {
+    sed -e 's/^temperatures = .*/temperatures = [2.0, 2.7]/' -e 's/^depths = .*/depths = [2]/' \
+        -e "s/^steps = .*/steps = $LONG_STEPS/" "$CONFIG" >"$work/long.toml"
+}
+
+# One process for each task, at once: jobs on one folder share its tasks.
+unbroken_run() {
+    long_config
+    "$NEURALRG" run "$work/long.toml" -o "$work/unbroken" &
+    "$NEURALRG" run "$work/long.toml" -o "$work/unbroken"
+    wait $!
+}
+
+# Waits until a job, requeued or not, with all its elements has been gone from the queue for some seconds.
+wait_for_job() {
+    local second gone=0
+    for ((second = 0; second < TIMEOUT_SECONDS; second++)); do
+        if squeue --noheader --name="$job_name" --format=%i | grep -q "^$1\(_\|$\)"; then
+            gone=0
+        elif ((++gone == 6)); then
+            return 0
+        fi
+        sleep 1
+    done
+    return 1
+}
+
+job_beyond_its_limit_requeues_itself() {
+    local job
+    job=$(sbatch --parsable --job-name="$job_name" --output="$work/long.log" --time=1 --signal=USR1@25 \
+        jobs/demo.sbatch "$work/long.toml" "$work/long")
+    wait_for_job "$job" && grep -q "requeueing job $job, which goes on where it stopped" "$work/long.log" &&
+        grep -q "goes on with train" "$work/long.log" && grep -q "2 of 2 tasks" "$work/long.log"
+}
+
+same_as_unbroken() { "$PYTHON" tests/same_tasks.py "$work/long" "$work/unbroken"; }
+
+array_elements_do_a_task_each() {
+    local job
+    job=$(sbatch --parsable --job-name="$job_name" --output="$work/array-%a.log" --time=5 --array=0-3 \
+        jobs/array.sbatch "$CONFIG" "$work/array")
+    wait_for_job "$job" && "$PYTHON" tests/same_tasks.py "$work/array" "$work/sweep" &&
+        [[ $(grep -c '"event":"task-done"' "$work/array/events.jsonl") == 4 ]]
+}
+
 main() {
     trap clean_up EXIT
     find_slurm
@@ -126,6 +174,10 @@ main() {
     check "sweep.h5 holds every task, and both ranks took part" sweep_is_complete
     check "sweep.sbatch submitted on the same directory keeps finished tasks" submitting_again_keeps_finished_tasks
     check "sweep.sbatch without arguments ends with its usage" missing_arguments_are_refused
+    check "array.sbatch does one task per element" array_elements_do_a_task_each
+    check "an unbroken run of two processes on one folder" unbroken_run
+    check "a job that needs more than its time limit requeues itself until it is done" job_beyond_its_limit_requeues_itself
+    check "its task files are those of the unbroken run" same_as_unbroken
     summary_and_exit
 }
 
