@@ -90,6 +90,9 @@ fn assert_equal_sweeps(sweep: &Sweep, unbroken: &Sweep) {
     }
     let left = fs::read_dir(sweep.dir.join("checkpoints")).unwrap().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    // What a process was writing that was not gone yet when the next job looked stays until another one.
+    let left: Vec<_> =
+        left.iter().filter(|name| !name.to_string_lossy().starts_with(".unfinished-")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
