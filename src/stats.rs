@@ -324,7 +324,8 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(11);
         for (shape, phi) in [((4, 4000), 0.8), ((64, 40), 0.8), ((1, 3000), 0.0)] {
             let tau = 0.5 * (1.0 + phi) / (1.0 - phi);
-            let pulls: Vec<f64> = (0..REPETITIONS)
+            // The deviation of so many pulls is known to 1.6 %, beside the 2 % that few blocks add.
+            let pulls: Vec<f64> = (0..2000)
                 .map(|_| {
                     let x = autoregressive(shape, phi, &mut rng);
                     let both = ndarray::stack(Axis(0), &[x.view(), x.mapv(|x| x * x).view()]);
@@ -336,7 +337,7 @@ mod tests {
             let (mean, _) = mean_and_standard_error(&pulls);
             let spread = root_mean_square(&pulls);
             println!("{shape:?}, φ = {phi}: {mean:.3} {spread:.3}");
-            assert!((0.9..1.12).contains(&spread), "{shape:?}, φ = {phi}: {spread}");
+            assert!((0.95..1.1).contains(&spread), "{shape:?}, φ = {phi}: {spread}");
             assert!(mean.abs() < 0.2, "{shape:?}, φ = {phi}: {mean}");
         }
         // Weights e^{-x} turn N(0, 1) into N(-1, 1).

@@ -7,7 +7,8 @@ import pytest
 import fig_3
 import sweep
 
-REFERENCE = "temperature,magnetization_squared,magnetization_squared_error\n2,0.87,0.001\n"
+HEADER = "temperature,magnetization_squared,magnetization_squared_error"
+REFERENCE = f"{HEADER}\n2,0.87,0.001\n2.7,0.57,0.001\n"
 
 
 @pytest.fixture
