@@ -80,7 +80,9 @@ fn pulls(
     let runs: Vec<Numbers> = if let Some(name) = sampler {
         let config = settings(name, (RUNS * lengths.0, lengths.1, lengths.2));
         let kernel = Kernel::new(name, &frozen, options, temperature);
-        let all = sample(name, &kernel, (&config, Start::Hot), options, &seed, |_| ());
+        let settings = (&config, Start::Hot);
+        let all = sample(name, &kernel, settings, options, &seed, None, |_| Ok(())).unwrap();
+        let all = all.chains(name, &config);
         let batches = all.records.axis_chunks_iter(Axis(1), lengths.0 as usize);
         let run = |records: ArrayView3<f64>| {
             let nothing = || Array3::zeros((0, 0, 0));
@@ -93,7 +95,8 @@ fn pulls(
     } else {
         let samples = RUNS * lengths.0 * lengths.2;
         let config = EvaluateConfig { samples, batch: 4096, keep_samples: 1 };
-        let evaluation = Evaluation::draw(&frozen, &config, options, &seed);
+        let evaluation =
+            Evaluation::draw(&frozen, &config, options, &seed, None, |_| Ok(())).unwrap();
         let weights = Array2::from_shape_vec((1, samples as usize), evaluation.ln_weights());
         let weights = weights.unwrap();
         let scalars = evaluation.scalars.view().insert_axis(Axis(1));

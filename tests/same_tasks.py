@@ -18,7 +18,8 @@ def contents(path):
         def add(name, item):
             for key, value in item.attrs.items():
                 found[f"{name}@{key}"] = np.asarray(value).astype(str).tolist()
-            if isinstance(item, h5py.Dataset) and not name.startswith("timing/"):
+            is_timing = name.startswith("timing/") or item.attrs.get("units") == "s"
+            if isinstance(item, h5py.Dataset) and not is_timing:
                 value = item[()]
                 found[name] = value if isinstance(value, bytes) else value.tobytes()
 

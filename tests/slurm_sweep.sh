@@ -11,8 +11,8 @@ export PATH=$PATH:/usr/sbin:/sbin
 
 readonly CONFIG=configs/smoke.toml
 readonly TIMEOUT_SECONDS=900
-# Training steps of a task that takes 40 s or more on one core.
-readonly LONG_STEPS=${LONG_STEPS:-25000}
+# Training steps of a task that takes longer than the 20 s after which its job is told to stop.
+readonly LONG_STEPS=${LONG_STEPS:-35000}
 readonly PYTHON=.venv/bin/python
 # From the log the check learns which rank ran what.
 export RUST_LOG=info
@@ -119,7 +119,7 @@ missing_arguments_are_refused() {
     ! submit_sweep usage && grep -q "usage: sbatch jobs/sweep.sbatch CONFIG DIR" "$work/usage.log"
 }
 
-# Two tasks that take longer than Slurm's shortest limit lets them, a minute with the signal before it.
+# Two tasks that take longer than Slurm's shortest limit lets them, a minute with the signal 40 s before its end.
 long_config() {
     sed -e 's/^temperatures = .*/temperatures = [2.0, 2.7]/' -e 's/^depths = .*/depths = [2]/' \
         -e "s/^steps = .*/steps = $LONG_STEPS/" "$CONFIG" >"$work/long.toml"
@@ -149,7 +149,7 @@ wait_for_job() {
 
 job_beyond_its_limit_requeues_itself() {
     local job
-    job=$(sbatch --parsable --job-name="$job_name" --output="$work/long.log" --time=1 --signal=USR1@25 \
+    job=$(sbatch --parsable --job-name="$job_name" --output="$work/long.log" --time=1 --signal=USR1@40 \
         jobs/demo.sbatch "$work/long.toml" "$work/long")
     wait_for_job "$job" && grep -q "requeueing job $job, which goes on where it stopped" "$work/long.log" &&
         grep -q "goes on with train" "$work/long.log" && grep -q "2 of 2 tasks" "$work/long.log"
