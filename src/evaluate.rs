@@ -21,7 +21,7 @@ pub struct Evaluation {
     pub ln_q: Vec<f64>,
     /// ln π(x) of each sample.
     pub ln_pi: Vec<f64>,
-    /// (observable, sample), observables as in [`observe::SCALARS`].
+    /// (sample, observable), observables as in [`observe::SCALARS`].
     pub scalars: Array2<f64>,
     /// (sample, L, L): the first samples, with signs drawn.
     pub fields: Array3<f64>,
@@ -45,7 +45,7 @@ impl Evaluation {
         let mut samples = restored.unwrap_or_else(|| Self {
             ln_q: Vec::new(),
             ln_pi: Vec::new(),
-            scalars: Array2::zeros((observe::SCALARS.len(), 0)),
+            scalars: Array2::zeros((0, observe::SCALARS.len())),
             fields: Array3::zeros((0, side, side)),
         });
         loop {
@@ -61,8 +61,8 @@ impl Evaluation {
             samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
             let fields = with_signs(&draw.field, model.symmetry());
             seed.reseed_torch(Stage::Reweighting, step);
-            let scalars: Array2<f64> = to_array(&observe::scalars(&fields).transpose(0, 1));
-            samples.scalars.append(Axis(1), scalars.view()).expect("as many observables");
+            let scalars: Array2<f64> = to_array(&observe::scalars(&fields));
+            samples.scalars.append(Axis(0), scalars.view()).expect("as many observables");
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);
                 let fields: Array3<f64> = to_array(&fields.narrow(0, 0, keep));

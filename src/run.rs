@@ -285,7 +285,7 @@ fn sampler_record(chains: &Chains, estimates: Numbers, config: &Config) -> Sampl
 /// The evaluation's samples as one chain with weights, and what these make of the observables.
 fn reweighting(evaluation: &Evaluation, task: &Task) -> SamplerRecord {
     let count = evaluation.ln_q.len();
-    let scalars = evaluation.scalars.view().insert_axis(Axis(1));
+    let scalars = evaluation.scalars.t().insert_axis(Axis(1));
     let ln_weights = Array2::from_shape_vec((1, count), evaluation.ln_weights());
     let ln_weights = ln_weights.expect("one weight a sample");
     let weighted = evaluation.importance().effective_sample_size * count as f64;

@@ -99,7 +99,7 @@ fn pulls(
             Evaluation::draw(&frozen, &config, options, &seed, None, |_| Ok(())).unwrap();
         let weights = Array2::from_shape_vec((1, samples as usize), evaluation.ln_weights());
         let weights = weights.unwrap();
-        let scalars = evaluation.scalars.view().insert_axis(Axis(1));
+        let scalars = evaluation.scalars.t().insert_axis(Axis(1));
         let count = (lengths.0 * lengths.2) as usize;
         let batches = scalars.axis_chunks_iter(Axis(2), count);
         let batches = batches.zip(weights.axis_chunks_iter(Axis(1), count));

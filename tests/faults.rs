@@ -138,7 +138,7 @@ fn collected(sweep: &Sweep) -> Result<BTreeMap<String, Vec<u64>>, String> {
     }
     let file = hdf5::File::open(sweep.dir.join("sweep.h5")).expect("it was just written");
     let datasets = file.datasets().expect("members can be read").into_iter();
-    let timings = ["seconds", "bytes"];
+    let timings = ["seconds", "bytes", "ess_per_second"];
     let numbers = datasets.filter(|it| !timings.iter().any(|ending| it.name().ends_with(ending)));
     let bits = |dataset: hdf5::Dataset| {
         let values = dataset.read_raw::<f64>().expect("all are numbers");
