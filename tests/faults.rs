@@ -159,8 +159,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn damage_anywhere_is_detected_or_harmless() {
     let text = two_tasks()
         .replace("temperatures = [2.0]", "temperatures = [2.0, 3.0]")
-        .replace("steps = 6", "steps = 400")
-        .replace("checkpoint_minutes = 0.00001", "checkpoint_minutes = 0.002");
+        .replace("steps = 6", "steps = 1000")
+        .replace("checkpoint_minutes = 0.00001", "checkpoint_minutes = 0.0005");
     let unbroken = Sweep::new(&text);
     unbroken.run().success();
     let expected = collected(&unbroken).unwrap();
@@ -179,6 +179,7 @@ fn damage_anywhere_is_detected_or_harmless() {
             > 0
     };
     while !is_saved() {
+        assert!(child.try_wait().unwrap().is_none(), "the task takes long enough to be saved");
         std::thread::sleep(Duration::from_millis(1));
     }
     common::signal("-TERM", &[child.id()]);
