@@ -401,7 +401,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     configuration.write_scalar(&text)?;
     describe(&configuration, &schema::CONFIGURATION)?;
 
-    write_text(&file, schema::VERDICT, &verdict_text(&record.verdict))?;
+    write_text(file, schema::VERDICT, &verdict_text(&record.verdict))?;
     write_numbers(&file.create_group(schema::SCALARS)?, schema::task_scalars(), &record.scalars)?;
     let references = schema::REFERENCE_SCALARS.iter();
     write_numbers(&file.create_group(schema::REFERENCES)?, references, &record.references)?;
