@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 
@@ -76,31 +76,14 @@ pub enum Command {
     ///
     /// ln_z_ising: of the spins (Kaufman 1949); free_energy_field: -ln Z of the continuous dual;
     /// energy in J, specific heat in k_B.
-    Exact {
-        /// L, an even number from 4 to 1024.
-        #[arg(long, value_name = "L", value_parser = parse_linear_size)]
-        linear_size: usize,
-        /// Temperatures in J/k_B, separated by commas.
-        #[arg(
-            long, value_name = "T1,T2,…", required = true, value_delimiter = ',',
-            value_parser = parse_temperature
-        )]
-        temperatures: Vec<f64>,
-    },
+    Exact(Lattices),
     /// Sample the Ising spins on the L × L torus by cluster Monte Carlo, as CSV with standard errors.
     ///
     /// Wolff's algorithm on the spins themselves: it knows neither flow nor field. A measurement comes after as many
     /// clusters as flip about L² spins; tau_int counts measurements.
     Reference {
-        /// L, an even number from 4 to 1024.
-        #[arg(long, value_name = "L", value_parser = parse_linear_size)]
-        linear_size: usize,
-        /// Temperatures in J/k_B, separated by commas.
-        #[arg(
-            long, value_name = "T1,T2,…", required = true, value_delimiter = ',',
-            value_parser = parse_temperature
-        )]
-        temperatures: Vec<f64>,
+        #[command(flatten)]
+        lattices: Lattices,
         /// Measurements at each temperature, of all chains together.
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000_000))]
         measurements: u32,
@@ -108,6 +91,20 @@ pub enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+}
+
+/// One lattice at some temperatures.
+#[derive(Debug, Args)]
+pub struct Lattices {
+    /// L, an even number from 4 to 1024.
+    #[arg(long, value_name = "L", value_parser = parse_linear_size)]
+    pub linear_size: usize,
+    /// Temperatures in J/k_B, separated by commas.
+    #[arg(
+        long, value_name = "T1,T2,…", required = true, value_delimiter = ',',
+        value_parser = parse_temperature
+    )]
+    pub temperatures: Vec<f64>,
 }
 
 fn parse_linear_size(text: &str) -> Result<usize> {

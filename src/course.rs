@@ -165,7 +165,8 @@ impl Walk {
             state = moved.state;
             if trajectory >= adapting {
                 // Energy and m², the first two observables.
-                sum += observe::scalars(&state.field).narrow(1, 0, 2);
+                let structure_factor = observe::structure_factor(&state.field);
+                sum += observe::scalars(&state.field, &structure_factor).narrow(1, 0, 2);
             }
         }
         self.position = Some(state.position.shallow_clone());

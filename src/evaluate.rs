@@ -61,7 +61,8 @@ impl Evaluation {
             samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
             let fields = with_signs(&draw.field, model.symmetry());
             seed.reseed_torch(Stage::Reweighting, step);
-            let scalars: Array2<f64> = to_array(&observe::scalars(&fields));
+            let scalars: Array2<f64> =
+                to_array(&observe::scalars(&fields, &observe::structure_factor(&fields)));
             samples.scalars.append(Axis(0), scalars.view()).expect("as many observables");
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);

@@ -10,7 +10,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use indicatif::MultiProgress;
 
-use neuralrg::cli::{Cli, Command};
+use neuralrg::cli::{Cli, Command, Lattices};
 use neuralrg::collect::collect;
 use neuralrg::config::Config;
 use neuralrg::error::Error;
@@ -34,9 +34,9 @@ fn main() -> ExitCode {
         Command::Check { config } => {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
         }
-        Command::Exact { linear_size, temperatures } => print_exact(linear_size, &temperatures),
-        Command::Reference { linear_size, temperatures, measurements, seed } => {
-            print_reference(linear_size, &temperatures, measurements as usize, seed)
+        Command::Exact(lattices) => print_exact(lattices.linear_size, &lattices.temperatures),
+        Command::Reference { lattices, measurements, seed } => {
+            print_reference(&lattices, measurements as usize, seed)
         }
     };
     report(outcome)
@@ -185,12 +185,7 @@ fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
     )
 }
 
-fn print_reference(
-    linear_size: usize,
-    temperatures: &[f64],
-    measurements: usize,
-    seed: u64,
-) -> anyhow::Result<()> {
+fn print_reference(lattices: &Lattices, measurements: usize, seed: u64) -> anyhow::Result<()> {
     let names = observe::SCALARS
         .iter()
         .flat_map(|name| [(*name).to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
@@ -199,8 +194,8 @@ fn print_reference(
     let header: Vec<String> =
         ["temperature".to_owned()].into_iter().chain(names).chain(derived).collect();
     print(header.join(","))?;
-    for &temperature in temperatures {
-        let reference = wolff::reference(linear_size, temperature, measurements, seed);
+    for &temperature in &lattices.temperatures {
+        let reference = wolff::reference(lattices.linear_size, temperature, measurements, seed);
         let scalars = reference.scalars.iter().flat_map(|e| [e.mean, e.error, e.tau_int]);
         let derived = reference.derived.iter().flat_map(|&(value, error)| [value, error]);
         // 9 significant digits.

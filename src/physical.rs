@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::Start;
 use crate::engine::Potential;
-use crate::flow::preconditioner::filter;
+use crate::flow::preconditioner::{filter, half_plane};
 use crate::ising::{coupling_eigenvalues, ln_cosh};
 
 /// The potential -ln π(x) (Eq. 7) at one temperature, of the field x itself or of y = (K+αI)^{-1/2} x.
@@ -15,6 +15,8 @@ use crate::ising::{coupling_eigenvalues, ln_cosh};
 pub struct PhysicalPotential {
     /// (L, L/2 + 1): eigenvalues of K+αI for the half plane that a real FFT returns.
     eigenvalues: Tensor,
+    /// Their square roots where accelerated, else their reciprocals.
+    factors: Tensor,
     accelerated: bool,
 }
 
@@ -26,9 +28,9 @@ impl PhysicalPotential {
         accelerated: bool,
     ) -> Self {
         let eigenvalues = coupling_eigenvalues(size as usize, 1.0 / temperature);
-        let eigenvalues = Tensor::from_slice(&eigenvalues).view([size, size]);
-        let eigenvalues = eigenvalues.narrow(1, 0, size / 2 + 1).to_kind(kind).to_device(device);
-        Self { eigenvalues, accelerated }
+        let eigenvalues = half_plane(&eigenvalues, kind, device);
+        let factors = if accelerated { eigenvalues.sqrt() } else { eigenvalues.reciprocal() };
+        Self { eigenvalues, factors, accelerated }
     }
 
     /// U = ½ xᵀ(K+αI)⁻¹x - Σ ln cosh x_i with its gradient to the position, which is x, or y where accelerated.
@@ -37,12 +39,11 @@ impl PhysicalPotential {
     pub fn at(&self, position: &Tensor) -> Potential {
         let sum = |values: &Tensor| values.sum_dim_intlist([1i64, 2].as_slice(), false, None);
         let (field, quadratic, gradient) = if self.accelerated {
-            let root = self.eigenvalues.sqrt();
-            let field = filter(position, &root);
-            let gradient = position - filter(&field.tanh(), &root);
+            let field = filter(position, &self.factors);
+            let gradient = position - filter(&field.tanh(), &self.factors);
             (field, position.square(), gradient)
         } else {
-            let force = filter(position, &self.eigenvalues.reciprocal());
+            let force = filter(position, &self.factors);
             let gradient = &force - position.tanh();
             (position.shallow_clone(), force * position, gradient)
         };

@@ -228,9 +228,11 @@ impl Sampling {
             &moved.accepted,
         ];
         let own = own.map(|values| values.to_kind(Kind::Double));
-        let row = Tensor::cat(&[observe::scalars(&field), Tensor::stack(&own, 1)], 1);
+        let structure_factor = observe::structure_factor(&field);
+        let scalars = observe::scalars(&field, &structure_factor);
+        let row = Tensor::cat(&[scalars, Tensor::stack(&own, 1)], 1);
         self.records.select(0, draw).copy_(&row);
-        self.structure_sum += observe::structure_factor(&field);
+        self.structure_sum += structure_factor;
     }
 
     /// The measured chains of a sampling that is finished.

@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Outcome, Sweep, TINY, assert_same_task, mpirun, neuralrg, outcome, snapshot};
+use common::{
+    Outcome, Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome, repetitions, snapshot,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -39,11 +41,6 @@ fn with_shim(mut command: Command, variables: &[(&str, String)]) -> Command {
     command
 }
 
-/// A number of repetitions from the environment.
-fn repetitions(variable: &str, otherwise: usize) -> usize {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
 /// The sweep of two tasks with the first one finished, as an unbroken run does it.
 fn half_finished(unbroken: &Sweep) -> Sweep {
     let sweep = Sweep::new(&two_tasks());
@@ -57,15 +54,6 @@ fn unbroken() -> Sweep {
     let sweep = Sweep::new(&two_tasks());
     sweep.run().success();
     sweep
-}
-
-#[track_caller]
-fn assert_equal(sweep: &Sweep, unbroken: &Sweep) {
-    assert_eq!(sweep.task_files(), unbroken.task_files());
-    for name in unbroken.task_files() {
-        let [a, b] = [sweep, unbroken].map(|sweep| sweep.dir.join("tasks").join(&name));
-        assert_same_task(&a, &b, &[]);
-    }
 }
 
 fn faults(sweep: &Sweep, errno: i32, from: usize, until: usize) -> Vec<(&'static str, String)> {
@@ -106,7 +94,7 @@ fn failing_writes_leave_no_half_file_and_lose_no_finished_task() {
                     // Nothing but a log, a report of progress or a checkpoint was not written.
                     Some(0) => {
                         survived += 1;
-                        assert_equal(&sweep, &unbroken);
+                        assert_same_tasks(&sweep, &unbroken);
                     }
                     Some(1) => {
                         failed += 1;
@@ -123,7 +111,7 @@ fn failing_writes_leave_no_half_file_and_lose_no_finished_task() {
                 assert!(!table.success().contains("damaged"), "{place}: {}", table.stdout);
                 let result = sweep.run();
                 assert_eq!(result.status, Some(0), "{place}: {}", result.stderr);
-                assert_equal(&sweep, &unbroken);
+                assert_same_tasks(&sweep, &unbroken);
             }
         }
     }
@@ -231,7 +219,7 @@ fn damage_anywhere_is_detected_or_harmless() {
         seen |= noticed(&result);
         match result.status {
             Some(0) => {
-                assert_equal(&sweep, &unbroken);
+                assert_same_tasks(&sweep, &unbroken);
                 assert!(collected(&sweep).unwrap() == expected, "{told}");
             }
             Some(1) => {

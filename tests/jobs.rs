@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Sweep, TINY, assert_same_task, mpirun, neuralrg, outcome, signal};
+use common::{Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome, signal};
 
 /// Six tasks of some tenths of a second.
 fn six_tasks() -> String {
@@ -43,11 +43,7 @@ fn events(sweep: &Sweep, event: &str) -> BTreeMap<String, usize> {
 
 #[track_caller]
 fn assert_complete(sweep: &Sweep, unbroken: &Sweep) {
-    assert_eq!(sweep.task_files(), unbroken.task_files());
-    for name in unbroken.task_files() {
-        let [a, b] = [sweep, unbroken].map(|sweep| sweep.dir.join("tasks").join(&name));
-        assert_same_task(&a, &b, &[]);
-    }
+    assert_same_tasks(sweep, unbroken);
     for folder in ["claims", "jobs", "checkpoints", "running", "failed"] {
         let left = fs::read_dir(sweep.dir.join(folder)).unwrap().flatten();
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();

@@ -20,10 +20,8 @@ impl Preconditioner {
     pub fn new(linear_size: usize, temperature: f64, kind: Kind, device: Device) -> Self {
         let eigenvalues = coupling_eigenvalues(linear_size, 1.0 / temperature);
         let log_det = 0.5 * eigenvalues.iter().map(|value| value.ln()).sum::<f64>();
-        let size = linear_size as i64;
-        let scales = Tensor::from_slice(&eigenvalues).view([size, size]).sqrt();
-        let scales = scales.narrow(1, 0, size / 2 + 1).to_kind(kind).to_device(device);
-        Self { scales, log_det }
+        let scales: Vec<f64> = eigenvalues.iter().map(|value| value.sqrt()).collect();
+        Self { scales: half_plane(&scales, kind, device), log_det }
     }
 
     /// x = (K + αI)^{1/2} y with ln|det ∂x/∂y|. Shapes: y (batch, L, L).
@@ -35,6 +33,13 @@ impl Preconditioner {
     pub fn inverse(&self, x: &Tensor) -> (Tensor, f64) {
         (filter(x, &self.scales.reciprocal()), -self.log_det)
     }
+}
+
+/// Of one factor for each of the L·L Fourier modes those that [`filter`] needs. Shapes: (L, L/2 + 1).
+pub(crate) fn half_plane(factors: &[f64], kind: Kind, device: Device) -> Tensor {
+    let size = factors.len().isqrt() as i64;
+    let factors = Tensor::from_slice(factors).view([size, size]);
+    factors.narrow(1, 0, size / 2 + 1).to_kind(kind).to_device(device)
 }
 
 /// Multiplies a field's Fourier modes by real factors. Shapes: field (batch, L, L), factors (L, L/2 + 1).

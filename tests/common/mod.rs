@@ -343,3 +343,18 @@ pub fn assert_same_task(a: &Path, b: &Path, ignored: &[&str]) {
         }
     }
 }
+
+/// Both folders have the same tasks, whose files hold the same, as [`assert_same_task`] says.
+#[track_caller]
+pub fn assert_same_tasks(sweep: &Sweep, unbroken: &Sweep) {
+    assert_eq!(sweep.task_files(), unbroken.task_files());
+    for name in unbroken.task_files() {
+        let [a, b] = [sweep, unbroken].map(|sweep| sweep.dir.join("tasks").join(&name));
+        assert_same_task(&a, &b, &[]);
+    }
+}
+
+/// A number of repetitions from the environment.
+pub fn repetitions(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
