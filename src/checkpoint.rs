@@ -182,7 +182,11 @@ enum Unusable {
 /// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
 /// becomes the previous one.
 fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
-    let body = serialize(task, state);
+    let metadata = HashMap::from([
+        ("task".to_owned(), task.to_owned()),
+        ("code_version".to_owned(), crate::VERSION.to_owned()),
+    ]);
+    let body = serialize(metadata, state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
     write_beside(path, |beside| {
@@ -202,8 +206,9 @@ fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
     })
 }
 
-fn serialize(task: &str, state: &Tensors) -> Vec<u8> {
-    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = state
+/// Named tensors as the bytes of a safetensors file.
+pub(crate) fn serialize(metadata: HashMap<String, String>, tensors: &Tensors) -> Vec<u8> {
+    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, tensor)| {
             let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
@@ -217,10 +222,6 @@ fn serialize(task: &str, state: &Tensors) -> Vec<u8> {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (*name, view.expect("the bytes are those of the shape"))
     });
-    let metadata = HashMap::from([
-        ("task".to_owned(), task.to_owned()),
-        ("code_version".to_owned(), crate::VERSION.to_owned()),
-    ]);
     safetensors::serialize(views, &Some(metadata)).expect("names are unique")
 }
 
@@ -263,8 +264,9 @@ fn dtype(kind: Kind) -> Dtype {
     match kind {
         Kind::Float => Dtype::F32,
         Kind::Double => Dtype::F64,
+        Kind::Int => Dtype::I32,
         Kind::Int64 => Dtype::I64,
-        other => unreachable!("no state has a tensor of {other:?}"),
+        other => unreachable!("no state and no export has a tensor of {other:?}"),
     }
 }
 

@@ -72,6 +72,32 @@ pub enum Command {
         /// The sweep's configuration, a TOML file.
         config: PathBuf,
     },
+    /// Write a task's trained flow as a safetensors file for other programs.
+    ///
+    /// It holds all couplings with their sites and weights; analysis/flow_torch.py evaluates it in PyTorch.
+    Export {
+        /// File of a finished task, DIR/tasks/NAME.h5.
+        task: PathBuf,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Draw samples of a task's trained flow, with ln q and ln π of each, into an HDF5 file.
+    ///
+    /// Each is independent of the others. The first n of them are the same however many are drawn.
+    Sample {
+        /// File of a finished task, DIR/tasks/NAME.h5.
+        task: PathBuf,
+        /// Number of samples; while they are written each takes up to 64 L² bytes of memory.
+        #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+        samples: u32,
+        /// Seed of the random numbers.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Print exact values of the Ising model and the field on the L × L torus, as CSV.
     ///
     /// ln_z_ising: of the spins (Kaufman 1949); free_energy_field: -ln Z of the continuous dual;

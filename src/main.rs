@@ -15,8 +15,10 @@ use neuralrg::collect::collect;
 use neuralrg::config::Config;
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
+use neuralrg::export::export;
 use neuralrg::plan::{self, PlannedTask};
 use neuralrg::rank::Ranks;
+use neuralrg::sample::sample;
 use neuralrg::schema::AT_RANDOM;
 use neuralrg::signals::Stop;
 use neuralrg::store::SweepDir;
@@ -33,6 +35,10 @@ fn main() -> ExitCode {
         Command::Collect { dir } => print_collected(&dir),
         Command::Check { config } => {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
+        }
+        Command::Export { task, output } => export(&task, &output).map_err(Into::into),
+        Command::Sample { task, samples, seed, output } => {
+            sample(&task, samples as usize, seed, &output).map_err(Into::into)
         }
         Command::Exact(lattices) => print_exact(lattices.linear_size, &lattices.temperatures),
         Command::Reference { lattices, measurements, seed } => {

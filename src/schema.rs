@@ -14,10 +14,12 @@ pub struct Item {
 /// `format` attribute of task files and of collected files.
 pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
+pub const SAMPLES_FORMAT: &str = "neuralrg-samples";
 /// Raised when a reader of the old files could not read the new ones. Task files of version 2 have a checksum
 /// in their user block, and chains of several samplers.
 pub const FORMAT_VERSION: i64 = 2;
 pub const SWEEP_FORMAT_VERSION: i64 = 2;
+pub const SAMPLES_FORMAT_VERSION: i64 = 1;
 /// Attribute of a task file that is written last.
 pub const COMPLETE: &str = "complete";
 /// Attribute of a task file: the name of the task whose trained parameters the training started from, or
@@ -252,6 +254,12 @@ pub const LN_Q: Item = array("ln_q", "nat", &["draw"], "ln q(x) of samples of th
 pub const LN_PI: Item = array("ln_pi", "nat", &["draw"], "ln pi(x) of the same samples");
 pub const SAMPLES: Item =
     array("samples", "1", &["sample", "row", "column"], "field configurations drawn from the flow");
+
+/// What `neuralrg sample` draws, beside [`LN_Q`] and [`LN_PI`].
+pub const FIELD: Item = array("field", "1", &["draw", "row", "column"], "field x = sign g(z)");
+pub const LATENT: Item = array("latent", "1", &["draw", "row", "column"], "latent z of the field");
+pub const SIGN: Item =
+    array("sign", "1", &["draw"], "sign of the Z2 mixture, 1 where there is no mixture");
 
 /// Chains of a sampler, in the order of [`crate::observe::SCALARS`] and [`crate::sampler::RECORDED`].
 pub const CHAINS: [Item; 12] = [

@@ -345,7 +345,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Lets `write` fill a file beside `path`, then syncs it and renames it to `path`.
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = path.parent().expect("files are written into folders");
+    let folder = folder_of(path);
     let beside = tempfile::Builder::new()
         .prefix(&unfinished_prefix())
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -358,6 +358,15 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
     beside.persist(path).map_err(|error| Error::io("rename a file to", path)(error.error))?;
     // The rename itself lasts through a power cut only when the folder is synced too.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+}
+
+/// The folder that a file of this name is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder == Path::new("") => Path::new("."),
+        Some(folder) => folder,
+        None => path,
+    }
 }
 
 /// Writes the file of a finished task.
@@ -580,10 +589,10 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
     })
 }
 
-fn write_array<D: Dimension>(
+pub(crate) fn write_array<T: hdf5::H5Type + Clone, D: Dimension>(
     group: &hdf5::Group,
     item: &Item,
-    values: ArrayView<'_, f64, D>,
+    values: ArrayView<'_, T, D>,
 ) -> hdf5::Result<()> {
     let values = values.as_standard_layout();
     let dataset = group.new_dataset_builder().with_data(values.view()).create(item.name)?;

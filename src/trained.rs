@@ -8,7 +8,7 @@ use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::{Architecture, Flow};
 use crate::plan::Task;
-use crate::store::{self, StoredFlow};
+use crate::store::{self, StoredFlow, folder_of};
 
 /// A task's trained model.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Trained {
     pub task: Task,
     /// The configuration of the sweep, with the threads of this machine.
     pub config: Config,
+    /// The sweep's own configuration, as TOML.
+    pub configuration: String,
     pub model: Model,
 }
 
@@ -44,8 +46,31 @@ impl Trained {
         let kind = config.run.precision.kind();
         let flow = Flow::with_parameters(architecture, &parameters, kind, device);
         let model = Model::new(flow, &config.run);
-        Ok(Self { task, config, model })
+        Ok(Self { task, config, configuration, model })
     }
+}
+
+/// Whether a command may write `output`: not over the task file that it reads, and into a folder that is there, so
+/// that this is known before the work is done.
+///
+/// # Errors
+/// It may not.
+pub fn check_output(task: &Path, output: &Path) -> Result<()> {
+    let folder = folder_of(output);
+    if !folder.is_dir() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Error::io("write into folder", folder)(missing));
+    }
+    let same = |a: &Path, b: &Path| {
+        a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
+    };
+    if same(task, output) {
+        return Err(Error::Usage(format!(
+            "--output {} is the task file itself; choose another name",
+            output.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a task file's parameters are as many as its flow has.
