@@ -276,6 +276,27 @@ fn every_device_starts_from_the_same_weights_and_a_pure_shift() {
     assert_eq!(largest(&log_det), 0.0);
 }
 
+#[test]
+fn scales_of_a_fresh_flow_have_gradients() {
+    for architecture in architectures() {
+        if architecture.config.transform != Transform::Affine {
+            continue;
+        }
+        tch::manual_seed(4);
+        let flow = Flow::initialize(architecture.clone(), Kind::Double, Device::Cpu);
+        let (_, log_det) =
+            flow.bind().map().forward(&batch_of(architecture.linear_size, Kind::Double));
+        let parameters = [&flow.parameters];
+        let gradient =
+            Tensor::run_backward(&[log_det.sum(Kind::Double)], &parameters, false, false);
+        for coupling in flow.couplings().iter() {
+            let scale = coupling.parameters().end as i64 - 1;
+            let slope = gradient[0].double_value(&[scale]);
+            assert!(slope != 0.0, "{architecture:?}");
+        }
+    }
+}
+
 fn values(flow: &Flow) -> Vec<f64> {
     Vec::try_from(flow.parameters.detach().to_kind(Kind::Double)).unwrap()
 }
