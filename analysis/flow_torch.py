@@ -158,7 +158,7 @@ class Coupling(nn.Module):
         return F.elu(torch.addmm(bias, weight, inputs))
 
     def _features(self, field: Tensor, weights: list[Tensor]) -> Iterator[Tensor]:
-        """What the rows see of a convolution over the frozen sites: each (channels, rows · batch)."""
+        """What rows see of a convolution over frozen sites: each (channels, rows · batch)."""
         stencil = torch.stack([part(field).flatten() for part in self.stencil])
         features = self._layer(weights, stencil)
         features = features.reshape(len(features), -1, field.shape[1]).transpose(0, 1)
@@ -261,7 +261,7 @@ class Flow(nn.Module):
         return ln_prior(z) + log_det
 
     def _filter(self, field: Tensor, exponent: float) -> Tensor:
-        """(K + αI)^{±1/2}, diagonal in Fourier space. Shapes: (batch, L, L)."""
+        """The Gaussian layer, diagonal in Fourier space, or its inverse. Shapes: (batch, L, L)."""
         if self.preconditioner is None:
             return field
         modes = torch.fft.rfft2(field) * self.preconditioner**exponent

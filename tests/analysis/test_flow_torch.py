@@ -68,7 +68,8 @@ def exported(request, neuralrg, tmp_path_factory) -> Exported:
     folder = tmp_path_factory.mktemp(name)
     config = folder / "config.toml"
     config.write_text(
-        f'[sweep]\nname = "{name}"\nlinear_size = {size}\ntemperatures = [2.3]\ndepths = [{depth}]\n'
+        f'[sweep]\nname = "{name}"\nlinear_size = {size}\n'
+        f"temperatures = [2.3]\ndepths = [{depth}]\n"
         f"[flow]\n{flow}\n[train]\nsteps = 40\nbatch = 32\nlearning_rate = 0.01\n"
         "averaging = 0.0\nwarmup_steps = 0\n"
         "[evaluate]\nsamples = 256\nbatch = 128\n[hmc]\nchains = 4\nwarmup = 4\ntrajectories = 8\n"
@@ -156,8 +157,9 @@ def test_densities_can_be_differentiated(exported):
 
 def test_other_files_are_refused(tmp_path):
     _torch()
-    from flow_torch import Flow
     from safetensors.numpy import save_file
+
+    from flow_torch import Flow
 
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"not safetensors")
