@@ -1,20 +1,7 @@
 //! `neuralrg export`: a trained flow as a safetensors file that explains itself, for programs that do not
 //! know how this one lays couplings over the lattice.
 //!
-//! The metadata `flow` is the [`Structure`] in JSON. The tensors of coupling i, in the order from z to x:
-//!
-//! | name | shape | |
-//! |---|---|---|
-//! | `couplings.i.updated` | (rows, updated_per_row) | sites that each row updates, row-major on the lattice |
-//! | `couplings.i.shells.j` | (rows, size) | sites whose weighted sum is input j of each row |
-//! | `couplings.i.stencil.j` | (rows of the convolution, size) | the same for the convolution, where there is one |
-//! | `couplings.i.seen.j` | (rows, size) | rows of the convolution whose features each row sees as inputs |
-//! | `couplings.i.weights.j` | | parameters, as [`Network::parameter_shapes`] orders them |
-//!
-//! `preconditioner` (L, L), where the flow has one, multiplies the field's Fourier modes after the last
-//! coupling.
-//!
-//! [`Network::parameter_shapes`]: crate::flow::coupling::Network::parameter_shapes
+//! The metadata `flow` is the [`Structure`] in JSON; docs/files.md lists the tensors.
 
 use std::collections::HashMap;
 use std::path::Path;
