@@ -45,6 +45,7 @@ pub mod hmc;
 pub mod host;
 pub mod independence;
 pub mod ising;
+pub mod mutual_information;
 pub mod native;
 pub mod observe;
 pub mod physical;
