@@ -52,6 +52,13 @@ pub enum Error {
     )]
     DamagedTask { path: PathBuf, problem: String },
 
+    /// A file that was named as a task file is some other file.
+    #[error(
+        "{} is no task file of neuralrg; those are named DIR/tasks/*.h5, where DIR is the folder of a sweep",
+        path.display()
+    )]
+    NotATask { path: PathBuf },
+
     /// A task file that another version of the program wrote.
     #[error(
         "task file {} has format version {version}, but neuralrg {} reads version {}; use the version \

@@ -63,6 +63,7 @@ pub mod status;
 pub mod store;
 pub mod sweep;
 pub mod train;
+pub mod trained;
 pub mod wolff;
 
 /// Version of the code, with the git commit where it was built from one.

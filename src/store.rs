@@ -90,6 +90,16 @@ pub struct TaskSummary {
     pub lattice: Array3<f64>,
 }
 
+/// A trained flow as its task file holds it.
+#[derive(Debug)]
+pub struct StoredFlow {
+    pub task: Task,
+    /// The resolved configuration of the sweep, as TOML.
+    pub configuration: String,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
+}
+
 /// The folder of one sweep.
 #[derive(Debug, Clone)]
 pub struct SweepDir {
@@ -472,6 +482,47 @@ pub fn read_task(path: &Path) -> Result<TaskSummary> {
     read_summary(&file).map_err(|error| damaged(error.to_string()))
 }
 
+/// Reads the trained flow of a task file that a user names.
+///
+/// # Errors
+/// As [`read_task`], or the file is none of a task ([`Error::NotATask`]).
+pub fn read_flow(path: &Path) -> Result<StoredFlow> {
+    let file = open_task(path).map_err(|error| match error {
+        Error::DamagedTask { .. } if is_foreign(path) => Error::NotATask { path: path.into() },
+        error => error,
+    })?;
+    flow_of(&file)
+        .map_err(|error| Error::DamagedTask { path: path.into(), problem: error.to_string() })
+}
+
+/// Whether a file, to judge by its beginning and its format, never was a task file.
+fn is_foreign(path: &Path) -> bool {
+    let format =
+        hdf5::File::open(path).and_then(|file| file.attr("format")?.read_scalar::<VarLenUnicode>());
+    let is_task = format.is_ok_and(|format| format.as_str() == schema::TASK_FORMAT);
+    let is_broken = seal::check_hdf5(path).is_ok_and(|seal| seal == Seal::Broken);
+    !is_task && !is_broken
+}
+
+fn flow_of(file: &hdf5::File) -> hdf5::Result<StoredFlow> {
+    let whole = |name: &str| file.attr(name)?.read_scalar::<u64>();
+    let configuration: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
+    Ok(StoredFlow {
+        task: Task {
+            linear_size: whole("linear_size")? as usize,
+            temperature: file.attr("temperature")?.read_scalar()?,
+            depth: whole("depth")? as usize,
+            seed: whole("seed")?,
+        },
+        configuration: configuration.to_string(),
+        parameters: read_parameters(file)?,
+    })
+}
+
+fn read_parameters(file: &hdf5::File) -> hdf5::Result<Vec<f64>> {
+    file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()
+}
+
 /// Waits, not for ever, until a file that is known to be finished is seen on this node too.
 pub fn wait_for(path: &Path) {
     let start = Instant::now();
@@ -523,7 +574,7 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
         scalars: numbers(schema::SCALARS, &mut schema::task_scalars())?,
         verdict: verdict.to_string(),
         timing: numbers(schema::TIMING, &mut schema::TIMING_SCALARS.iter())?,
-        parameters: file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()?,
+        parameters: read_parameters(file)?,
         samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
         lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
     })

@@ -25,6 +25,7 @@ use crate::rank::{Counts, Desk, Permission, Ranks};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock, TaskSummary};
+use crate::trained::check_parameters;
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -276,12 +277,8 @@ fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSum
     let summary = store::read_task(&path)?;
     let architecture =
         Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
-    let expected = architecture.parameter_count();
-    if summary.parameters.len() == expected {
-        return Ok(summary);
-    }
-    let problem = format!("it has {} parameters, not {expected}", summary.parameters.len());
-    Err(Error::DamagedTask { path, problem })
+    check_parameters(&path, &architecture, &summary.parameters)?;
+    Ok(summary)
 }
 
 /// Runs the missing tasks on all ranks, each on its rank's own device.
