@@ -9,6 +9,7 @@
 //!                                 on which rank   train: train, adam
 //!                                                 evaluate: evaluate
 //!                                                 sample: sampler, diagnostics
+//!                  finished task ─ study: target, response, mutual_information, coarse ─▶ store ─▶ collect
 //! ```
 //!
 //! | symbol | code | meaning, shape |
@@ -26,6 +27,7 @@ pub mod adaptation;
 pub mod checkpoint;
 pub mod claims;
 pub mod cli;
+pub mod coarse;
 pub mod collect;
 pub mod config;
 pub mod convergence;
@@ -52,6 +54,7 @@ pub mod physical;
 pub mod plan;
 pub mod progress;
 pub mod rank;
+pub mod response;
 pub mod run;
 pub mod sampler;
 pub mod schema;
@@ -61,7 +64,9 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod store;
+pub mod study;
 pub mod sweep;
+pub mod target;
 pub mod train;
 pub mod trained;
 pub mod wolff;

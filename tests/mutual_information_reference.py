@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes tests/data/mutual_information.json: estimates by scikit-learn for samples that Rust can make too.
+"""Writes tests/data/mutual_information.json: scikit-learn on samples that Rust can make too.
 
     python tests/mutual_information_reference.py    # needs scikit-learn
 
 x = u and y = rho x + u', with u and u' in turn from a linear congruential generator of 31 bits.
-scikit-learn's public function first rescales its arguments and adds noise; the estimator beneath it,
+scikit-learn's public function first rescales its arguments and adds noise; what is beneath it,
 which cuts negative values off, gets them as they are.
 """
 
