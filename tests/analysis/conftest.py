@@ -1,6 +1,7 @@
 """Fixtures: made-up sweeps, one real sweep, and a way to run the figure scripts."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,10 +38,26 @@ def run_figure(tmp_path: Path) -> Runner:
 
 @pytest.fixture(scope="session")
 def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `sweep.h5` made by the program itself from configs/smoke.toml.
+    """A `sweep.h5` made by the program itself from configs/smoke.toml."""
+    directory = tmp_path_factory.mktemp("real") / "smoke"
+    run_program("run", "configs/smoke.toml", "-o", directory)
+    run_program("collect", directory)
+    return directory / "sweep.h5"
 
-    The program is target/release/neuralrg, or what the environment variable NEURALRG names.
-    """
+
+@pytest.fixture(scope="session")
+def studied_sweep(real_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it with all studies of its tasks."""
+    directory = tmp_path_factory.mktemp("studied") / "smoke"
+    shutil.copytree(real_sweep.parent, directory)
+    for command in ("respond", "mutual-information", "coarse"):
+        run_program(command, directory, "--samples", 512)
+    run_program("collect", directory)
+    return directory / "sweep.h5"
+
+
+def run_program(*arguments: object) -> None:
+    """Run target/release/neuralrg, or what the environment variable NEURALRG names."""
     binary = Path(os.environ.get("NEURALRG", ROOT / "target" / "release" / "neuralrg"))
     if not binary.is_file():
         pytest.fail(
@@ -48,15 +65,10 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "or name another in the environment variable NEURALRG",
             pytrace=False,
         )
-    directory = tmp_path_factory.mktemp("real") / "smoke"
-    for command in (
-        [binary.resolve(), "run", "configs/smoke.toml", "-o", directory],
-        [binary.resolve(), "collect", directory],
-    ):
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-        )
-        if done.returncode != 0:
-            line = " ".join(map(str, command))
-            pytest.fail(f"`{line}` exits {done.returncode}:\n{done.stderr}", pytrace=False)
-    return directory / "sweep.h5"
+    command = [str(binary.resolve()), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode != 0:
+        line = " ".join(command)
+        pytest.fail(f"`{line}` exits {done.returncode}:\n{done.stderr}", pytrace=False)
