@@ -125,6 +125,17 @@ pub enum Error {
     )]
     NothingFinished { dir: PathBuf, linear_size: usize },
 
+    /// A task that was named is not among the finished ones.
+    #[error("{} has no finished task {name}; it has {finished}", dir.display())]
+    NoSuchTask { dir: PathBuf, name: String, finished: String },
+
+    /// A study that needs levels, of a flow that has none.
+    #[error(
+        "task {task} has flow.arrangement = \"tebd\", in which there are no levels to be kept; name other \
+         tasks with --task"
+    )]
+    NoLevels { task: String },
+
     /// A command line value is not allowed.
     #[error("{0}")]
     Usage(String),

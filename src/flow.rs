@@ -48,6 +48,13 @@ impl Architecture {
         self.layers().into_iter().flat_map(|layer| layer.couplings).collect()
     }
 
+    /// How many of the couplings belong to a level or to those above it; these come first.
+    pub fn couplings_down_to(&self, level: usize) -> usize {
+        let layers = self.layers();
+        let above = layers.iter().take_while(|layer| layer.level >= level);
+        above.map(|layer| layer.couplings.len()).sum()
+    }
+
     /// Length of the flat parameter vector.
     pub fn parameter_count(&self) -> usize {
         self.couplings().iter().map(|coupling| coupling.network.parameter_count()).sum()

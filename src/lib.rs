@@ -9,6 +9,7 @@
 //!                                 on which rank   train: train, adam
 //!                                                 evaluate: evaluate
 //!                                                 sample: sampler, diagnostics
+//!                  finished task ─ study: target, response, mutual_information, coarse ─▶ store ─▶ collect
 //! ```
 //!
 //! | symbol | code | meaning, shape |
@@ -26,6 +27,7 @@ pub mod adaptation;
 pub mod checkpoint;
 pub mod claims;
 pub mod cli;
+pub mod coarse;
 pub mod collect;
 pub mod config;
 pub mod convergence;
@@ -46,12 +48,14 @@ pub mod hmc;
 pub mod host;
 pub mod independence;
 pub mod ising;
+pub mod mutual_information;
 pub mod native;
 pub mod observe;
 pub mod physical;
 pub mod plan;
 pub mod progress;
 pub mod rank;
+pub mod response;
 pub mod run;
 pub mod sample;
 pub mod sampler;
@@ -62,7 +66,9 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod store;
+pub mod study;
 pub mod sweep;
+pub mod target;
 pub mod train;
 pub mod trained;
 pub mod wolff;

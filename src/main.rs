@@ -10,7 +10,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use indicatif::MultiProgress;
 
-use neuralrg::cli::{Cli, Command, Lattices};
+use neuralrg::cli::{Cli, Command, FinishedTasks, Lattices};
 use neuralrg::collect::collect;
 use neuralrg::config::Config;
 use neuralrg::error::Error;
@@ -22,6 +22,7 @@ use neuralrg::sample::sample;
 use neuralrg::schema::AT_RANDOM;
 use neuralrg::signals::Stop;
 use neuralrg::store::SweepDir;
+use neuralrg::study::{self, Study, finished_tasks};
 use neuralrg::{observe, status, sweep, wolff};
 
 fn main() -> ExitCode {
@@ -33,6 +34,12 @@ fn main() -> ExitCode {
         }
         Command::Status { dir, json, watch } => show_status(&dir, json, watch),
         Command::Collect { dir } => print_collected(&dir),
+        Command::Respond { tasks, samples } => print_study(&tasks, Study::Responses { samples }),
+        Command::MutualInformation { tasks, samples, neighbours } => {
+            let neighbours = usize::from(neighbours);
+            print_study(&tasks, Study::MutualInformation { samples, neighbours })
+        }
+        Command::Coarse { tasks, samples } => print_study(&tasks, Study::Coarse { samples }),
         Command::Check { config } => {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
         }
@@ -167,6 +174,16 @@ fn print_collected(dir: &Path) -> anyhow::Result<()> {
         ));
     }
     print(lines.join("\n"))
+}
+
+/// Does the study of each task and names its file as soon as it is there.
+fn print_study(tasks: &FinishedTasks, study: Study) -> anyhow::Result<()> {
+    let (dir, tasks) = finished_tasks(&tasks.dir, &tasks.names)?;
+    for task in &tasks {
+        let (path, new) = study::study(&dir, task, study)?;
+        print(format!("{}{}", path.display(), if new { "" } else { ": kept" }))?;
+    }
+    Ok(())
 }
 
 fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {

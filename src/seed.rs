@@ -20,6 +20,9 @@ pub enum Stage {
     Measure = 7,
     /// Spins of the samples that are reweighted.
     Reweighting = 8,
+    /// Signs of the mixture's samples that studies of a finished task use, and latents that they draw.
+    Signs = 9,
+    Study = 10,
     /// Samples that a user draws of a trained flow.
     Sample = 11,
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
+use ndarray::{Array2, Array3, ArrayD, ArrayView, ArrayView1, Axis, Dimension};
 
 use crate::claims::Claims;
 use crate::config::Config;
@@ -98,6 +98,17 @@ pub struct StoredFlow {
     pub configuration: String,
     /// Flat parameter vector.
     pub parameters: Vec<f64>,
+}
+
+/// What a study of a finished task leaves behind.
+#[derive(Debug)]
+pub struct StudyRecord {
+    pub task: Task,
+    /// Checksum of the task file that it is of.
+    pub task_sha256: String,
+    /// What it was asked for, in words.
+    pub settings: String,
+    pub arrays: Vec<(Item, ArrayD<f64>)>,
 }
 
 /// The folder of one sweep.
@@ -204,6 +215,11 @@ impl SweepDir {
     /// Path of a task's file.
     pub fn task_path(&self, task: &Task) -> PathBuf {
         self.root.join("tasks").join(format!("{}.h5", task.name()))
+    }
+
+    /// Path of the file that a study of a task leaves.
+    pub fn study_path(&self, study: &str, task: &Task) -> PathBuf {
+        self.root.join(study).join(format!("{}.h5", task.name()))
     }
 
     /// The folder with one text file for each task that failed.
@@ -404,11 +420,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     write_text(file, "format", schema::TASK_FORMAT)?;
     write_number(file, "format_version", schema::FORMAT_VERSION)?;
     write_text(file, "code_version", crate::VERSION)?;
-    write_text(file, "task", &task.name())?;
-    write_number(file, "linear_size", task.linear_size as u64)?;
-    write_number(file, "temperature", task.temperature)?;
-    write_number(file, "depth", task.depth as u64)?;
-    write_number(file, "seed", task.seed)?;
+    write_identity(file, task)?;
     let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
     write_text(file, schema::STARTED_FROM, &parent)?;
     write_text(file, "host", &record.host)?;
@@ -461,6 +473,45 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
         write_array(&group, item, values)?;
     }
     write_number(file, schema::COMPLETE, 1u8)
+}
+
+/// Writes the file of a study, and its folder if there is none.
+///
+/// # Errors
+/// The file cannot be written; no new one has the final name then.
+pub fn write_study(path: &Path, record: &StudyRecord) -> Result<()> {
+    let folder = path.parent().expect("files are written into folders");
+    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+    write_hdf5(path, |file| {
+        write_text(file, "format", schema::STUDY_FORMAT)?;
+        write_number(file, "format_version", schema::STUDY_FORMAT_VERSION)?;
+        write_text(file, "code_version", crate::VERSION)?;
+        write_identity(file, &record.task)?;
+        write_text(file, schema::STUDIED_SHA256, &record.task_sha256)?;
+        write_text(file, schema::SETTINGS, &record.settings)?;
+        for (item, values) in &record.arrays {
+            write_array(file, item, values.view())?;
+        }
+        write_number(file, schema::COMPLETE, 1u8)
+    })
+}
+
+/// Of which task file, by its checksum, and with which settings a study is that was written to `path`; none if there is
+/// no such file, or it is damaged.
+pub fn study_written(path: &Path) -> Option<(String, String)> {
+    let intact = seal::check_hdf5(path).is_ok_and(|seal| seal == Seal::Intact);
+    let file = hdf5::File::open(path).ok().filter(|_| intact)?;
+    let text = |name: &str| file.attr(name)?.read_scalar::<VarLenUnicode>();
+    let (sha256, settings) = (text(schema::STUDIED_SHA256), text(schema::SETTINGS));
+    Some((sha256.ok()?.to_string(), settings.ok()?.to_string()))
+}
+
+fn write_identity(file: &hdf5::File, task: &Task) -> hdf5::Result<()> {
+    write_text(file, "task", &task.name())?;
+    write_number(file, "linear_size", task.linear_size as u64)?;
+    write_number(file, "temperature", task.temperature)?;
+    write_number(file, "depth", task.depth as u64)?;
+    write_number(file, "seed", task.seed)
 }
 
 /// A verdict as one line.

@@ -109,6 +109,6 @@ pub fn with_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
 }
 
 /// ln ½(e^a + e^b).
-fn mix(a: &Tensor, b: &Tensor) -> Tensor {
+pub(crate) fn mix(a: &Tensor, b: &Tensor) -> Tensor {
     a.logaddexp(b) - std::f64::consts::LN_2
 }

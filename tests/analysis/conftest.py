@@ -1,6 +1,7 @@
 """Fixtures: made-up sweeps, one real sweep, and a way to run the figure scripts."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,19 @@ def real_sweep(neuralrg: Runner, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A `sweep.h5` made by the program itself from configs/smoke.toml."""
     directory = tmp_path_factory.mktemp("real") / "smoke"
     neuralrg("run", "configs/smoke.toml", "-o", directory)
+    neuralrg("collect", directory)
+    return directory / "sweep.h5"
+
+
+@pytest.fixture(scope="session")
+def studied_sweep(
+    real_sweep: Path, neuralrg: Runner, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A copy of it with all studies of its tasks."""
+    directory = tmp_path_factory.mktemp("studied") / "smoke"
+    shutil.copytree(real_sweep.parent, directory)
+    for command in ("respond", "mutual-information", "coarse"):
+        neuralrg(command, directory, "--samples", 512)
     neuralrg("collect", directory)
     return directory / "sweep.h5"
 
