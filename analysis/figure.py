@@ -135,6 +135,14 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
     return written
 
 
+def with_error(value: float, error: float) -> str:
+    """`value ± error` with two digits of the error."""
+    if not (np.isfinite(value) and np.isfinite(error) and error > 0.0):
+        return f"{value:.5g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
 def run_script(main: Callable[[], Iterable[object]]) -> None:
     """Run a script and print what it returns, such as the files that it wrote, line by line.
 

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import h5py
 import jinja2
 import matplotlib as mpl
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -25,7 +24,7 @@ import fig_3
 import fig_observables
 import fig_s1
 import fig_s2
-from figure import STYLE, run_script
+from figure import STYLE, run_script, with_error
 from sweep import SweepError, is_finished, read_sweep, require_variables, source
 
 TEMPLATE = "report.html.j2"
@@ -140,14 +139,6 @@ NEEDED = (
 def pair(get: Callable[[str], float], name: str) -> tuple[float, float]:
     """A quantity and its error."""
     return get(name), get(f"{name}_error")
-
-
-def with_error(value: float, error: float) -> str:
-    """`value ± error` with two digits of the error."""
-    if not (np.isfinite(value) and np.isfinite(error) and error > 0.0):
-        return f"{value:.5g}"
-    decimals = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def rows(dataset: xr.Dataset, verdicts: dict[tuple[float, int, int], str]) -> list[Row]:
