@@ -81,6 +81,8 @@ pub struct TaskProgress {
     resumed: bool,
     /// Stage, step and steps of the last report.
     last: (&'static str, i64, i64),
+    /// Expected share of the task's work that was done then.
+    fraction: f64,
     start: Instant,
     written: Option<Instant>,
     logged: Instant,
@@ -120,6 +122,7 @@ impl TaskProgress {
             seconds_before: 0.0,
             resumed: false,
             last: ("train", 0, config.train.steps),
+            fraction: 0.0,
             start: Instant::now(),
             written: None,
             logged: Instant::now(),
@@ -133,10 +136,15 @@ impl TaskProgress {
         self.resumed = true;
     }
 
-    /// The task was asked to stop, and has saved what it did.
-    pub fn stopped(&self) {
+    /// The task has saved what it did, and `what`: stops, or pauses.
+    pub fn interrupted(&self, what: &str) {
         let (stage, step, steps) = self.last;
-        self.note(&format!("task {} stops after {stage} {step}/{steps}", self.name));
+        self.note(&format!("task {} {what} after {stage} {step}/{steps}", self.name));
+    }
+
+    /// Seconds until the task is done, at the pace of the `seconds` so far.
+    pub fn remaining_seconds(&self, seconds: f64) -> f64 {
+        seconds * (1.0 - self.fraction) / self.fraction
     }
 
     /// Tells something once, in the job's log and in the task's own.
@@ -180,6 +188,7 @@ impl TaskProgress {
 
     fn report(&mut self, stage: &'static str, step: i64, steps: i64, done: f64, message: &str) {
         self.last = (stage, step, steps);
+        self.fraction = (done / self.cost.total()).min(1.0);
         if std::mem::take(&mut self.resumed) {
             self.note(&format!("task {} goes on with {stage} {step}/{steps}", self.name));
         }
@@ -197,20 +206,20 @@ impl TaskProgress {
             self.own_logged = Instant::now();
         }
         if self.written.is_none_or(|written| written.elapsed() > FILE_INTERVAL) {
-            self.write(stage, step, steps, done / self.cost.total());
+            self.write(stage, step, steps);
             self.written = Some(Instant::now());
         }
     }
 
     /// A progress file that cannot be written is worth a warning, not the task.
-    fn write(&self, stage: &str, step: i64, steps: i64, fraction: f64) {
+    fn write(&self, stage: &str, step: i64, steps: i64) {
         let snapshot = Snapshot {
             stage: stage.into(),
             step,
             steps,
             gap: self.gap.map(|(gap, _)| gap),
             gap_error: self.gap.map(|(_, error)| error),
-            fraction,
+            fraction: self.fraction,
             seconds: self.seconds_before + self.start.elapsed().as_secs_f64(),
             written_unix_seconds: unix_now(),
         };

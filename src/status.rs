@@ -58,6 +58,8 @@ struct TaskStatus {
 enum State {
     Done,
     Running,
+    /// Saved; a job that lives goes on with it later.
+    Paused,
     Stopped,
     Failed,
     Damaged,
@@ -65,9 +67,10 @@ enum State {
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Done, "done"),
         (Self::Running, "running"),
+        (Self::Paused, "paused"),
         (Self::Stopped, "stopped"),
         (Self::Failed, "failed"),
         (Self::Damaged, "damaged"),
@@ -87,13 +90,18 @@ impl Status {
     pub fn read(root: &Path, claims: &Claims) -> Result<Self> {
         let dir = SweepDir::open(root)?;
         let config = dir.read_config()?;
-        // A job of an older version makes no claims.
-        let locked = dir.is_locked();
+        let jobs: Vec<JobInfo> =
+            claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
+        let unclaimed = match (jobs.is_empty(), dir.is_locked()) {
+            (false, _) => State::Paused,
+            // A job of an older version makes no claims.
+            (true, true) => State::Running,
+            (true, false) => State::Stopped,
+        };
         let tasks = plan::tasks(&config)
             .iter()
-            .map(|planned| TaskStatus::read(&planned.task, &dir, claims, locked))
+            .map(|planned| TaskStatus::read(&planned.task, &dir, claims, unclaimed))
             .collect::<Result<_>>()?;
-        let jobs = claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
         let (name, linear_size) = (config.sweep.name.clone(), config.sweep.linear_size);
         Ok(Self { name, linear_size, tasks, jobs })
     }
@@ -149,7 +157,8 @@ impl Display for Status {
 }
 
 impl TaskStatus {
-    fn read(task: &Task, dir: &SweepDir, claims: &Claims, locked: bool) -> Result<Self> {
+    /// A task that nobody claims but that has begun is in the state `unclaimed`.
+    fn read(task: &Task, dir: &SweepDir, claims: &Claims, unclaimed: State) -> Result<Self> {
         let Task { linear_size, temperature, depth, seed } = *task;
         let name = task.name();
         let job = claims.living_holder(&name);
@@ -192,8 +201,9 @@ impl TaskStatus {
             status.message = Some(message.trim().to_owned());
         } else if let Some(snapshot) = Snapshot::read(&dir.progress_path(task)) {
             let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
-            let running = recent && (locked || status.job.is_some());
-            status.state = if running { State::Running } else { State::Stopped };
+            let state = if status.job.is_some() { State::Running } else { unclaimed };
+            status.state = if recent || state == State::Paused { state } else { State::Stopped };
+            let running = status.state == State::Running;
             status.remaining_seconds = snapshot.remaining_seconds().filter(|_| running);
             status.stage = Some(snapshot.stage);
             status.step = Some(snapshot.step);
