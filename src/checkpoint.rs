@@ -54,8 +54,9 @@ pub struct Checkpoints {
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
     stop: Stop,
-    /// Time from `start` after which the task gives way to another one; none: it runs to its end.
+    /// Time after which the task gives way to another one, from its first step here on; none: it runs to its end.
     slice: Option<Duration>,
+    first_step: Option<Instant>,
     /// What was read, with names `stage/name`.
     restored: Tensors,
     /// Final states of the stages that are done, with names `stage/name`.
@@ -94,6 +95,7 @@ impl Checkpoints {
             interval,
             stop,
             slice: None,
+            first_step: None,
             restored,
             done,
             start: now,
@@ -102,7 +104,7 @@ impl Checkpoints {
         }
     }
 
-    /// Pauses the task after `slice` from when it was opened.
+    /// Pauses the task after `slice`. Time to build the model does not count.
     pub fn pause_after(mut self, slice: Option<Duration>) -> Self {
         self.slice = slice;
         self
@@ -125,7 +127,8 @@ impl Checkpoints {
     /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
     pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
         let stop = self.stop.requested();
-        let pause = self.slice.is_some_and(|slice| self.start.elapsed() >= slice);
+        let begun = *self.first_step.get_or_insert_with(Instant::now);
+        let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
         let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
         let saved = (stop || pause || due) && self.save(stage, state());
         if stop {

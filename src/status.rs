@@ -92,15 +92,13 @@ impl Status {
         let config = dir.read_config()?;
         let jobs: Vec<JobInfo> =
             claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
-        let unclaimed = match (jobs.is_empty(), dir.is_locked()) {
-            (false, _) => State::Paused,
-            // A job of an older version makes no claims.
-            (true, true) => State::Running,
-            (true, false) => State::Stopped,
-        };
+        // A job of an older version makes no claims.
+        let claimless = jobs.is_empty() && dir.is_locked();
         let tasks = plan::tasks(&config)
             .iter()
-            .map(|planned| TaskStatus::read(&planned.task, &dir, claims, unclaimed))
+            .map(|planned| {
+                TaskStatus::read(&planned.task, &dir, claims, (claimless, !jobs.is_empty()))
+            })
             .collect::<Result<_>>()?;
         let (name, linear_size) = (config.sweep.name.clone(), config.sweep.linear_size);
         Ok(Self { name, linear_size, tasks, jobs })
@@ -157,8 +155,13 @@ impl Display for Status {
 }
 
 impl TaskStatus {
-    /// A task that nobody claims but that has begun is in the state `unclaimed`.
-    fn read(task: &Task, dir: &SweepDir, claims: &Claims, unclaimed: State) -> Result<Self> {
+    /// Jobs that work here make no claims (`claimless`), or some do (`claiming`).
+    fn read(
+        task: &Task,
+        dir: &SweepDir,
+        claims: &Claims,
+        (claimless, claiming): (bool, bool),
+    ) -> Result<Self> {
         let Task { linear_size, temperature, depth, seed } = *task;
         let name = task.name();
         let job = claims.living_holder(&name);
@@ -201,9 +204,12 @@ impl TaskStatus {
             status.message = Some(message.trim().to_owned());
         } else if let Some(snapshot) = Snapshot::read(&dir.progress_path(task)) {
             let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
-            let state = if status.job.is_some() { State::Running } else { unclaimed };
-            status.state = if recent || state == State::Paused { state } else { State::Stopped };
-            let running = status.state == State::Running;
+            let running = recent && (claimless || status.job.is_some());
+            status.state = match (running, snapshot.paused && claiming) {
+                (true, _) => State::Running,
+                (false, true) => State::Paused,
+                (false, false) => State::Stopped,
+            };
             status.remaining_seconds = snapshot.remaining_seconds().filter(|_| running);
             status.stage = Some(snapshot.stage);
             status.step = Some(snapshot.step);

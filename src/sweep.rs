@@ -375,11 +375,11 @@ impl Worker<'_> {
             .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }));
         match outcome {
             Err(Error::Stopped) => {
-                progress.interrupted("stops");
+                progress.stopped();
                 return Ok(Outcome::Stopped);
             }
             Err(Error::Paused) => {
-                progress.interrupted("pauses");
+                progress.paused();
                 let seconds = checkpoints.seconds();
                 let remaining = progress.remaining_seconds(seconds);
                 return Ok(Outcome::Paused { seconds, remaining });

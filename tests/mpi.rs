@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 
 use common::{
-    Sweep, TINY, assert_same_task, assert_same_tasks, contents, mpirun, neuralrg, outcome, watch,
+    Sweep, TINY, assert_same_task, assert_same_tasks, contents, descendants, mpirun, neuralrg,
+    outcome, signal, watch,
 };
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
@@ -72,11 +73,15 @@ fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
     alone.run().success();
     let sweep = Sweep::new(&text);
     let mut seen = BTreeSet::new();
-    let result = watch(&mut sweep.run_with(mpirun(2)), |line, _| {
+    let result = watch(&mut sweep.run_with(mpirun(2)), |line, mpirun| {
         if line.contains(" pauses after ") && !seen.contains("paused") {
+            // Nothing moves while one looks.
+            let ranks = descendants(mpirun);
+            signal("-STOP", &ranks);
             let status = sweep.look("status").success().to_owned();
             let states = status.lines().filter_map(|line| line.split_whitespace().nth(1));
             seen.extend(states.map(str::to_owned));
+            signal("-CONT", &ranks);
         }
     });
     assert_eq!(result.status, Some(0), "{}", result.stderr);
