@@ -54,6 +54,9 @@ pub struct Checkpoints {
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
     stop: Stop,
+    /// Time after which the task gives way to another one, from its first step here on; none: it runs to its end.
+    slice: Option<Duration>,
+    first_step: Option<Instant>,
     /// What was read, with names `stage/name`.
     restored: Tensors,
     /// Final states of the stages that are done, with names `stage/name`.
@@ -86,7 +89,25 @@ impl Checkpoints {
         let now = Instant::now();
         let done = Tensors::new();
         let task = task.to_owned();
-        Self { path, task, interval, stop, restored, done, start: now, seconds_before, last: now }
+        Self {
+            path,
+            task,
+            interval,
+            stop,
+            slice: None,
+            first_step: None,
+            restored,
+            done,
+            start: now,
+            seconds_before,
+            last: now,
+        }
+    }
+
+    /// Pauses the task after `slice`. Time to build the model does not count.
+    pub fn pause_after(mut self, slice: Option<Duration>) -> Self {
+        self.slice = slice;
+        self
     }
 
     /// The state in which an interrupted stage was, if it had begun.
@@ -100,16 +121,27 @@ impl Checkpoints {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
-    /// To be called after each step of a stage: saves when it is time, or when asked to stop.
+    /// To be called after each step of a stage: saves when it is time, or when asked to stop or to pause.
     ///
     /// # Errors
-    /// [`Error::Stopped`], once everything is saved.
+    /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
     pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
         let stop = self.stop.requested();
-        if stop || self.interval.is_some_and(|interval| self.last.elapsed() >= interval) {
-            self.save(stage, state());
+        let begun = *self.first_step.get_or_insert_with(Instant::now);
+        let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
+        let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
+        let saved = (stop || pause || due) && self.save(stage, state());
+        if stop {
+            return Err(Error::Stopped);
         }
-        if stop { Err(Error::Stopped) } else { Ok(()) }
+        if pause && saved {
+            return Err(Error::Paused);
+        }
+        if pause {
+            // Without a checkpoint it cannot move to another rank.
+            self.slice = None;
+        }
+        Ok(())
     }
 
     /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
@@ -129,15 +161,20 @@ impl Checkpoints {
         self.save("", Tensors::new());
     }
 
-    fn save(&mut self, stage: &str, state: Tensors) {
+    /// Whether it could be written.
+    fn save(&mut self, stage: &str, state: Tensors) -> bool {
+        let start = Instant::now();
         let mut all = under(stage, state);
         all.extend(self.done.iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
         all.insert("seconds".into(), number(self.seconds()));
-        match write(&self.path, &self.task, &all) {
-            Ok(()) => log::debug!("task {}: checkpoint in {}", self.task, self.path.display()),
+        let written = write(&self.path, &self.task, &all);
+        self.last = Instant::now();
+        let seconds = (self.last - start).as_secs_f64();
+        match &written {
+            Ok(()) => log::debug!("task {}: checkpoint written in {seconds:.4} s", self.task),
             Err(error) => log::warn!("task {}: no checkpoint: {error}", self.task),
         }
-        self.last = Instant::now();
+        written.is_ok()
     }
 
     /// Removes the task's checkpoints, which its file has made useless.
@@ -363,5 +400,23 @@ mod tests {
         assert_eq!(second.finish("train", state(3.0)), train_seconds);
         second.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn task_is_paused_once_its_time_is_up_and_only_if_it_could_be_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let open = |path: &Path, slice| {
+            Checkpoints::open(path.to_owned(), "t", None, Stop::default()).pause_after(slice)
+        };
+        let mut long = open(&path, Some(Duration::from_secs(1000)));
+        long.step("train", || unreachable!("its time is not up")).unwrap();
+        let mut over = open(&path, Some(Duration::ZERO));
+        assert!(matches!(over.step("train", || state(1.0)), Err(Error::Paused)));
+        assert!(open(&path, None).restored("train").is_some());
+
+        let mut unsaved = open(&folder.path().join("missing/task"), Some(Duration::ZERO));
+        unsaved.step("train", || state(1.0)).unwrap();
+        unsaved.step("train", || unreachable!("it is not tried again")).unwrap();
     }
 }

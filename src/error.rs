@@ -103,6 +103,10 @@ pub enum Error {
     #[error("stopped by a signal; the same command goes on where this job stopped")]
     Stopped,
 
+    /// The task's time was up; everything is saved, and some rank goes on with it.
+    #[error("paused for a task that needs more time")]
+    Paused,
+
     /// Some tasks of the sweep failed; their errors were recorded and logged.
     #[error("{failed} of {total} tasks failed; their errors are in {}; the same command tries them again", dir.display())]
     TasksFailed { failed: usize, total: usize, dir: PathBuf },

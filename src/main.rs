@@ -17,8 +17,10 @@ use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
 use neuralrg::export::export;
 use neuralrg::plan::{self, PlannedTask};
+use neuralrg::queue::Crew;
 use neuralrg::rank::Ranks;
 use neuralrg::sample::sample;
+use neuralrg::schedule::schedule;
 use neuralrg::schema::AT_RANDOM;
 use neuralrg::signals::Stop;
 use neuralrg::store::SweepDir;
@@ -239,7 +241,8 @@ fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<(
             (tasks, all)
         }
     };
-    let schedule = plan::schedule(&tasks, &missing, ranks);
+    let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
+    let schedule = schedule(&tasks, &missing, Crew { ranks, shortest_slice });
     let start = |parent: Option<usize>| {
         parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
     };
@@ -261,9 +264,10 @@ fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<(
         }
     }
     print(format!(
-        "{}\n{} tasks on {ranks} ranks: makespan {}, lower bound {} ({basis})",
+        "{}\n{} tasks on {ranks} ranks{}: makespan {}, lower bound {} ({basis})",
         table.trim_fmt(),
         missing.len(),
+        if schedule.pauses > 0 { ", the last ones in turns" } else { "" },
         seconds(schedule.makespan),
         seconds(schedule.lower_bound)
     ))

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,9 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events};
 use crate::flow::Architecture;
 use crate::host;
-use crate::plan::{self, Outcome, PlannedTask, Queue, Task};
+use crate::plan::{self, PlannedTask, Task};
 use crate::progress::TaskProgress;
+use crate::queue::{Crew, Outcome, Queue};
 use crate::rank::{Counts, Desk, Permission, Ranks};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
@@ -114,9 +115,12 @@ impl Desk for Reception {
         let message = self.dir.failure(&self.tasks[task].task).unwrap_or_default();
         let (task, message) = (name.as_str(), message.trim());
         self.events.write(&match outcome {
-            Outcome::Done => Event::TaskDone { task, rank },
+            Outcome::Done { .. } => Event::TaskDone { task, rank },
             Outcome::Failed => Event::TaskFailed { task, rank, message },
             Outcome::Stopped => Event::TaskStopped { task, rank },
+            Outcome::Paused { remaining: remaining_seconds, .. } => {
+                Event::TaskPaused { task, rank, remaining_seconds }
+            }
         });
         self.claims.release(&name, &self.job.info.id);
     }
@@ -295,27 +299,25 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
 
     let total = missing.len();
-    let work = |index: usize| {
+    let work = |index: usize, slice: Option<Duration>| {
         let PlannedTask { task, parent, .. } = &tasks[index];
         let parent = parent.map(|index| tasks[index].task);
         // While a task runs again its last failure no longer counts.
         dir.forget(task);
         let worker = Worker { config: &config, dir: &dir, device, ranks, stop, bars };
-        let outcome = worker.finish_task(task, parent.as_ref());
-        if !matches!(outcome, Err(Error::Stopped)) {
+        let outcome = worker.work_on(task, parent.as_ref(), slice);
+        if matches!(outcome, Ok(Outcome::Done { .. }) | Err(_)) {
             dir.forget(task);
         }
-        match outcome {
-            Ok(()) => Outcome::Done,
-            Err(Error::Stopped) => Outcome::Stopped,
-            Err(error) => {
-                record_failure(task, &error, &dir);
-                Outcome::Failed
-            }
-        }
+        outcome.unwrap_or_else(|error| {
+            record_failure(task, &error, &dir);
+            Outcome::Failed
+        })
     };
     let desk = reception.as_ref().map(|reception| reception as &dyn Desk);
-    let counts = ranks.distribute(Queue::new(&tasks, &missing), desk, stop, work);
+    let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
+    let queue = Queue::new(&tasks, &missing, Crew { ranks: ranks.size(), shortest_slice });
+    let counts = ranks.distribute(queue, desk, stop, work);
     let Counts { failed, unfinished } = counts;
     if let Some(reception) = reception.filter(|_| total > 0) {
         reception.events.write(&Event::JobEnded { failed, unfinished });
@@ -348,21 +350,42 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Runs one task and writes its file. A panic inside counts as the task's failure, not the rank's.
-    fn finish_task(&self, task: &Task, parent: Option<&Task>) -> Result<()> {
+    /// Runs one task and writes its file, or pauses it after `slice`. A panic inside counts as the task's failure,
+    /// not the rank's.
+    fn work_on(
+        &self,
+        task: &Task,
+        parent: Option<&Task>,
+        slice: Option<Duration>,
+    ) -> Result<Outcome> {
         let Self { config, dir, .. } = self;
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
         let mut progress = TaskProgress::new(task, config, dir, self.ranks, self.bars);
         progress.note(&format!("task {} begins{origin}", task.name()));
         let interval = config.run.checkpoint_interval();
         let path = dir.checkpoint_path(task);
-        let mut checkpoints = Checkpoints::open(path, &task.name(), interval, self.stop.clone());
+        let stop = self.stop.clone();
+        let mut checkpoints =
+            Checkpoints::open(path, &task.name(), interval, stop).pause_after(slice);
         let run = || {
             let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
             run_task(task, config, self.device, parent.as_ref(), &mut checkpoints, &mut progress)
         };
         let outcome = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }));
+        match outcome {
+            Err(Error::Stopped) => {
+                progress.stopped();
+                return Ok(Outcome::Stopped);
+            }
+            Err(Error::Paused) => {
+                progress.paused();
+                let seconds = checkpoints.seconds();
+                let remaining = progress.remaining_seconds(seconds);
+                return Ok(Outcome::Paused { seconds, remaining });
+            }
+            _ => {}
+        }
         let written = outcome.and_then(|record| {
             store::write_task(&dir.task_path(task), &record)
                 .inspect_err(|_| checkpoints.save_finished())?;
@@ -375,18 +398,16 @@ impl Worker<'_> {
             }
             Err(_) => {}
         }
-        let record = written.inspect_err(|error| match error {
-            Error::Stopped => progress.stopped(),
-            error => progress.log_only(&error.to_string()),
-        })?;
+        let record = written.inspect_err(|error| progress.log_only(&error.to_string()))?;
+        let seconds = record.timing["wall_seconds"];
         progress.note(&format!(
             "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
             task.name(),
             record.scalars["gap"],
             record.scalars["gap_error"],
-            record.timing["wall_seconds"]
+            seconds
         ));
-        Ok(())
+        Ok(Outcome::Done { seconds })
     }
 }
 
