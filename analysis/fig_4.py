@@ -43,6 +43,13 @@ def draw_figure(responses: Study, information: Study) -> Figure:
     return figure
 
 
+def draw_sweep(sweep: Path, task: str | None = None) -> Figure:
+    """The figure of the named task of a sweep, or of the deepest one nearest to T_c."""
+    responses = most_telling(read_studies(sweep, "responses", [task] if task else []))
+    (information,) = read_studies(sweep, "mutual_information", [responses.task])
+    return draw_figure(responses, information)
+
+
 def draw_responses(figure: SubFigure, study: Study) -> None:
     """One row of images for each level."""
     levels = study.arrays["latent_level"].astype(int)
@@ -157,10 +164,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    named = [arguments.task] if arguments.task else []
-    responses = most_telling(read_studies(arguments.sweep, "responses", named))
-    (information,) = read_studies(arguments.sweep, "mutual_information", [responses.task])
-    figure = draw_figure(responses, information)
+    figure = draw_sweep(arguments.sweep, arguments.task)
     return save_figure(figure, arguments.output, arguments.formats)
 
 

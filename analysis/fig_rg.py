@@ -47,6 +47,13 @@ def draw_figure(study: Study, others: Sequence[Study], sample: int = 0) -> Figur
     return figure
 
 
+def draw_sweep(sweep: Path, task: str | None = None) -> Figure:
+    """The figure of the named task of a sweep, or of the deepest one nearest to T_c."""
+    studies = read_studies(sweep, "coarse")
+    study = most_telling(read_studies(sweep, "coarse", [task]) if task else studies)
+    return draw_figure(study, same_but_temperature(studies, study))
+
+
 def draw_levels(figure: SubFigure, study: Study, sample: int) -> None:
     """Kept fields above, fields without finer details below, from the top level down."""
     levels = study.arrays["level"].astype(int)
@@ -139,10 +146,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    studies = read_studies(arguments.sweep, "coarse")
-    named = [arguments.task] if arguments.task else []
-    study = most_telling(read_studies(arguments.sweep, "coarse", named) if named else studies)
-    figure = draw_figure(study, same_but_temperature(studies, study))
+    figure = draw_sweep(arguments.sweep, arguments.task)
     return save_figure(figure, arguments.output, arguments.formats)
 
 

@@ -21,7 +21,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import fig_3
+import fig_4
 import fig_observables
+import fig_rg
 import fig_s1
 import fig_s2
 from figure import STYLE, run_script, with_error
@@ -71,6 +73,18 @@ FIGURES = (
         "The first task that measured: error of the free energy of each batch, and observables "
         "by HMC in the latent space and of the field.",
         lambda dataset: fig_3.draw_figure(fig_3.read_course(Path(source(dataset)))),
+    ),
+    Entry(
+        "fig_4",
+        "Responses and mutual information",
+        "Of the deepest flow nearest to the critical temperature.",
+        lambda dataset: fig_4.draw_sweep(Path(source(dataset))),
+    ),
+    Entry(
+        "fig_rg",
+        "The flow as a renormalization group",
+        "Of the deepest flow nearest to the critical temperature.",
+        lambda dataset: fig_rg.draw_sweep(Path(source(dataset))),
     ),
 )
 
