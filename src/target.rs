@@ -14,7 +14,7 @@ use crate::seed::{Stage, TaskSeed};
 use crate::store::Numbers;
 
 /// Trajectories between two samples, in autocorrelation times.
-const THINNING: f64 = 4.0;
+const THINNING: f64 = 2.0;
 
 /// Samples x of the target and latents z that they stand for.
 ///
