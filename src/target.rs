@@ -70,7 +70,8 @@ pub fn sample(
     )?;
     let together = |draws: &[Array3<f64>]| {
         let views: Vec<_> = draws.iter().map(Array3::view).collect();
-        stack(Axis(1), &views).expect("all draws have the shape of the chains")
+        let stacked = stack(Axis(1), &views).expect("all draws have the shape of the chains");
+        stacked.as_standard_layout().into_owned()
     };
     Ok(TargetSamples { fields: together(&fields), latents: together(&latents) })
 }
