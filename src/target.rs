@@ -14,7 +14,7 @@ use crate::seed::{Stage, TaskSeed};
 use crate::store::Numbers;
 
 /// Trajectories between two samples, in autocorrelation times.
-const THINNING: f64 = 4.0;
+const THINNING: f64 = 2.0;
 
 /// Samples x of the target and latents z that they stand for.
 ///
@@ -70,7 +70,8 @@ pub fn sample(
     )?;
     let together = |draws: &[Array3<f64>]| {
         let views: Vec<_> = draws.iter().map(Array3::view).collect();
-        stack(Axis(1), &views).expect("all draws have the shape of the chains")
+        let stacked = stack(Axis(1), &views).expect("all draws have the shape of the chains");
+        stacked.as_standard_layout().into_owned()
     };
     Ok(TargetSamples { fields: together(&fields), latents: together(&latents) })
 }

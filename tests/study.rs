@@ -152,9 +152,9 @@ fn a_flow_without_levels_keeps_nothing() {
 
 fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
     let seed = TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 });
-    let hmc = HmcConfig { chains: 256, warmup: 100, leapfrog_steps: 12, ..Default::default() };
+    let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
     let options = (4, Kind::Float, Device::Cpu);
-    target::sample(&model.freeze(), (&hmc, temperature, &seed), options, 4, 256 * 12).unwrap()
+    target::sample(&model.freeze(), (&hmc, temperature, &seed), options, 4, 256 * 8).unwrap()
 }
 
 /// (chain, L, L) of one draw.
@@ -167,11 +167,11 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
     let temperature = 2.7;
     let model = flows::trained(4, temperature, 200);
     let samples = samples_of(&model, temperature);
-    assert_eq!(samples.fields.dim(), (256, 12, 4, 4));
+    assert_eq!(samples.fields.dim(), (256, 8, 4, 4));
     let exact = enumeration::enumerate(temperature);
     let mut sums = Array2::<f64>::zeros((256, 2));
     let flow = model.flow.bind_frozen();
-    for draw in 0..12 {
+    for draw in 0..8 {
         let (fields, latents) = (draw_of(&samples.fields, draw), draw_of(&samples.latents, draw));
         let (made, _) = flow.map().forward(&latents.to_kind(Kind::Float));
         assert!((made - &fields).abs().max().double_value(&[]) < 1e-4);
@@ -183,7 +183,7 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
             sum += &scalars.column(place);
         }
     }
-    let (mean, error) = between_chain((sums / 12.0).view());
+    let (mean, error) = between_chain((sums / 8.0).view());
     for (index, expected) in [exact.energy_per_site, exact.magnetization_2].into_iter().enumerate()
     {
         let pull = (mean[index] - expected) / error[index];
@@ -211,7 +211,7 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
     let bound = model.flow.bind_frozen();
     // Σ z² of the latents that HMC has, and its mean over both signs of each field.
     let mut differences = Array2::<f64>::zeros((256, 2));
-    for draw in 0..12 {
+    for draw in 0..8 {
         let x = draw_of(&samples.fields, draw).to_kind(Kind::Float);
         let square = |z: &Tensor| z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None);
         let first = |z: &Tensor| z.select(1, 0).select(1, 1);
@@ -226,7 +226,7 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
             sum += &difference;
         }
     }
-    let (mean, error) = between_chain((differences / 12.0).view());
+    let (mean, error) = between_chain((differences / 8.0).view());
     for (mean, error) in mean.iter().zip(&error) {
         assert!(*error > 0.0 && mean.abs() < 4.0 * error, "{mean} ± {error}");
     }
