@@ -20,6 +20,8 @@ pub enum Stage {
     Measure = 7,
     /// Spins of the samples that are reweighted.
     Reweighting = 8,
+    /// Order of the data in an epoch of a training, which takes the place of the step.
+    Shuffle = 9,
 }
 
 /// All random streams of one task.
@@ -37,6 +39,15 @@ impl TaskSeed {
         hasher.update(&task.temperature.to_bits().to_le_bytes());
         hasher.update(&(task.depth as u64).to_le_bytes());
         hasher.update(&task.seed.to_le_bytes());
+        Self { key: *hasher.finalize().as_bytes() }
+    }
+
+    /// The streams of a flow that learns pictures, which have no temperature.
+    pub fn of_pictures(linear_size: usize, depth: usize, seed: u64) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("neuralrg 2026 pictures seed");
+        for number in [linear_size as u64, depth as u64, seed] {
+            hasher.update(&number.to_le_bytes());
+        }
         Self { key: *hasher.finalize().as_bytes() }
     }
 

@@ -18,7 +18,7 @@ fn program(arguments: &[&str]) -> Outcome {
 #[test]
 fn every_subcommand_has_help() {
     let general = program(&["--help"]).success().to_owned();
-    for subcommand in ["run", "plan", "status", "collect", "check", "exact", "reference"] {
+    for subcommand in ["run", "plan", "status", "collect", "check", "exact", "reference", "learn"] {
         assert!(general.contains(subcommand), "{general}");
         let help = program(&[subcommand, "--help"]);
         assert!(help.success().contains(&format!("Usage: neuralrg {subcommand}")), "{help:?}");

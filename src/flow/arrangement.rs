@@ -99,6 +99,21 @@ pub fn layers(architecture: &Architecture) -> Vec<Layer> {
     layers
 }
 
+/// The level of each site's latent, `depth` for the coarse prior; 0 for all where there are no levels.
+///
+/// Shapes: L·L levels, row-major.
+pub fn latent_levels(architecture: &Architecture) -> Vec<usize> {
+    let Architecture { linear_size, depth, .. } = *architecture;
+    let deepest = match architecture.config.arrangement {
+        Arrangement::Tebd => 0,
+        Arrangement::Mera | Arrangement::Tree | Arrangement::Checkerboard => depth,
+    };
+    let level = |row: usize, column: usize| (row | column).trailing_zeros() as usize;
+    (0..linear_size * linear_size)
+        .map(|site| level(site / linear_size, site % linear_size).min(deepest))
+        .collect()
+}
+
 /// Layers of blocks, from z to x: from coarse to fine, at each level decimators before disentanglers.
 fn blocks(architecture: &Architecture) -> Vec<Layer> {
     let roles: &[Role] = match architecture.config.arrangement {

@@ -35,12 +35,8 @@ def run_figure(tmp_path: Path) -> Runner:
     return run
 
 
-@pytest.fixture(scope="session")
-def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `sweep.h5` made by the program itself from configs/smoke.toml.
-
-    The program is target/release/neuralrg, or what the environment variable NEURALRG names.
-    """
+def program() -> Path:
+    """The program: target/release/neuralrg, or what the environment variable NEURALRG names."""
     binary = Path(os.environ.get("NEURALRG", ROOT / "target" / "release" / "neuralrg"))
     if not binary.is_file():
         pytest.fail(
@@ -48,10 +44,17 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "or name another in the environment variable NEURALRG",
             pytrace=False,
         )
+    return binary.resolve()
+
+
+@pytest.fixture(scope="session")
+def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `sweep.h5` made by the program itself from configs/smoke.toml."""
+    binary = program()
     directory = tmp_path_factory.mktemp("real") / "smoke"
     for command in (
-        [binary.resolve(), "run", "configs/smoke.toml", "-o", directory],
-        [binary.resolve(), "collect", directory],
+        [binary, "run", "configs/smoke.toml", "-o", directory],
+        [binary, "collect", directory],
     ):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
