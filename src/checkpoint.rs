@@ -19,7 +19,7 @@ use crate::signals::Stop;
 use crate::store::write_beside;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
-const FORMAT: &str = "neuralrg checkpoint 1";
+const FORMAT: &str = "neuralrg checkpoint 2";
 
 /// A state as tensors with names.
 pub type Tensors = BTreeMap<String, Tensor>;

@@ -105,7 +105,7 @@ pub enum Command {
     },
     /// Validate a configuration and print it with every default filled in.
     Check {
-        /// The sweep's configuration, a TOML file.
+        /// The configuration of a sweep or of `learn`, a TOML file.
         config: PathBuf,
     },
     /// Write a task's trained flow as a safetensors file for other programs.
@@ -152,6 +152,22 @@ pub enum Command {
         /// Seed of the random numbers.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Also draw a field given the spins of each measurement and write these exact samples of the
+        /// target to an HDF5 file, for flows to learn from.
+        #[arg(long, value_name = "FILE")]
+        fields: Option<PathBuf>,
+    },
+    /// Train one flow by maximum likelihood on pictures, such as analysis/pictures.py makes of digits.
+    ///
+    /// Prints what the flow makes of the pictures that were held out, and writes it with the model and
+    /// generated pictures to one file. The same command goes on after an interruption. Exit status as
+    /// that of `run`.
+    Learn {
+        /// Configuration, a TOML file.
+        config: PathBuf,
+        /// HDF5 file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
 }
 

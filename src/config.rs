@@ -1,20 +1,27 @@
 //! The configuration file: TOML → validated values. The rest of the program trusts what passed here.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{Arrangement, Neighbours};
 use crate::flow::coupling::{Conditioner, Transform};
+use crate::seal;
+
+pub mod learn;
 
 /// One sweep, as the user describes it; every default is filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub sweep: SweepConfig,
+    /// With it flows learn from samples of the target (forward KL), without from their own (reverse KL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataConfig>,
     #[serde(default)]
     pub flow: FlowConfig,
     #[serde(default)]
@@ -64,6 +71,20 @@ pub struct TemperatureRange {
     pub from: f64,
     pub to: f64,
     pub step: f64,
+}
+
+/// `[data]`: fields to learn from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// HDF5 file of fields; a relative path starts at the working directory.
+    pub file: PathBuf,
+    /// So many samples at the end of the file are not trained on, but judge what was learned.
+    #[serde(default = "default_held_out")]
+    pub held_out: usize,
+    /// Checksum of the file, filled in before anything runs, so that a folder belongs to one content.
+    #[serde(default)]
+    pub sha256: String,
 }
 
 /// How the Z2 symmetry x → -x of the target enters the flow.
@@ -335,6 +356,10 @@ fn default_seeds() -> Vec<u64> {
     vec![1]
 }
 
+fn default_held_out() -> usize {
+    1000
+}
+
 impl Default for FlowConfig {
     fn default() -> Self {
         Self {
@@ -447,19 +472,8 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let syntax = |error: &toml::de::Error| Error::ConfigSyntax {
-            path: path.into(),
-            message: one_line(error, text),
-        };
-        let written: Self = toml::from_str(text).map_err(|error| syntax(&error))?;
-        let mut table = toml::from_str(written.flow.preset.defaults()).expect("presets are TOML");
-        overlay(&mut table, toml::from_str(text).map_err(|error| syntax(&error))?);
-        let mut config: Self = table.try_into().map_err(|error| syntax(&error))?;
-        config.resolve().map_err(|Problem { key, problem }| Error::ConfigValue {
-            path: path.into(),
-            key: key.into(),
-            problem,
-        })?;
+        let mut config: Self = parse_over_preset(text, path, "", |config: &Self| &config.flow)?;
+        config.resolve().map_err(|problem| problem.at(path))?;
         Ok(config)
     }
 
@@ -479,23 +493,7 @@ impl Config {
     /// The first key on which two configurations differ, as `key = mine, there theirs`. What only
     /// says where to compute and how often to save (all of `[run]` but `run.precision`) does not count.
     pub fn difference(&self, other: &Self) -> Option<String> {
-        let (mine, theirs) = (self.flattened(), other.flattened());
-        mine.into_iter().zip(theirs).find_map(|((key, a), (_, b))| {
-            let of_machine = key.starts_with("run.") && key != "run.precision";
-            (a != b && !of_machine).then(|| format!("{key} = {a}, there {b}"))
-        })
-    }
-
-    /// All values as (dotted key, TOML value).
-    fn flattened(&self) -> Vec<(String, toml::Value)> {
-        let table = toml::Table::try_from(self).expect("a configuration is a table of tables");
-        let keys = |(section, value): (String, toml::Value)| {
-            let toml::Value::Table(table) = value else {
-                unreachable!("every top-level value is a section")
-            };
-            table.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
-        };
-        table.into_iter().flat_map(keys).collect()
+        difference(self, other)
     }
 
     /// Expands ranges and checks every value.
@@ -506,7 +504,49 @@ impl Config {
         self.evaluate.check()?;
         self.hmc.check()?;
         self.controls.check()?;
-        self.run.check()
+        self.run.check()?;
+        self.check_data()
+    }
+
+    /// Whether flows can learn from samples in this way.
+    fn check_data(&self) -> Check {
+        let Some(data) = &self.data else { return Ok(()) };
+        data.check()?;
+        self.train.check_forward()?;
+        require(
+            self.train.start_from != StartFrom::HalfSize,
+            "train.start_from",
+            "\"half-size\"",
+            "another one with [data], which has no fields of smaller lattices",
+        )?;
+        require(
+            self.flow.symmetry != Symmetry::Regularizer,
+            "flow.symmetry",
+            "\"regularizer\"",
+            "another one with [data], since it is a mean over the flow's own samples",
+        )
+    }
+}
+
+impl DataConfig {
+    /// Fills in the checksum of the file; `path` names the configuration.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the configuration has another checksum.
+    pub fn identify(&mut self, path: &Path) -> Result<()> {
+        let bytes = std::fs::read(&self.file).map_err(Error::io("read data file", &self.file))?;
+        let sha256 = seal::sha256(&bytes);
+        let same = self.sha256.is_empty() || self.sha256 == sha256;
+        let given = &self.sha256;
+        require(same, "data.sha256", given, format!("{sha256}, that of {}", self.file.display()))
+            .map_err(|problem| problem.at(path))?;
+        self.sha256 = sha256;
+        Ok(())
+    }
+
+    fn check(&self) -> Check {
+        require(!self.file.as_os_str().is_empty(), "data.file", "\"\"", "the path of a file")?;
+        require(self.held_out >= 2, "data.held_out", self.held_out, "2 or more, for error bars")
     }
 }
 
@@ -672,6 +712,18 @@ impl TrainConfig {
     }
 }
 
+impl TrainConfig {
+    /// What a training by samples cannot do.
+    fn check_forward(&self) -> Check {
+        require(
+            self.target_gap == 0.0,
+            "train.target_gap",
+            self.target_gap,
+            "0 with [data], since the gap is not known from samples of the target",
+        )
+    }
+}
+
 impl EvaluateConfig {
     fn check(&self) -> Check {
         require(self.samples >= 2, "evaluate.samples", self.samples, "2 or more")?;
@@ -784,6 +836,13 @@ struct Problem {
 
 type Check = std::result::Result<(), Problem>;
 
+impl Problem {
+    /// The error of the configuration file at `path`.
+    fn at(self, path: &Path) -> Error {
+        Error::ConfigValue { path: path.into(), key: self.key.into(), problem: self.problem }
+    }
+}
+
 fn require(
     fine: bool,
     key: &'static str,
@@ -810,6 +869,50 @@ fn check_list<T: std::fmt::Display>(
         seen.insert(value.to_string()).then_some(()).ok_or(Problem { key, problem })?;
     }
     Ok(())
+}
+
+/// Parses TOML text over the defaults of the preset that it names, and these over `defaults`.
+fn parse_over_preset<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    defaults: &str,
+    flow: impl Fn(&T) -> &FlowConfig,
+) -> Result<T> {
+    let syntax = |error: &toml::de::Error| Error::ConfigSyntax {
+        path: path.into(),
+        message: one_line(error, text),
+    };
+    let written: T = toml::from_str(text).map_err(|error| syntax(&error))?;
+    let mut table = toml::from_str(flow(&written).preset.defaults()).expect("presets are TOML");
+    overlay(&mut table, toml::from_str(defaults).expect("defaults are TOML"));
+    overlay(&mut table, toml::from_str(text).map_err(|error| syntax(&error))?);
+    table.try_into().map_err(|error| syntax(&error))
+}
+
+/// The first key on which two configurations differ, those of the machine aside: [`Config::difference`].
+fn difference(mine: &impl Serialize, theirs: &impl Serialize) -> Option<String> {
+    let (mine, theirs) = (flattened(mine), flattened(theirs));
+    let keys: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
+    let value = |of: &BTreeMap<String, toml::Value>, key: &String| {
+        of.get(key).map_or_else(|| "absent".to_owned(), ToString::to_string)
+    };
+    keys.into_iter().find_map(|key| {
+        let of_machine = key.starts_with("run.") && key != "run.precision";
+        let differ = mine.get(key) != theirs.get(key) && !of_machine;
+        differ.then(|| format!("{key} = {}, there {}", value(&mine, key), value(&theirs, key)))
+    })
+}
+
+/// All values by dotted keys.
+fn flattened(config: &impl Serialize) -> BTreeMap<String, toml::Value> {
+    let table = toml::Table::try_from(config).expect("a configuration is a table of tables");
+    let keys = |(section, value): (String, toml::Value)| {
+        let toml::Value::Table(table) = value else {
+            unreachable!("every top-level value is a section")
+        };
+        table.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
+    };
+    table.into_iter().flat_map(keys).collect()
 }
 
 /// Puts the values of `upper` over those of `lower`, section by section.

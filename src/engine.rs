@@ -9,7 +9,7 @@ use crate::config::{EngineChoice, Estimator, RunConfig, Symmetry};
 use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
 use crate::flow::{Architecture, Flow};
 use crate::ising::Target;
-use crate::native::{Native, Real};
+use crate::native::{self, Native, Real};
 
 /// A flow, the density that it is trained towards, and the engine that evaluates both.
 #[derive(Debug)]
@@ -39,11 +39,12 @@ pub struct Draw {
 /// The loss of one batch, and the gradient of what is minimized.
 #[derive(Debug)]
 pub struct Loss {
-    /// (batch): ln q(x) - ln π(x), whose mean is the variational free energy (Eq. 5).
-    pub energies: Tensor,
+    /// (batch): ln q(x) - ln π(x) of samples of the flow, whose mean is the variational free energy (Eq. 5);
+    /// or -ln q(x) of given fields.
+    pub values: Tensor,
     /// (batch): ln q(x) - ln q(-x), where the symmetry is a regularizer (App. E).
     pub asymmetry: Option<Tensor>,
-    /// (parameters): gradient of mean energy + λ mean asymmetry.
+    /// (parameters): gradient of mean value + λ mean asymmetry.
     pub gradient: Tensor,
 }
 
@@ -90,6 +91,21 @@ impl Model {
         }
     }
 
+    /// Losses -ln q(x) of given fields, symmetrized for the mixture, with the gradient of their mean: that of
+    /// the forward KL divergence from the fields' distribution.
+    ///
+    /// Shapes: x (batch, L, L).
+    pub fn likelihood_loss(&self, x: &Tensor) -> Loss {
+        match &self.engine {
+            Engine::Torch(_) => {
+                let values = -self.flow.bind().symmetrized_ln_density(x);
+                let gradient = gradient_to(&values.mean(values.kind()), &self.flow.parameters);
+                Loss { values: values.detach(), asymmetry: None, gradient }
+            }
+            Engine::Native(kernels) => kernels.likelihood_loss(&self.flow.parameters, x),
+        }
+    }
+
     /// The model at its present parameters, for sampling.
     pub fn freeze(&self) -> FrozenModel<'_> {
         FrozenModel { model: self, bound: self.flow.bind_frozen() }
@@ -119,6 +135,16 @@ impl FrozenModel<'_> {
                 Draw { field: draw.field, ln_q: draw.ln_q, ln_pi }
             }
             Engine::Native(kernels) => kernels.draw(&self.model.flow.parameters, z),
+        }
+    }
+
+    /// ln q(x) of the model at given fields; for the mixture ln q_sym(x).
+    ///
+    /// Shapes: x (batch, L, L) → (batch).
+    pub fn ln_likelihood(&self, x: &Tensor) -> Tensor {
+        match &self.model.engine {
+            Engine::Torch(_) => tch::no_grad(|| self.bound.symmetrized_ln_density(x)),
+            Engine::Native(kernels) => kernels.ln_likelihood(&self.model.flow.parameters, x),
         }
     }
 
@@ -156,7 +182,7 @@ fn torch_loss(
         None => energy,
     };
     Loss {
-        energies: energies.detach(),
+        values: energies.detach(),
         asymmetry: asymmetry.map(|asymmetry| asymmetry.detach()),
         gradient: gradient_to(&objective, &flow.parameters),
     }
@@ -181,6 +207,8 @@ trait Kernels: Debug {
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss;
+    fn likelihood_loss(&self, parameters: &Tensor, x: &Tensor) -> Loss;
+    fn ln_likelihood(&self, parameters: &Tensor, x: &Tensor) -> Tensor;
     fn draw(&self, parameters: &Tensor, z: &Tensor) -> Draw;
     fn potential(&self, parameters: &Tensor, z: &Tensor) -> Potential;
 }
@@ -197,6 +225,16 @@ fn kernels<T: Real>(flow: &Flow, run: &RunConfig) -> Native<T> {
     )
 }
 
+impl<T: tch::kind::Element> From<native::Loss<T>> for Loss {
+    fn from(loss: native::Loss<T>) -> Self {
+        Self {
+            values: Tensor::from_slice(&loss.values),
+            asymmetry: loss.asymmetry.map(|asymmetry| Tensor::from_slice(&asymmetry)),
+            gradient: Tensor::from_slice(&loss.gradient),
+        }
+    }
+}
+
 impl<T: Real + tch::kind::Element> Kernels for Native<T> {
     fn loss(
         &self,
@@ -206,12 +244,16 @@ impl<T: Real + tch::kind::Element> Kernels for Native<T> {
         estimator: Estimator,
     ) -> Loss {
         let (parameters, z) = (to_vec::<T>(parameters), to_vec::<T>(z));
-        let loss = Native::loss(self, &parameters, &z, symmetry_weight, estimator);
-        Loss {
-            energies: Tensor::from_slice(&loss.energies),
-            asymmetry: loss.asymmetry.map(|asymmetry| Tensor::from_slice(&asymmetry)),
-            gradient: Tensor::from_slice(&loss.gradient),
-        }
+        Native::loss(self, &parameters, &z, symmetry_weight, estimator).into()
+    }
+
+    fn likelihood_loss(&self, parameters: &Tensor, x: &Tensor) -> Loss {
+        Native::likelihood_loss(self, &to_vec::<T>(parameters), &to_vec::<T>(x)).into()
+    }
+
+    fn ln_likelihood(&self, parameters: &Tensor, x: &Tensor) -> Tensor {
+        let ln_q = Native::ln_likelihood(self, &to_vec::<T>(parameters), &to_vec::<T>(x));
+        Tensor::from_slice(&ln_q)
     }
 
     fn draw(&self, parameters: &Tensor, z: &Tensor) -> Draw {

@@ -77,6 +77,24 @@ pub enum Error {
     #[error("cannot start from task {parent}: {source}; the same command tries again")]
     UnreadableParent { parent: String, source: Box<Error> },
 
+    /// A file to learn from cannot be used.
+    #[error("data file {}: {problem}", path.display())]
+    UnusableData { path: PathBuf, problem: String },
+
+    /// The output of `neuralrg learn` is another configuration's.
+    #[error(
+        "{} was made by another configuration ({difference}); choose another file with -o",
+        path.display()
+    )]
+    OtherLearned { path: PathBuf, difference: String },
+
+    /// A file has the name of a learned model but is not a finished one.
+    #[error(
+        "{} is no finished file of `neuralrg learn` ({problem}); move it away, or choose another with -o",
+        path.display()
+    )]
+    NotLearned { path: PathBuf, problem: String },
+
     /// The device that the configuration asks for cannot be had.
     #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]
     NoCuda { problem: String },

@@ -38,6 +38,12 @@ impl Architecture {
         Self { linear_size, temperature, depth, config: config.clone() }
     }
 
+    /// The architecture of a flow whose data have no temperature, and which so has no preconditioner. Whatever asks for
+    /// the target density gets NaN.
+    pub fn without_temperature(linear_size: usize, depth: usize, config: &FlowConfig) -> Self {
+        Self::new(linear_size, f64::NAN, depth, config)
+    }
+
     /// All layers in the order from z to x.
     pub fn layers(&self) -> Vec<Layer> {
         arrangement::layers(self)

@@ -13,6 +13,7 @@ use indicatif::MultiProgress;
 use neuralrg::cli::{Cli, Command, FinishedTasks, Lattices};
 use neuralrg::collect::collect;
 use neuralrg::config::Config;
+use neuralrg::config::learn::resolved;
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
 use neuralrg::export::export;
@@ -21,11 +22,11 @@ use neuralrg::queue::Crew;
 use neuralrg::rank::Ranks;
 use neuralrg::sample::sample;
 use neuralrg::schedule::schedule;
-use neuralrg::schema::AT_RANDOM;
+use neuralrg::schema::{AT_RANDOM, HELD_OUT_SCALARS, Item};
 use neuralrg::signals::Stop;
-use neuralrg::store::SweepDir;
+use neuralrg::store::{Numbers, SweepDir};
 use neuralrg::study::{self, Study, finished_tasks};
-use neuralrg::{observe, status, sweep, wolff};
+use neuralrg::{data, learn, observe, status, sweep, wolff};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -42,17 +43,16 @@ fn main() -> ExitCode {
             print_study(&tasks, Study::MutualInformation { samples, neighbours })
         }
         Command::Coarse { tasks, samples } => print_study(&tasks, Study::Coarse { samples }),
-        Command::Check { config } => {
-            Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
-        }
+        Command::Check { config } => resolved(&config).map_err(Into::into).and_then(print),
         Command::Export { task, output } => export(&task, &output).map_err(Into::into),
         Command::Sample { task, samples, seed, output } => {
             sample(&task, samples as usize, seed, &output).map_err(Into::into)
         }
         Command::Exact(lattices) => print_exact(lattices.linear_size, &lattices.temperatures),
-        Command::Reference { lattices, measurements, seed } => {
-            print_reference(&lattices, measurements as usize, seed)
+        Command::Reference { lattices, measurements, seed, fields } => {
+            print_reference(&lattices, measurements as usize, seed, fields.as_deref())
         }
+        Command::Learn { config, output } => return learn(&config, &output),
     };
     report(outcome)
 }
@@ -210,7 +210,32 @@ fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
     )
 }
 
-fn print_reference(lattices: &Lattices, measurements: usize, seed: u64) -> anyhow::Result<()> {
+fn learn(config: &Path, output: &Path) -> ExitCode {
+    start_logging(&Ranks::alone());
+    let learned = Stop::listen().and_then(|stop| learn::learn(config, output, stop));
+    match learned {
+        Ok(numbers) => report(print_held_out(&numbers)),
+        Err(error @ Error::Stopped) => {
+            report(Err(error.into()));
+            ExitCode::from(TO_BE_CONTINUED)
+        }
+        Err(error) => report(Err(error.into())),
+    }
+}
+
+fn print_held_out(numbers: &Numbers) -> anyhow::Result<()> {
+    let known = HELD_OUT_SCALARS.iter().filter(|item| numbers.contains_key(item.name));
+    let line = |item: &Item| format!("{},{:.8e},{}", item.name, numbers[item.name], item.units);
+    let lines: Vec<String> = known.map(line).collect();
+    print(format!("quantity,value,unit\n{}", lines.join("\n")))
+}
+
+fn print_reference(
+    lattices: &Lattices,
+    measurements: usize,
+    seed: u64,
+    path: Option<&Path>,
+) -> anyhow::Result<()> {
     let names = observe::SCALARS
         .iter()
         .flat_map(|name| [(*name).to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
@@ -219,8 +244,13 @@ fn print_reference(lattices: &Lattices, measurements: usize, seed: u64) -> anyho
     let header: Vec<String> =
         ["temperature".to_owned()].into_iter().chain(names).chain(derived).collect();
     print(header.join(","))?;
+    let size = lattices.linear_size;
+    let mut fields = Vec::new();
+    tch::manual_seed(seed as i64);
     for &temperature in &lattices.temperatures {
-        let reference = wolff::reference(lattices.linear_size, temperature, measurements, seed);
+        let sample = wolff::sample(size, temperature, measurements, seed, path.is_some());
+        let reference = sample.reference();
+        fields.push(data::fields_of(&sample, size, temperature));
         let scalars = reference.scalars.iter().flat_map(|e| [e.mean, e.error, e.tau_int]);
         let derived = reference.derived.iter().flat_map(|&(value, error)| [value, error]);
         // 9 significant digits.
@@ -228,11 +258,15 @@ fn print_reference(lattices: &Lattices, measurements: usize, seed: u64) -> anyho
             scalars.chain(derived).map(|value| format!("{value:.8e}")).collect();
         print(format!("{temperature},{}", values.join(",")))?;
     }
+    if let Some(path) = path {
+        data::write_fields(&std::path::absolute(path)?, &lattices.temperatures, &fields)?;
+    }
     Ok(())
 }
 
 fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<()> {
-    let config = Config::read(path)?;
+    let mut config = Config::read(path)?;
+    data::identify(&mut config, path)?;
     let (tasks, missing) = match dir.filter(|dir| dir.exists()) {
         Some(dir) => sweep::expected(&config, dir)?,
         None => {

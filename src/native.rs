@@ -14,6 +14,7 @@
 //! | `passes` | all couplings on one tile, in both directions |
 //! | `spectral` | functions of K + αI |
 //! | `density` | sums over a tile's sites |
+//! | `likelihood` | ln q of given fields and its gradient |
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ mod convolution;
 mod density;
 mod kernels;
 mod lanes;
+mod likelihood;
 mod network;
 mod passes;
 mod spectral;
@@ -57,11 +59,11 @@ pub struct Draw<T> {
 /// Losses of a batch and their gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loss<T> {
-    /// ln q(x) - ln π(x).
-    pub energies: Vec<f64>,
+    /// ln q(x) - ln π(x) of samples of the flow, or -ln q(x) of given fields.
+    pub values: Vec<f64>,
     /// ln q(x) - ln q(-x), with `Symmetry::Regularizer`.
     pub asymmetry: Option<Vec<f64>>,
-    /// ∂(mean energy + weight × mean asymmetry)/∂parameters.
+    /// ∂(mean value + weight × mean asymmetry)/∂parameters.
     pub gradient: Vec<T>,
 }
 
@@ -143,15 +145,20 @@ struct Coefficients {
 
 /// Losses of some tiles and their share of the gradient.
 struct Part {
-    energies: Vec<f64>,
+    values: Vec<f64>,
     asymmetry: Vec<f64>,
     gradient: Vec<f64>,
 }
 
 impl Part {
+    fn new<T>(flow: &Flow<'_, T>) -> Self {
+        let gradient = vec![0.0; flow.parameters.len()];
+        Self { values: Vec::new(), asymmetry: Vec::new(), gradient }
+    }
+
     /// This part followed by the next.
     fn join(mut self, next: Self) -> Self {
-        self.energies.extend(next.energies);
+        self.values.extend(next.values);
         self.asymmetry.extend(next.asymmetry);
         self.gradient.iter_mut().zip(next.gradient).for_each(|(sum, value)| *sum += value);
         self
@@ -232,7 +239,11 @@ impl<T: Real> Native<T> {
         };
         let tiles = self.per_tile(parameters, z, |flow, space| {
             let densities = self.evaluate(flow, space, wanted);
-            (space.image.clone(), self.symmetrized(&densities), densities.ln_pi)
+            (
+                space.image.clone(),
+                self.symmetrized(&densities.ln_q, &densities.ln_q_mirror),
+                densities.ln_pi,
+            )
         });
         let batch = z.len() / self.sites;
         let (mut ln_q, mut ln_pi) = (Vec::new(), Vec::new());
@@ -246,8 +257,8 @@ impl<T: Real> Native<T> {
         Draw { field, ln_q, ln_pi }
     }
 
-    /// Losses of x = g(z) and the gradient of mean(energies) + `symmetry_weight` × mean(asymmetry);
-    /// the estimator is that of the energies' gradient.
+    /// Losses of x = g(z) and the gradient of mean(values) + `symmetry_weight` × mean(asymmetry);
+    /// the estimator is that of the values' gradient.
     pub fn loss(
         &self,
         parameters: &[T],
@@ -255,20 +266,29 @@ impl<T: Real> Native<T> {
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss<T> {
-        let batch = z.len() / self.sites;
+        self.loss_by_tiles(parameters, z.len() / self.sites, &|flow, tiles| {
+            self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
+        })
+    }
+
+    /// Losses of a batch from those of its tiles, whose gradients are added in a fixed order.
+    fn loss_by_tiles(
+        &self,
+        parameters: &[T],
+        batch: usize,
+        of_tiles: &(dyn Fn(&Flow<'_, T>, Range<usize>) -> Part + Sync),
+    ) -> Loss<T> {
         let part = self.with_flow(parameters, |flow| {
             let tiles = batch.div_ceil(LANES);
             let tiles_per_part = tiles.div_ceil(MAX_PARTS).max(1);
             sum_parts(0..tiles.div_ceil(tiles_per_part).max(1), &|part| {
-                let tiles = part * tiles_per_part..tiles.min((part + 1) * tiles_per_part);
-                self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
+                of_tiles(flow, part * tiles_per_part..tiles.min((part + 1) * tiles_per_part))
             })
         });
         let scale = 1.0 / batch.max(1) as f64;
-        let regularized = self.symmetry == Symmetry::Regularizer;
         Loss {
-            energies: part.energies,
-            asymmetry: regularized.then_some(part.asymmetry),
+            values: part.values,
+            asymmetry: (self.symmetry == Symmetry::Regularizer).then_some(part.asymmetry),
             gradient: part.gradient.iter().map(|value| T::of(value * scale)).collect(),
         }
     }
@@ -289,7 +309,7 @@ impl<T: Real> Native<T> {
             // What ln p(z) contributes besides: U has -ln p(z) and, in ln q, a share of + ln p(z).
             let rest = Lanes(coefficients.map(|of| T::of(1.0 - of.ln_q)));
             add_product(&mut space.cotangent, &rest, &space.field);
-            let ln_q = self.symmetrized(&densities);
+            let ln_q = self.symmetrized(&densities.ln_q, &densities.ln_q_mirror);
             let energy: Sums = std::array::from_fn(|lane| {
                 ln_q[lane] - densities.ln_p[lane] - densities.ln_pi[lane]
             });
@@ -387,11 +407,7 @@ impl<T: Real> Native<T> {
             cotangent: true,
             score: estimator == Estimator::Path,
         };
-        let mut part = Part {
-            energies: Vec::new(),
-            asymmetry: Vec::new(),
-            gradient: vec![0.0; flow.parameters.len()],
-        };
+        let mut part = Part::new(flow);
         self.with_workspace(flow, |space| {
             for tile in tiles {
                 load(z, tile, &mut space.field);
@@ -413,9 +429,9 @@ impl<T: Real> Native<T> {
                     &coefficients,
                     Some((&mut part.gradient, estimator)),
                 );
-                let ln_q = self.symmetrized(&densities);
+                let ln_q = self.symmetrized(&densities.ln_q, &densities.ln_q_mirror);
                 let lanes = 0..samples;
-                part.energies.extend(lanes.clone().map(|lane| ln_q[lane] - densities.ln_pi[lane]));
+                part.values.extend(lanes.clone().map(|lane| ln_q[lane] - densities.ln_pi[lane]));
                 part.asymmetry
                     .extend(lanes.map(|lane| densities.ln_q[lane] - densities.ln_q_mirror[lane]));
             }
@@ -494,15 +510,13 @@ impl<T: Real> Native<T> {
             add_product(&mut space.cotangent, &of(|of| of.score), &space.score);
         }
         if coefficients.iter().any(|of| of.ln_q_mirror != 0.0) {
-            // ln q(-x) = ln p(z') + log_det with ∂ ln p/∂z' = -z'; its score reuses that place.
-            let of_mirror = of(|of| of.ln_q_mirror);
+            // Its cotangent reuses the place of the score.
+            let coefficient = of(|of| of.ln_q_mirror);
             let Workspace { panels, mirror, score, mirror_record, cotangent, .. } = space;
-            score.fill(Lanes::ZERO);
-            add_product(score, &of(|of| -of.ln_q_mirror), mirror);
             // The path gradient of the mixture holds the parameters of ln q(-x) fixed.
             let fixed = estimator == Estimator::Path && self.symmetry == Symmetry::Mixture;
             let gradient = if fixed { None } else { gradient.as_deref_mut() };
-            flow.pull_back_inverse(panels, mirror, mirror_record, score, &of_mirror, gradient);
+            pull_back_ln_q(flow, panels, mirror, mirror_record, score, &coefficient, gradient);
             subtract(cotangent, score);
         }
         let Workspace { panels, field, record, cotangent, .. } = space;
@@ -518,13 +532,7 @@ impl<T: Real> Native<T> {
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Coefficients {
-        let (ln_q, ln_q_mirror) = match self.symmetry {
-            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => (1.0, 0.0),
-            Symmetry::Mixture => {
-                let weight = share(densities.ln_q[lane], densities.ln_q_mirror[lane]);
-                (weight, share(densities.ln_q_mirror[lane], densities.ln_q[lane]))
-            }
-        };
+        let (ln_q, ln_q_mirror) = self.shares(densities.ln_q[lane], densities.ln_q_mirror[lane]);
         let asymmetry = if self.symmetry == Symmetry::Regularizer { symmetry_weight } else { 0.0 };
         let (total, score) = match estimator {
             Estimator::Total => (ln_q, 0.0),
@@ -533,12 +541,21 @@ impl<T: Real> Native<T> {
         Coefficients { ln_q: total + asymmetry, ln_q_mirror: ln_q_mirror - asymmetry, score }
     }
 
-    fn symmetrized(&self, densities: &Densities) -> Sums {
+    /// Derivatives of the model's ln q(x) by the flow's ln q(x) and ln q(-x).
+    fn shares(&self, ln_q: f64, ln_q_mirror: f64) -> (f64, f64) {
         match self.symmetry {
-            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => densities.ln_q,
-            Symmetry::Mixture => std::array::from_fn(|lane| {
-                ln_mean_exp(densities.ln_q[lane], densities.ln_q_mirror[lane])
-            }),
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => (1.0, 0.0),
+            Symmetry::Mixture => (share(ln_q, ln_q_mirror), share(ln_q_mirror, ln_q)),
+        }
+    }
+
+    /// The model's ln q(x) from the flow's ln q(x) and ln q(-x).
+    fn symmetrized(&self, ln_q: &Sums, ln_q_mirror: &Sums) -> Sums {
+        match self.symmetry {
+            Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => *ln_q,
+            Symmetry::Mixture => {
+                std::array::from_fn(|lane| ln_mean_exp(ln_q[lane], ln_q_mirror[lane]))
+            }
         }
     }
 
@@ -575,6 +592,22 @@ impl<T: Real> Workspace<T> {
             mirror_record: Record::new(flow),
         }
     }
+}
+
+/// After an inverse pass: with ln q(y) = ln p(z) + log_det and ∂ ln p/∂z = -z, leaves coefficient × ∂ ln q/∂y
+/// in `cotangent` and adds that of the parameters to `gradient`; `latent` goes from z back to y.
+fn pull_back_ln_q<T: Real>(
+    flow: &Flow<'_, T>,
+    panels: &mut Panels<T>,
+    latent: &mut [Lanes<T>],
+    record: &mut Record<T>,
+    cotangent: &mut [Lanes<T>],
+    coefficient: &Lanes<T>,
+    gradient: Option<&mut [f64]>,
+) {
+    cotangent.fill(Lanes::ZERO);
+    add_product(cotangent, &Lanes(coefficient.0.map(|value| -value)), latent);
+    flow.pull_back_inverse(panels, latent, record, cotangent, coefficient, gradient);
 }
 
 /// Sum over the parts by halves: the order of the additions depends on nothing else.

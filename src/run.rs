@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 use crate::checkpoint::{Checkpoints, under, within};
 use crate::config::{Config, Sampler};
 use crate::course::Course;
+use crate::data::Data;
 use crate::diagnostics::{self, LARGEST_PULL, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::engine::Model;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ use crate::schema;
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{between_chain, forward};
 use crate::store::{Numbers, SamplerRecord, TaskRecord};
-use crate::train::{History, Training};
+use crate::train::{History, Objective, Progress, Training};
 
 /// A trained task that another one starts from.
 #[derive(Debug)]
@@ -50,6 +51,12 @@ pub fn run_task(
     let seed = TaskSeed::new(task);
     let references = references(task.linear_size, task.temperature);
 
+    let data = config
+        .data
+        .as_ref()
+        .map(|data| Data::at_temperature(data, task.linear_size, task.temperature, (kind, device)));
+    let data = data.transpose()?;
+
     // Build.
     let architecture =
         Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
@@ -61,7 +68,10 @@ pub fn run_task(
     let mut model = Model::new(flow, &config.run);
 
     // Train.
-    let weight = config.flow.symmetry_weight;
+    let objective = match &data {
+        Some(data) => Objective::ForwardKl(data),
+        None => Objective::ReverseKl { symmetry_weight: config.flow.symmetry_weight },
+    };
     let mut training = Training::new(&model, &config.train);
     let mut course = Course::new(&config.train, &config.hmc);
     if let Some(state) = checkpoints.restored("train") {
@@ -69,8 +79,10 @@ pub fn run_task(
         course.restore(&config.hmc, &within("course", &state), device);
         progress.resumed(checkpoints.seconds());
     }
-    training.run(&mut model, &config.train, weight, &seed, |training, model, step| {
-        progress.trained(step);
+    training.run(&mut model, &config.train, objective, &seed, |training, model, step| {
+        // The gap is known from the flow's own samples only.
+        let loss = step.loss.filter(|_| data.is_none());
+        progress.trained(Progress { loss, ..step });
         course.measure(model, step.step, (config.hmc.chains, options), &seed);
         checkpoints.step("train", || {
             let mut state = training.state(model);
@@ -92,6 +104,9 @@ pub fn run_task(
             checkpoints.step("evaluate", || samples.state())
         })?;
     let evaluated = checkpoints.finish("evaluate", evaluation.state());
+    let target = (task.temperature, -references["free_energy_exact"]);
+    let held_out = data.map_or_else(Numbers::new, |data| data.judge(&frozen, Some(target)));
+    check_finite(&held_out)?;
 
     // Sample and measure.
     let mut done = 0;
@@ -167,6 +182,7 @@ pub fn run_task(
         lattice: lattice_observables(&chains),
         samplers,
         course: course.values(),
+        held_out,
     })
 }
 
@@ -320,13 +336,13 @@ fn lattice_observables(chains: &Chains) -> Array3<f64> {
 }
 
 /// The history's rows with the learning rates below them.
-fn with_learning_rates(history: &History) -> Array2<f64> {
+pub(crate) fn with_learning_rates(history: &History) -> Array2<f64> {
     let rates = ndarray::ArrayView1::from(&history.learning_rates).insert_axis(Axis(0));
     concatenate(Axis(0), &[history.values.view(), rates]).expect("one learning rate a step")
 }
 
 /// A number that is not finite must never look like a result.
-fn check_finite(scalars: &Numbers) -> Result<()> {
+pub(crate) fn check_finite(scalars: &Numbers) -> Result<()> {
     match scalars.iter().find(|(_, value)| !value.is_finite()) {
         Some((quantity, _)) => Err(Error::NotFinite { quantity: quantity.clone() }),
         None => Ok(()),

@@ -33,6 +33,12 @@ pub const COMPLETE: &str = "complete";
 pub const STARTED_FROM: &str = "started_from";
 pub const AT_RANDOM: &str = "random";
 
+/// `format` attribute of files of fields, and of files of `neuralrg learn`.
+pub const FIELDS_FORMAT: &str = "neuralrg-fields";
+pub const FIELDS_FORMAT_VERSION: i64 = 1;
+pub const LEARNED_FORMAT: &str = "neuralrg-learned";
+pub const LEARNED_FORMAT_VERSION: i64 = 1;
+
 /// Groups of a task file.
 pub const SCALARS: &str = "scalars";
 pub const REFERENCES: &str = "references";
@@ -56,6 +62,8 @@ pub const PULLS: &str = "pulls";
 /// Observables measured during the training, where they are.
 pub const COURSE_GROUP: &str = "course";
 pub const OBSERVABLES: &str = "observables";
+/// What was made of the fields that were held out, where flows learn from samples.
+pub const HELD_OUT: &str = "held_out";
 
 const fn number(name: &'static str, units: &'static str, description: &'static str) -> Item {
     Item { name, units, description, axes: &[] }
@@ -297,8 +305,13 @@ pub const PARAMETERS: Item = array(
 
 /// Rows of the training history, in the order of [`crate::train::RECORDED`], then the learning rate.
 pub const TRAIN_HISTORY: [Item; 5] = [
-    array("loss", "nat", &["step"], "variational free energy of the batch"),
-    array("loss_std", "nat", &["step"], "standard deviation of ln q - ln pi in the batch"),
+    array(
+        "loss",
+        "nat",
+        &["step"],
+        "variational free energy of the batch; mean of -ln q over it where the flow learns from samples",
+    ),
+    array("loss_std", "nat", &["step"], "standard deviation of what loss is the mean of"),
     array("regularizer", "nat", &["step"], "KL(q(x) | q(-x)) of the batch, 0 where not used"),
     array("gradient_norm", "1", &["step"], "norm of the gradient before clipping"),
     array("learning_rate", "1", &["step"], "learning rate"),
@@ -335,6 +348,52 @@ pub const CHAINS: [Item; 12] = [
     ),
     array("accepted", "1", &["chain", "trajectory"], "1 where the proposal was accepted"),
 ];
+
+/// What a flow that learns from samples makes of the held-out ones; some only for the target's, some only for pictures.
+pub const HELD_OUT_SCALARS: &[Item] = &[
+    number("samples", "1", "held-out samples"),
+    number("negative_ln_likelihood", "nat", "mean of -ln q over the held-out samples"),
+    number("negative_ln_likelihood_error", "nat", "standard error, autocorrelation included"),
+    number(
+        "training_negative_ln_likelihood",
+        "nat",
+        "the same over as many samples that were trained on: less where the flow overfits",
+    ),
+    number("training_negative_ln_likelihood_error", "nat", "standard error"),
+    number("forward_kl", "nat", "KL(pi | q) = E_pi[ln pi - ln q] - ln Z over the held-out samples"),
+    number("forward_kl_error", "nat", "standard error, autocorrelation included"),
+    number(
+        "bits_per_dimension",
+        "bit",
+        "negative_ln_likelihood of pixel values in levels per pixel of the picture, padding not counted",
+    ),
+    number("bits_per_dimension_error", "bit", "standard error"),
+];
+
+/// Fields to learn from, in files of their own; those of pictures have no temperatures.
+pub const FIELDS: Item =
+    array("fields", "1", &["temperature", "sample", "row", "column"], "samples of the field");
+/// Where the fields come from pixels.
+pub const LOG_JACOBIAN: Item = array(
+    "log_jacobian",
+    "nat",
+    &["sample"],
+    "ln|det| of the field's derivative by pixel values in levels",
+);
+/// Attributes of a file of pictures, and of what was learned from it: rows and columns of a picture, in the middle of the
+/// field; levels of a pixel, whose value p in [0, levels) became x = logit(α + (1 - 2α) p / levels).
+pub const PICTURE_ROWS: &str = "rows";
+pub const PICTURE_COLUMNS: &str = "columns";
+pub const PIXEL_LEVELS: &str = "pixel_levels";
+pub const ALPHA: &str = "alpha";
+
+/// Pictures in a file of `neuralrg learn`.
+pub const LEVELS: Item = array(
+    "levels",
+    "1",
+    &["level", "sample", "row", "column"],
+    "fields of the same latents with those of levels below this one set to zero; level 0 has all",
+);
 
 /// Observables during the training, rows in this order; `latent` is HMC with the flow at that step, `physical` its
 /// control in the space of the fields, which starts cold and goes on from measurement to measurement.

@@ -25,6 +25,8 @@ pub enum Stage {
     Study = 10,
     /// Samples that a user draws of a trained flow.
     Sample = 11,
+    /// Order of the data in an epoch of a training, which takes the place of the step.
+    Shuffle = 12,
 }
 
 /// All random streams of one task.
@@ -48,6 +50,15 @@ impl TaskSeed {
     /// Streams of the same task that another seed tells apart from its own.
     pub fn derived(&self, seed: u64) -> Self {
         Self { key: *blake3::keyed_hash(&self.key, &seed.to_le_bytes()).as_bytes() }
+    }
+
+    /// The streams of a flow that learns pictures, which have no temperature.
+    pub fn of_pictures(linear_size: usize, depth: usize, seed: u64) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("neuralrg 2026 pictures seed");
+        for number in [linear_size as u64, depth as u64, seed] {
+            hasher.update(&number.to_le_bytes());
+        }
+        Self { key: *hasher.finalize().as_bytes() }
     }
 
     /// The 64-bit seed of one step of one stage.

@@ -61,6 +61,8 @@ pub struct TaskRecord {
     pub course: Array2<f64>,
     /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
     pub lattice: Array3<f64>,
+    /// By the names of [`schema::HELD_OUT_SCALARS`]; none where the flow learned from its own samples.
+    pub held_out: Numbers,
 }
 
 /// What a sampler leaves behind.
@@ -457,15 +459,18 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
         for (item, values) in schema::CHAINS.iter().zip(sampler.chains.axis_iter(Axis(0))) {
             write_array(&group, item, values)?;
         }
-        let known = schema::sampler_scalars();
-        let items = known.filter(|item| sampler.estimates.contains_key(item.name));
-        write_numbers(&group.create_group(schema::ESTIMATES)?, items, &sampler.estimates)?;
+        let group = group.create_group(schema::ESTIMATES)?;
+        write_known_numbers(&group, schema::sampler_scalars(), &sampler.estimates)?;
     }
     if record.course.ncols() > 0 {
         let group = file.create_group(schema::COURSE_GROUP)?;
         for (item, values) in schema::COURSE.iter().zip(record.course.axis_iter(Axis(0))) {
             write_array(&group, item, values)?;
         }
+    }
+    if !record.held_out.is_empty() {
+        let group = file.create_group(schema::HELD_OUT)?;
+        write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &record.held_out)?;
     }
     let group = file.create_group(schema::OBSERVABLES)?;
     for (item, values) in schema::LATTICE_OBSERVABLES.iter().zip(record.lattice.axis_iter(Axis(0)))
@@ -530,6 +535,15 @@ fn write_numbers<'a>(
         describe(&dataset, item)?;
     }
     Ok(())
+}
+
+/// Writes those of the items for which there are numbers.
+pub(crate) fn write_known_numbers<'a>(
+    group: &hdf5::Group,
+    items: impl Iterator<Item = &'a Item>,
+    numbers: &Numbers,
+) -> hdf5::Result<()> {
+    write_numbers(group, items.filter(|item| numbers.contains_key(item.name)), numbers)
 }
 
 /// Reads what the collected file, the status table and tasks that start from this one need.

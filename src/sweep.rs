@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Checkpoints;
 use crate::claims::{Claim, Claims, JobFile};
 use crate::config::Config;
+use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events};
@@ -174,7 +175,8 @@ fn find_missing(
     task_index: Option<usize>,
     ranks: usize,
 ) -> Result<(Assignment, Reception)> {
-    let config = Config::read(config_path)?;
+    let mut config = Config::read(config_path)?;
+    data::identify(&mut config, config_path)?;
     let mut tasks = plan::tasks(&config);
     let wanted = match task_index {
         Some(index) => with_ancestors(&tasks, index)?,

@@ -1,4 +1,5 @@
-//! Training: minimization of the variational free energy (Eq. 5) over the flow's parameters.
+//! Training: minimization of the variational free energy (Eq. 5) over the flow's parameters, or of -ln q over given
+//! samples: of the KL divergence in one direction or the other.
 
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use tch::{Kind, Tensor};
 use crate::adam::Adam;
 use crate::checkpoint::{Tensors, number, read_number, tensor};
 use crate::config::TrainConfig;
+use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
 use crate::host::to_array;
@@ -14,6 +16,15 @@ use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded at every step, in the order of the rows of [`History::values`].
 pub const RECORDED: [&str; 4] = ["loss", "loss_std", "regularizer", "gradient_norm"];
+
+/// What a training minimizes.
+#[derive(Debug, Clone, Copy)]
+pub enum Objective<'a> {
+    /// KL(q ‖ π), from the flow's own samples, plus this weight times the symmetry regularizer.
+    ReverseKl { symmetry_weight: f64 },
+    /// KL(data ‖ q), by maximum likelihood.
+    ForwardKl(&'a Data),
+}
 
 /// The course of a training.
 #[derive(Debug)]
@@ -31,7 +42,7 @@ pub struct History {
 pub struct Progress {
     /// Steps done.
     pub step: i64,
-    /// Variational free energy of the last batch with its standard error, in nats; known every
+    /// Mean loss of the last batch with its standard error, in nats; known every
     /// `log_every` steps, since it must be copied from the device.
     pub loss: Option<(f64, f64)>,
 }
@@ -60,7 +71,7 @@ fn progress(config: &TrainConfig, step: i64, seconds: f64) -> f64 {
     steps.max(seconds / config.seconds).min(1.0)
 }
 
-/// Trains the model's flow in place. `report` is called after every step, with the model at that step.
+/// Trains the model's flow in place by its own samples. `report` is called after every step, with the model at that step.
 ///
 /// # Errors
 /// More than `max_skipped_steps` steps were skipped.
@@ -72,7 +83,8 @@ pub fn train(
     mut report: impl FnMut(Progress, &Model),
 ) -> Result<History> {
     let mut training = Training::new(model, config);
-    training.run(model, config, symmetry_weight, seed, |_, model, progress| {
+    let objective = Objective::ReverseKl { symmetry_weight };
+    training.run(model, config, objective, seed, |_, model, progress| {
         report(progress, model);
         Ok(())
     })?;
@@ -86,6 +98,8 @@ pub struct Training {
     /// (quantity, step): one row for each of [`RECORDED`], on the device.
     records: Tensor,
     learning_rates: Vec<f64>,
+    /// Samples of all batches so far.
+    drawn: i64,
     /// (), integer, on the device.
     skipped: Tensor,
     /// No further step is needed.
@@ -104,6 +118,7 @@ impl Training {
             average: RunningMean::new(&model.flow.parameters, config.averaging),
             records: Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device)),
             learning_rates: Vec::new(),
+            drawn: 0,
             skipped: Tensor::zeros([], (Kind::Int64, device)),
             ended: config.steps == 0,
             seconds_before: 0.0,
@@ -117,6 +132,7 @@ impl Training {
             ("parameters".into(), model.flow.parameters.detach()),
             ("records".into(), self.records.narrow(1, 0, self.steps())),
             ("learning_rates".into(), Tensor::from_slice(&self.learning_rates)),
+            ("drawn".into(), number(self.drawn as f64)),
             ("skipped".into(), self.skipped.shallow_clone()),
             ("ended".into(), number(f64::from(u8::from(self.ended)))),
             ("seconds".into(), number(self.seconds())),
@@ -141,6 +157,7 @@ impl Training {
         model.flow.parameters.copy_(tensor(state, "parameters"));
         self.learning_rates = to_array::<ndarray::Ix1>(tensor(state, "learning_rates")).to_vec();
         self.records.narrow(1, 0, self.steps()).copy_(tensor(state, "records"));
+        self.drawn = read_number(state, "drawn") as i64;
         self.skipped.copy_(tensor(state, "skipped"));
         self.ended = read_number(state, "ended") != 0.0;
         self.seconds_before = read_number(state, "seconds");
@@ -171,21 +188,18 @@ impl Training {
         &mut self,
         model: &mut Model,
         config: &TrainConfig,
-        symmetry_weight: f64,
+        objective: Objective,
         seed: &TaskSeed,
         mut after_step: impl FnMut(&Self, &Model, Progress) -> Result<()>,
     ) -> Result<()> {
-        let (kind, device) = (model.flow.parameters.kind(), model.flow.parameters.device());
-        let size = model.flow.architecture.linear_size as i64;
         while !self.ended {
             let step = self.steps();
             let progress = progress(config, step, self.seconds());
             let batch = batch(config, progress);
-            seed.reseed_torch(Stage::Train, step);
-            let z = Tensor::randn([batch, size, size], (kind, device));
-            let loss = model.loss(&z, symmetry_weight, config.estimator);
+            let loss = self.loss(model, config, objective, seed, batch);
+            self.drawn += batch;
             let norm = loss.gradient.norm();
-            let finite = loss.energies.isfinite().all().logical_and(&norm.isfinite());
+            let finite = loss.values.isfinite().all().logical_and(&norm.isfinite());
             let clipped = clip(&loss.gradient, &norm, config.clip_norm);
             let rate = learning_rate(config, step, progress);
             self.adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
@@ -208,6 +222,30 @@ impl Training {
         }
         self.average.assign_to(&mut model.flow.parameters);
         Ok(())
+    }
+
+    /// The loss of the next batch.
+    fn loss(
+        &self,
+        model: &Model,
+        config: &TrainConfig,
+        objective: Objective,
+        seed: &TaskSeed,
+        batch: i64,
+    ) -> Loss {
+        match objective {
+            Objective::ReverseKl { symmetry_weight } => {
+                let parameters = &model.flow.parameters;
+                let size = model.flow.architecture.linear_size as i64;
+                seed.reseed_torch(Stage::Train, self.steps());
+                let options = (parameters.kind(), parameters.device());
+                let z = Tensor::randn([batch, size, size], options);
+                model.loss(&z, symmetry_weight, config.estimator)
+            }
+            Objective::ForwardKl(data) => {
+                model.likelihood_loss(&data.batch(seed, self.drawn, batch))
+            }
+        }
     }
 
     /// The course so far.
@@ -269,7 +307,7 @@ fn clip(gradient: &Tensor, norm: &Tensor, limit: f64) -> Tensor {
 /// Writes one column of the history, on the device.
 fn record(records: &Tensor, step: i64, loss: &Loss, norm: &Tensor) {
     let _guard = tch::no_grad_guard();
-    let energies = loss.energies.to_kind(Kind::Double);
+    let energies = loss.values.to_kind(Kind::Double);
     let mean = |values: &Tensor| values.to_kind(Kind::Double).mean(Kind::Double);
     let asymmetry = loss.asymmetry.as_ref().map_or_else(|| norm.zeros_like(), mean);
     let column = [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()]

@@ -22,6 +22,17 @@ pub struct Reference {
     pub derived: [(f64, f64); observe::DERIVED.len()],
 }
 
+/// All measurements of a sampling.
+#[derive(Debug)]
+pub struct Sample {
+    linear_size: usize,
+    temperature: f64,
+    /// (observable, chain, draw), observables as in [`observe::SCALARS`].
+    values: Array3<f64>,
+    /// (measurement, site): the spins ±1, chain after chain; no measurement unless they were kept.
+    pub spins: Array2<i8>,
+}
+
 /// The spins of one chain.
 struct Lattice {
     size: usize,
@@ -94,34 +105,67 @@ impl Lattice {
 
 /// Samples the L × L torus at temperature T by `measurements` measurements in all, one every N flipped spins on
 /// average, so that one measurement is about one sweep. The streams of random numbers are functions of `seed` and chain.
+pub fn sample(
+    linear_size: usize,
+    temperature: f64,
+    measurements: usize,
+    seed: u64,
+    keep_spins: bool,
+) -> Sample {
+    let draws = measurements.div_ceil(CHAINS as usize).max(8);
+    let chains: Vec<(Array2<f64>, Vec<i8>)> = (0..CHAINS)
+        .into_par_iter()
+        .map(|chain| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            rng = StdRng::seed_from_u64(rng.random::<u64>().wrapping_add(chain));
+            run_chain(linear_size, temperature, draws, keep_spins, &mut rng)
+        })
+        .collect();
+    let mut values = Array3::zeros((observe::SCALARS.len(), chains.len(), draws));
+    let mut spins = Vec::new();
+    for (index, (chain, kept)) in chains.into_iter().enumerate() {
+        values.slice_mut(s![.., index, ..]).assign(&chain.t());
+        spins.extend(kept);
+    }
+    let sites = linear_size * linear_size;
+    let spins = Array2::from_shape_vec((spins.len() / sites, sites), spins);
+    let spins = spins.expect("every measurement has a spin for each site");
+    Sample { linear_size, temperature, values, spins }
+}
+
+/// Estimates from a [`sample`] whose spins are not kept.
 pub fn reference(
     linear_size: usize,
     temperature: f64,
     measurements: usize,
     seed: u64,
 ) -> Reference {
-    let draws = measurements.div_ceil(CHAINS as usize).max(8);
-    let chains: Vec<Array2<f64>> = (0..CHAINS)
-        .into_par_iter()
-        .map(|chain| {
-            let mut rng = StdRng::seed_from_u64(seed);
-            rng = StdRng::seed_from_u64(rng.random::<u64>().wrapping_add(chain));
-            run_chain(linear_size, temperature, draws, &mut rng)
-        })
-        .collect();
-    let mut values = Array3::zeros((observe::SCALARS.len(), chains.len(), draws));
-    for (index, chain) in chains.iter().enumerate() {
-        values.slice_mut(s![.., index, ..]).assign(&chain.t());
-    }
-    let scalars: Vec<Estimate> = values.axis_iter(Axis(0)).map(gamma_method).collect();
-    let longest = scalars.iter().map(|estimate| estimate.tau_int).fold(0.5, f64::max);
-    let sums = block_sums(values.view(), None, longest);
-    let derived = jackknife(sums.view(), |means| observe::derived(means, linear_size, temperature));
-    Reference { scalars, derived }
+    sample(linear_size, temperature, measurements, seed, false).reference()
 }
 
-/// One chain from random spins. Shapes: (draw, observable).
-fn run_chain(size: usize, temperature: f64, draws: usize, rng: &mut StdRng) -> Array2<f64> {
+impl Sample {
+    /// Estimates with errors.
+    pub fn reference(&self) -> Reference {
+        let scalars: Vec<Estimate> = self.values.axis_iter(Axis(0)).map(gamma_method).collect();
+        let longest = scalars.iter().map(|estimate| estimate.tau_int).fold(0.5, f64::max);
+        let sums = block_sums(self.values.view(), None, longest);
+        let derived = jackknife(sums.view(), |means| {
+            observe::derived(means, self.linear_size, self.temperature)
+        });
+        Reference { scalars, derived }
+    }
+}
+
+/// One chain from random spins: its measurements, and the spins of each if they are to be kept.
+///
+/// Shapes: (draw, observable), (draw · site).
+fn run_chain(
+    size: usize,
+    temperature: f64,
+    draws: usize,
+    keep_spins: bool,
+    rng: &mut StdRng,
+) -> (Array2<f64>, Vec<i8>) {
     let mut lattice = Lattice::new(size, temperature, rng);
     let sites = size * size;
     // As many clusters to a measurement as flip N spins on average, found out and then kept: a number that depended
@@ -134,11 +178,15 @@ fn run_chain(size: usize, temperature: f64, draws: usize, rng: &mut StdRng) -> A
     }
     let clusters = (clusters / warmup).max(1);
     let mut values = Array2::zeros((draws, observe::SCALARS.len()));
+    let mut spins = Vec::new();
     for mut row in values.rows_mut() {
         for _ in 0..clusters {
             lattice.flip(rng);
         }
         row.assign(&ndarray::arr1(&lattice.measure()));
+        if keep_spins {
+            spins.extend(&lattice.spins);
+        }
     }
-    values
+    (values, spins)
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use clap::CommandFactory;
 use neuralrg::cli::Cli;
 use neuralrg::config::Config;
+use neuralrg::config::learn::LearnConfig;
 
 const CONFIGURATION: &str = include_str!("../docs/configuration.md");
+const LEARNING: &str = include_str!("../docs/learning.md");
 const COMMANDS: &str = include_str!("../docs/commands.md");
 
 /// Both lists hold the same, in any order.
@@ -24,13 +26,14 @@ fn assert_same(document: &str, found: impl Iterator<Item = String>, expected: &[
 
 #[test]
 fn every_key_is_documented_with_its_default_and_no_other() {
-    let text = "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.0]\ndepths=[1]";
+    let text =
+        "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.0]\ndepths=[1]\n[data]\nfile='t.h5'";
     let config = Config::parse(text, Path::new("t.toml")).unwrap();
     let resolved: toml::Table = toml::from_str(&config.to_toml()).unwrap();
     let mut expected = Vec::new();
     for (section, values) in &resolved {
         for (key, value) in values.as_table().unwrap() {
-            let required = section == "sweep" && key != "seeds";
+            let required = section == "sweep" && key != "seeds" || key == "file";
             let default = if required { String::new() } else { format!(" `{value}`") };
             expected.push(format!("| `{section}.{key}` |{default} |"));
         }
@@ -39,6 +42,21 @@ fn every_key_is_documented_with_its_default_and_no_other() {
     let rows = keys.lines().filter(|line| line.starts_with("| `"));
     let beginnings = rows.map(|row| row.split(" |").take(2).map(|cell| cell.to_owned() + " |"));
     assert_same("docs/configuration.md", beginnings.map(Iterator::collect), &expected);
+}
+
+#[test]
+fn every_key_of_learn_is_documented_with_its_default_and_no_other() {
+    let text = "[learn]\ndepth=1\n[data]\nfile='t.h5'";
+    let config = LearnConfig::parse(text, Path::new("t.toml")).unwrap();
+    let resolved: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+    let mut expected = Vec::new();
+    for (key, value) in resolved["learn"].as_table().unwrap() {
+        let default = if key == "depth" { String::new() } else { format!(" `{value}`") };
+        expected.push(format!("| `learn.{key}` |{default} |"));
+    }
+    let rows = LEARNING.lines().filter(|line| line.starts_with("| `learn."));
+    let beginnings = rows.map(|row| row.split(" |").take(2).map(|cell| cell.to_owned() + " |"));
+    assert_same("docs/learning.md", beginnings.map(Iterator::collect), &expected);
 }
 
 #[test]

@@ -104,11 +104,17 @@ fn everything(model: &Model, kind: Kind) -> Vec<(String, Tensor)> {
     let mut found = Vec::new();
     for estimator in [Estimator::Total, Estimator::Path] {
         let loss = model.loss(&z, 0.7, estimator);
-        found.push((format!("energies, {estimator:?}"), loss.energies));
+        found.push((format!("losses, {estimator:?}"), loss.values));
         found.push((format!("gradient, {estimator:?}"), loss.gradient));
         found.extend(loss.asymmetry.map(|asymmetry| ("asymmetry".to_owned(), asymmetry)));
     }
+    // Fields that the flow did not make: further out than its own.
+    let x = &z * 1.5;
+    let likelihood = model.likelihood_loss(&x);
+    found.push(("-ln q of given fields".to_owned(), likelihood.values));
+    found.push(("its gradient".to_owned(), likelihood.gradient));
     let frozen = model.freeze();
+    found.push(("ln q of given fields".to_owned(), frozen.ln_likelihood(&x)));
     let (draw, potential) = (frozen.draw(&z), frozen.potential(&z));
     let named = [
         ("field", draw.field),

@@ -105,7 +105,7 @@ fn losses_of_all_symmetrizations_equal_an_independent_computation() {
             let fields = model.freeze().draw(&z).field;
             let asymmetries = loss.asymmetry.as_ref().map(values);
             assert_eq!(asymmetries.is_some(), symmetry == Symmetry::Regularizer);
-            for (i, energy) in values(&loss.energies).into_iter().enumerate() {
+            for (i, energy) in values(&loss.values).into_iter().enumerate() {
                 let x = fields.get(i as i64);
                 let [ln_q, flipped] = [&x, &-&x].map(|x| ln_q_by_jacobian(&model.flow, x));
                 assert!((ln_q - flipped).abs() > 1e-2, "a symmetric flow tests nothing");
@@ -165,7 +165,29 @@ fn gradient_of_the_objective_equals_finite_differences() {
                 model.flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
                 let loss = model.loss(&z, weight, Estimator::Total);
                 let mean = |values: &Tensor| values.mean(Kind::Double).double_value(&[]);
-                mean(&loss.energies) + weight * loss.asymmetry.as_ref().map_or(0.0, mean)
+                mean(&loss.values) + weight * loss.asymmetry.as_ref().map_or(0.0, mean)
+            };
+            let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
+            let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
+            let error = (numeric / analytic - 1.0).abs();
+            assert!(error < 1e-6, "{engine:?}, {symmetry:?}: {numeric}, {analytic}");
+        }
+    }
+}
+
+#[test]
+fn gradient_of_the_likelihood_equals_finite_differences() {
+    tch::manual_seed(10);
+    let x = Tensor::randn([5, 4, 4], F64) * 1.5;
+    for engine in ENGINES {
+        for symmetry in [Symmetry::None, Symmetry::Mixture] {
+            let mut model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let gradient = model.likelihood_loss(&x).gradient;
+            let centre = model.flow.parameters.detach();
+            let direction = centre.randn_like();
+            let mut along = |shift: f64| {
+                model.flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
+                -model.freeze().ln_likelihood(&x).mean(Kind::Double).double_value(&[])
             };
             let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
             let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);

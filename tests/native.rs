@@ -102,7 +102,7 @@ fn samples_do_not_touch_one_another() {
             assert!(!result.energy[5].is_finite() || poison.is_finite());
             for sample in (0..21).filter(|sample| ![5, 20].contains(sample)) {
                 assert_eq!(result.energy[sample], clean.energy[sample]);
-                assert_eq!(loss.energies[sample], clean_loss.energies[sample]);
+                assert_eq!(loss.values[sample], clean_loss.values[sample]);
                 let sites = sample * SITES..(sample + 1) * SITES;
                 assert_eq!(result.gradient[sites.clone()], clean.gradient[sites]);
             }
@@ -123,7 +123,7 @@ fn results_do_not_depend_on_the_rest_of_the_batch() {
             assert_eq!(some.field, all.field[..batch * SITES]);
             assert_eq!(some.ln_q, all.ln_q[..batch]);
             let loss = native.loss(&parameters, &z[..batch * SITES], 0.0, Estimator::Path);
-            assert_eq!(loss.energies.len(), batch);
+            assert_eq!(loss.values.len(), batch);
         }
     }
 }

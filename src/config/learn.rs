@@ -1,0 +1,157 @@
+//! The configuration of `neuralrg learn`: one flow that learns from pictures.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Check, Config, DataConfig, FlowConfig, RunConfig, StartFrom, Symmetry, TrainConfig, difference,
+    parse_over_preset, require,
+};
+use crate::error::{Error, Result};
+use crate::flow::coupling::Conditioner;
+
+/// What differs from the defaults of sweeps: pictures are not symmetric under x → -x.
+const DEFAULTS: &str = "[flow]\nsymmetry = \"none\"\n";
+
+/// One flow and the pictures that it learns from; every default is filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnConfig {
+    pub learn: LearnSection,
+    pub data: DataConfig,
+    #[serde(default)]
+    pub flow: FlowConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+    #[serde(default)]
+    pub run: RunConfig,
+}
+
+/// `[learn]`: what a sweep has lists of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnSection {
+    /// Hierarchy levels, from 1 to log₂ L.
+    pub depth: usize,
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Generated pictures that are kept.
+    #[serde(default = "default_samples")]
+    pub samples: i64,
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+fn default_samples() -> i64 {
+    64
+}
+
+/// A configuration of either kind, which its section `[learn]` tells, as TOML with every default spelled out.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn resolved(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
+    let learns = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("learn"));
+    match learns {
+        true => Ok(LearnConfig::parse(&text, path)?.to_toml()),
+        false => Ok(Config::parse(&text, path)?.to_toml()),
+    }
+}
+
+impl LearnConfig {
+    /// Reads and validates a configuration file.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates `text`; `path` only names it in messages.
+    ///
+    /// # Errors
+    /// It is not TOML of the known keys, or holds a value that is not allowed.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let config: Self = parse_over_preset(text, path, DEFAULTS, |config: &Self| &config.flow)?;
+        config.check().map_err(|problem| problem.at(path))?;
+        Ok(config)
+    }
+
+    /// The resolved configuration as TOML, every default spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a validated configuration has a TOML form")
+    }
+
+    /// The first key on which two configurations differ, the machine aside.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        difference(self, other)
+    }
+
+    /// Whether the depth is one of an L × L lattice.
+    ///
+    /// # Errors
+    /// It is not; `path` names the configuration.
+    pub fn check_depth(&self, linear_size: usize, path: &Path) -> Result<()> {
+        let deepest = linear_size.ilog2() as usize;
+        let allowed = format!(
+            "from 1 to log2(L) = {deepest}, the data's fields being {linear_size} × {linear_size}"
+        );
+        let fine = (1..=deepest).contains(&self.learn.depth);
+        require(fine, "learn.depth", self.learn.depth, allowed).map_err(|problem| problem.at(path))
+    }
+
+    fn check(&self) -> Check {
+        let Self { learn, data, flow, train, run } = self;
+        require(learn.depth >= 1, "learn.depth", learn.depth, "1 or more")?;
+        // TOML integers, which the resolved configuration is written in, are signed.
+        require(i64::try_from(learn.seed).is_ok(), "learn.seed", learn.seed, "below 2^63")?;
+        require(learn.samples >= 1, "learn.samples", learn.samples, "1 or more")?;
+        data.check()?;
+        flow.check()?;
+        check_without_symmetry(flow)?;
+        train.check()?;
+        train.check_forward()?;
+        let every = train.measure_every;
+        require(every == 0, "train.measure_every", every, "0: pictures have no observables")?;
+        let start = train.start_from;
+        require(
+            start == StartFrom::None,
+            "train.start_from",
+            written(start),
+            "\"none\": there is one training only",
+        )?;
+        run.check()
+    }
+}
+
+/// A value as it stands in a configuration.
+fn written(value: impl Serialize) -> toml::Value {
+    toml::Value::try_from(value).expect("what is read from TOML has a TOML form")
+}
+
+/// Pictures have neither the symmetry x → -x nor a temperature.
+fn check_without_symmetry(flow: &FlowConfig) -> Check {
+    require(
+        flow.symmetry == Symmetry::None,
+        "flow.symmetry",
+        written(flow.symmetry),
+        "\"none\": pictures are not symmetric under x → -x",
+    )?;
+    require(
+        flow.conditioner == Conditioner::Elu,
+        "flow.conditioner",
+        "\"odd\"",
+        "\"elu\": pictures are not symmetric under x → -x",
+    )?;
+    require(
+        !flow.preconditioner,
+        "flow.preconditioner",
+        "true",
+        "false: it is that of the Ising model at some temperature",
+    )
+}

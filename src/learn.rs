@@ -1,0 +1,205 @@
+//! `neuralrg learn`: one flow that learns from pictures by maximum likelihood, from start to end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hdf5::types::VarLenUnicode;
+use ndarray::{Array2, ArrayView1, Axis};
+use tch::{Device, Tensor};
+
+use crate::checkpoint::Checkpoints;
+use crate::config::learn::LearnConfig;
+use crate::data::Data;
+use crate::device;
+use crate::engine::{FrozenModel, Model};
+use crate::error::{Error, Result};
+use crate::flow::{Architecture, Flow, arrangement};
+use crate::host::{self, to_array};
+use crate::run::{check_finite, with_learning_rates};
+use crate::schema;
+use crate::seal::{self, Seal, sha256};
+use crate::seed::{Stage, TaskSeed};
+use crate::signals::Stop;
+use crate::store::{
+    self, Numbers, describe, write_array, write_known_numbers, write_number, write_text,
+};
+use crate::train::{Objective, Progress, Training};
+
+/// Everything that a finished learning leaves behind.
+#[derive(Debug)]
+struct Learned {
+    /// The resolved configuration, as TOML.
+    configuration: String,
+    linear_size: usize,
+    parameters: Vec<f64>,
+    /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
+    history: Array2<f64>,
+    held_out: Numbers,
+    /// (sample, L, L).
+    samples: ndarray::Array3<f64>,
+    /// (level, sample, L, L).
+    levels: ndarray::Array4<f64>,
+}
+
+/// Trains the flow of a configuration and writes `output`, or goes on from its checkpoint, which lies beside. Returns what
+/// the flow makes of the held-out pictures. A finished output of the same configuration is left as it is.
+///
+/// # Errors
+/// Configuration, data, device or output; the training diverges; or it was asked to stop, with everything saved.
+pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
+    let mut config = LearnConfig::read(config_path)?;
+    config.data.identify(config_path)?;
+    let output = &std::path::absolute(output).map_err(Error::io("find", output))?;
+    if output.exists() {
+        return read_finished(output, &config);
+    }
+    host::keep_freed_memory();
+    tch::set_num_threads(config.run.threads as i32);
+    let device = device::select(config.run.device_choice(), 0)?;
+    let data = Data::of_pictures(&config.data, (config.run.precision.kind(), device))?;
+    config.check_depth(data.linear_size(), config_path)?;
+    let folder = output.parent().expect("an absolute path of a file has a folder");
+    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+
+    let path = checkpoint_path(output);
+    let interval = config.run.checkpoint_interval();
+    let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop);
+    let learned = train(&config, &data, device, &mut checkpoints)?;
+    store::write_hdf5(output, |file| fill(file, &learned, &config, &data))?;
+    checkpoints.remove();
+    Ok(learned.held_out)
+}
+
+/// Beside the output, with `.checkpoint` behind its name.
+fn checkpoint_path(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".checkpoint");
+    name.into()
+}
+
+/// Tells checkpoints of different configurations apart, the machine aside.
+fn identity(config: &LearnConfig) -> String {
+    let mut config = config.clone();
+    let precision = config.run.precision;
+    config.run = crate::config::RunConfig { precision, ..Default::default() };
+    format!("learn {}", sha256(config.to_toml().as_bytes()))
+}
+
+/// Builds, trains, judges and generates.
+fn train(
+    config: &LearnConfig,
+    data: &Data,
+    device: Device,
+    checkpoints: &mut Checkpoints,
+) -> Result<Learned> {
+    let (linear_size, depth) = (data.linear_size(), config.learn.depth);
+    let options = (config.run.precision.kind(), device);
+    let seed = TaskSeed::of_pictures(linear_size, depth, config.learn.seed);
+    let architecture = Architecture::without_temperature(linear_size, depth, &config.flow);
+    seed.reseed_torch(Stage::Initialize, 0);
+    let flow = Flow::initialize(architecture, options.0, device);
+    let mut model = Model::new(flow, &config.run);
+
+    let mut training = Training::new(&model, &config.train);
+    if let Some(state) = checkpoints.restored("train") {
+        training.restore(&mut model, &state);
+        log::info!("goes on after {} s", checkpoints.seconds().round());
+    }
+    let objective = Objective::ForwardKl(data);
+    training.run(&mut model, &config.train, objective, &seed, |training, model, progress| {
+        tell(progress, config.train.steps);
+        checkpoints.step("train", || training.state(model))
+    })?;
+    let history = training.history();
+
+    let frozen = model.freeze();
+    let held_out = data.judge(&frozen, None);
+    check_finite(&held_out)?;
+    seed.reseed_torch(Stage::Evaluate, 0);
+    let size = linear_size as i64;
+    let z = Tensor::randn([config.learn.samples, size, size], options);
+    Ok(Learned {
+        configuration: config.to_toml(),
+        linear_size,
+        parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
+        history: with_learning_rates(&history),
+        held_out,
+        samples: to_array(&frozen.draw(&z).field),
+        levels: to_array(&by_level(&frozen, &model.flow.architecture, &z)),
+    })
+}
+
+fn tell(progress: Progress, steps: i64) {
+    if let Progress { step, loss: Some((loss, error)) } = progress {
+        log::info!("step {step}/{steps}: -ln q = {loss:.3} ± {error:.3} nat");
+    }
+}
+
+/// The fields of latents z of which those below each level are zero. Shapes: (batch, L, L) → (level, batch, L, L).
+fn by_level(model: &FrozenModel, architecture: &Architecture, z: &Tensor) -> Tensor {
+    let levels: Vec<i64> =
+        arrangement::latent_levels(architecture).into_iter().map(|level| level as i64).collect();
+    let size = architecture.linear_size as i64;
+    let levels = Tensor::from_slice(&levels).view([size, size]).to_device(z.device());
+    let fields: Vec<Tensor> = (0..=architecture.depth as i64)
+        .map(|level| model.draw(&(z * levels.ge(level).to_kind(z.kind()))).field)
+        .collect();
+    Tensor::stack(&fields, 0)
+}
+
+fn fill(
+    file: &hdf5::File,
+    learned: &Learned,
+    config: &LearnConfig,
+    data: &Data,
+) -> hdf5::Result<()> {
+    write_text(file, "format", schema::LEARNED_FORMAT)?;
+    write_number(file, "format_version", schema::LEARNED_FORMAT_VERSION)?;
+    write_text(file, "code_version", crate::VERSION)?;
+    write_number(file, "linear_size", learned.linear_size as u64)?;
+    write_number(file, "depth", config.learn.depth as u64)?;
+    write_number(file, "seed", config.learn.seed)?;
+    if let Some(pixels) = &data.pixels {
+        pixels.write(file)?;
+    }
+    let text = VarLenUnicode::from_str(&learned.configuration).expect("TOML text has no NUL");
+    let configuration = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
+    configuration.write_scalar(&text)?;
+    describe(&configuration, &schema::CONFIGURATION)?;
+    let group = file.create_group(schema::HELD_OUT)?;
+    write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &learned.held_out)?;
+    let group = file.create_group(schema::MODEL)?;
+    write_array(&group, &schema::PARAMETERS, ArrayView1::from(&learned.parameters))?;
+    let group = file.create_group(schema::TRAIN)?;
+    for (item, values) in schema::TRAIN_HISTORY.iter().zip(learned.history.axis_iter(Axis(0))) {
+        write_array(&group, item, values)?;
+    }
+    let group = file.create_group(schema::EVALUATE)?;
+    write_array(&group, &schema::SAMPLES, learned.samples.view())?;
+    write_array(&group, &schema::LEVELS, learned.levels.view())?;
+    write_number(file, schema::COMPLETE, 1u8)
+}
+
+/// What a finished file of the same configuration says of the held-out pictures.
+fn read_finished(path: &Path, config: &LearnConfig) -> Result<Numbers> {
+    let unfinished = |problem: String| Error::NotLearned { path: path.into(), problem };
+    if seal::check_hdf5(path).map_err(Error::io("read", path))? != Seal::Intact {
+        return Err(unfinished("its checksum does not fit".into()));
+    }
+    let read = || -> hdf5::Result<(String, Numbers)> {
+        let file = hdf5::File::open(path)?;
+        let text: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
+        let group = file.group(schema::HELD_OUT)?;
+        let known = schema::HELD_OUT_SCALARS.iter().filter(|item| group.link_exists(item.name));
+        let numbers = known
+            .map(|item| Ok((item.name.to_owned(), group.dataset(item.name)?.read_scalar()?)))
+            .collect::<hdf5::Result<Numbers>>()?;
+        Ok((text.to_string(), numbers))
+    };
+    let (text, numbers) = read().map_err(|error| unfinished(error.to_string()))?;
+    match config.difference(&LearnConfig::parse(&text, path)?) {
+        Some(difference) => Err(Error::OtherLearned { path: path.into(), difference }),
+        None => Ok(numbers),
+    }
+}
