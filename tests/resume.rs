@@ -152,10 +152,12 @@ fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
         let mut random = StdRng::seed_from_u64(5);
         let mut stops = 0;
         for name in ["-TERM", "-INT", "-USR1"].iter().cycle() {
-            let delay = match stops {
-                ..EARLY_INTERRUPTIONS => 0,
-                ..INTERRUPTIONS => random.random_range(0..500),
-                _ => 600_000,
+            let delay = if stops < EARLY_INTERRUPTIONS {
+                0
+            } else if stops < INTERRUPTIONS {
+                random.random_range(0..500)
+            } else {
+                600_000
             };
             let result = interrupted(&sweep, neuralrg(), name, Duration::from_millis(delay));
             if result.status == Some(0) {
