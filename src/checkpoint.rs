@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::rank::Team;
 use crate::seal::sha256;
 use crate::signals::Stop;
 use crate::store::write_beside;
@@ -54,6 +55,7 @@ pub struct Checkpoints {
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
     stop: Stop,
+    team: Team,
     /// What was read, with names `stage/name`.
     restored: Tensors,
     /// Final states of the stages that are done, with names `stage/name`.
@@ -66,27 +68,41 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Looks for a checkpoint of `task` at `path`. One that is damaged or of another format is passed over
-    /// with a warning.
-    pub fn open(path: PathBuf, task: &str, interval: Option<Duration>, stop: Stop) -> Self {
-        let restored = [path.clone(), previous(&path)].iter().find_map(|path| {
-            let problem = match read(path, task) {
-                Ok(state) => return Some(state),
-                Err(Unusable::Absent) => return None,
-                Err(Unusable::Because(problem)) => problem,
-            };
-            log::warn!(
-                "task {task}: passing over the checkpoint {} ({problem}); going on from an \
-                 earlier one, or from the start",
-                path.display()
-            );
-            None
-        });
-        let restored = restored.unwrap_or_default();
-        let seconds_before = restored.get("seconds").map_or(0.0, |it| it.double_value(&[]));
+    /// with a warning. Only the leader of a team reads and writes.
+    pub fn open(
+        path: PathBuf,
+        task: &str,
+        interval: Option<Duration>,
+        stop: Stop,
+        team: &Team,
+    ) -> Self {
+        let restored = if team.leads() { restore(&path, task) } else { Tensors::new() };
         let now = Instant::now();
-        let done = Tensors::new();
-        let task = task.to_owned();
-        Self { path, task, interval, stop, restored, done, start: now, seconds_before, last: now }
+        Self {
+            path,
+            task: task.to_owned(),
+            interval,
+            stop,
+            team: team.clone(),
+            restored,
+            done: Tensors::new(),
+            start: now,
+            seconds_before: 0.0,
+            last: now,
+        }
+    }
+
+    /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
+    pub fn share(&mut self) {
+        // The format has no form for a state without tensors.
+        let found = !self.restored.is_empty();
+        let own = if found { serialize(&self.task, &self.restored) } else { Vec::new() };
+        let bytes = self.team.leaders(own);
+        if !bytes.is_empty() {
+            self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
+        }
+        let seconds = self.restored.get("seconds");
+        self.seconds_before = seconds.map_or(0.0, |seconds| seconds.double_value(&[]));
     }
 
     /// The state in which an interrupted stage was, if it had begun.
@@ -100,16 +116,22 @@ impl Checkpoints {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
-    /// To be called after each step of a stage: saves when it is time, or when asked to stop.
+    /// To be called after each step of a stage: saves when it is time, or when a member of the team is asked to
+    /// stop, with whom all others do.
     ///
     /// # Errors
     /// [`Error::Stopped`], once everything is saved.
     pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
-        let stop = self.stop.requested();
-        if stop || self.interval.is_some_and(|interval| self.last.elapsed() >= interval) {
+        let stop = self.team.any(self.stop.requested());
+        let due = stop || self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
+        if due && self.team.leads() {
             self.save(stage, state());
         }
-        if stop { Err(Error::Stopped) } else { Ok(()) }
+        if stop {
+            self.stop.request();
+            return Err(Error::Stopped);
+        }
+        Ok(())
     }
 
     /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
@@ -150,6 +172,24 @@ impl Checkpoints {
             }
         }
     }
+}
+
+/// The last checkpoint that is fit for use; an empty state where there is none.
+fn restore(path: &Path, task: &str) -> Tensors {
+    let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
+        let problem = match read(path, task) {
+            Ok(state) => return Some(state),
+            Err(Unusable::Absent) => return None,
+            Err(Unusable::Because(problem)) => problem,
+        };
+        log::warn!(
+            "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or from \
+             the start",
+            path.display()
+        );
+        None
+    });
+    usable.unwrap_or_default()
 }
 
 fn previous(path: &Path) -> PathBuf {
@@ -240,6 +280,12 @@ fn read(path: &Path, task: &str) -> std::result::Result<Tensors, Unusable> {
         return Err(because("its checksum does not fit"));
     }
     // What follows was written by this format's version, to the byte.
+    parse(body, task)
+}
+
+/// What [`serialize`] has made.
+fn parse(body: &[u8], task: &str) -> std::result::Result<Tensors, Unusable> {
+    let because = |problem: &str| Unusable::Because(problem.to_owned());
     let tensors = SafeTensors::deserialize(body).map_err(|error| because(&error.to_string()))?;
     let (_, metadata) =
         SafeTensors::read_metadata(body).map_err(|error| because(&error.to_string()))?;
@@ -318,7 +364,7 @@ mod tests {
         let path = folder.path().join("task");
         write(&path, "t", &under("train", state(1.0))).unwrap();
         write(&path, "t", &under("train", state(2.0))).unwrap();
-        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default());
+        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
         let value = |checkpoints: &Checkpoints| {
             let train = checkpoints.restored("train")?;
             Some(tensor(&train, "values").double_value(&[0]))
@@ -344,14 +390,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
         let stop = Stop::default();
-        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone());
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone(), &Team::Alone);
         let train_seconds = first.finish("train", state(3.0));
         first.step("hmc", || unreachable!("nothing is due")).unwrap();
         assert!(!path.exists());
         stop.request();
         assert!(matches!(first.step("hmc", || state(4.0)), Err(Error::Stopped)));
 
-        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default());
+        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
+        second.share();
         assert!(second.seconds() >= train_seconds);
         for (stage, value) in [("train", 3.0), ("hmc", 4.0)] {
             let state = second.restored(stage).unwrap();

@@ -10,12 +10,16 @@ use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
 use crate::flow::{Architecture, Flow};
 use crate::ising::Target;
 use crate::native::{Native, Real};
+use crate::rank::Team;
+use crate::shares::{Part, Shares};
 
-/// A flow, the density that it is trained towards, and the engine that evaluates both.
+/// A flow, the density that it is trained towards, and the engine that evaluates both. Each member of a team
+/// evaluates its share of a batch and gets the whole.
 #[derive(Debug)]
 pub struct Model {
     pub flow: Flow,
     engine: Engine,
+    team: Team,
 }
 
 #[derive(Debug)]
@@ -75,17 +79,40 @@ impl Model {
                 Engine::Torch(Target::new(linear_size, temperature, kind, device))
             }
         };
-        Self { flow, engine }
+        Self { flow, engine, team: Team::Alone }
+    }
+
+    /// The model, of which all members of `team` have a copy, evaluated by all of them.
+    pub fn with_team(self, team: &Team) -> Self {
+        Self { team: team.clone(), ..self }
+    }
+
+    /// The ranks that evaluate it.
+    pub fn team(&self) -> &Team {
+        &self.team
     }
 
     /// Losses of latents z with the gradient of mean energy + λ mean asymmetry.
     ///
     /// Shapes: z (batch, L, L).
     pub fn loss(&self, z: &Tensor, symmetry_weight: f64, estimator: Estimator) -> Loss {
-        match &self.engine {
-            Engine::Torch(target) => torch_loss(&self.flow, target, z, symmetry_weight, estimator),
+        let shares = Shares::new(&self.team, z.size()[0]);
+        let z = shares.own(z);
+        let loss = match &self.engine {
+            Engine::Torch(target) => torch_loss(&self.flow, target, &z, symmetry_weight, estimator),
             Engine::Native(kernels) => {
-                kernels.loss(&self.flow.parameters, z, symmetry_weight, estimator)
+                kernels.loss(&self.flow.parameters, &z, symmetry_weight, estimator)
+            }
+        };
+        let (energies, gradient) = (Part::Rows(loss.energies), Part::Mean(loss.gradient));
+        match loss.asymmetry.map(Part::Rows) {
+            Some(asymmetry) => {
+                let [energies, asymmetry, gradient] = shares.join([energies, asymmetry, gradient]);
+                Loss { energies, asymmetry: Some(asymmetry), gradient }
+            }
+            None => {
+                let [energies, gradient] = shares.join([energies, gradient]);
+                Loss { energies, asymmetry: None, gradient }
             }
         }
     }
@@ -111,6 +138,13 @@ impl FrozenModel<'_> {
 
     /// x = g(z) with the log-densities of model and target. Shapes: z (batch, L, L).
     pub fn draw(&self, z: &Tensor) -> Draw {
+        let shares = Shares::new(&self.model.team, z.size()[0]);
+        let Draw { field, ln_q, ln_pi } = self.draw_here(&shares.own(z));
+        let [field, ln_q, ln_pi] = shares.join([field, ln_q, ln_pi].map(Part::Rows));
+        Draw { field, ln_q, ln_pi }
+    }
+
+    fn draw_here(&self, z: &Tensor) -> Draw {
         match &self.model.engine {
             Engine::Torch(target) => {
                 let _guard = tch::no_grad_guard();
@@ -126,6 +160,13 @@ impl FrozenModel<'_> {
     ///
     /// Shapes: z (chains, L, L).
     pub fn potential(&self, z: &Tensor) -> Potential {
+        let shares = Shares::new(&self.model.team, z.size()[0]);
+        let Potential { energy, gradient, field } = self.potential_here(&shares.own(z));
+        let [energy, gradient, field] = shares.join([energy, gradient, field].map(Part::Rows));
+        Potential { energy, gradient, field }
+    }
+
+    fn potential_here(&self, z: &Tensor) -> Potential {
         match &self.model.engine {
             Engine::Torch(target) => Potential::by_autograd(z, |z| {
                 let draw = self.bound.draw(z);

@@ -56,6 +56,7 @@ pub mod sampler;
 pub mod schema;
 pub mod seal;
 pub mod seed;
+pub mod shares;
 pub mod signals;
 pub mod stats;
 pub mod status;

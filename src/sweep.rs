@@ -1,9 +1,7 @@
 //! `neuralrg run`: the tasks that a folder still lacks, spread over the ranks of this job and shared with
 //! other jobs.
 
-use std::any::Any;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,7 +19,7 @@ use crate::flow::Architecture;
 use crate::host;
 use crate::plan::{self, Outcome, PlannedTask, Queue, Task};
 use crate::progress::TaskProgress;
-use crate::rank::{Counts, Desk, Permission, Ranks};
+use crate::rank::{Counts, Desk, Permission, Ranks, Team};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock, TaskSummary};
@@ -170,6 +168,7 @@ fn find_missing(
     ranks: usize,
 ) -> Result<(Assignment, Reception)> {
     let config = Config::read(config_path)?;
+    config.teams(ranks, config_path)?;
     let mut tasks = plan::tasks(&config);
     let wanted = match task_index {
         Some(index) => with_ancestors(&tasks, index)?,
@@ -284,7 +283,7 @@ fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSum
     Err(Error::DamagedTask { path, problem })
 }
 
-/// Runs the missing tasks on all ranks, each on its rank's own device.
+/// Runs the missing tasks on all ranks, each on its own device.
 ///
 /// # Errors
 /// This rank's device cannot be had (the other ranks do not know of it), or tasks failed on some rank or
@@ -295,30 +294,33 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads);
     let device = device::select(config.run.device_choice(), ranks.local_rank())?;
-    log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
+    let team = ranks.team(config.run.ranks_per_task);
+    match &team {
+        Team::Alone => log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size()),
+        team => log::info!("rank {} of {}, {team}: {device:?}", ranks.rank(), ranks.size()),
+    }
 
     let total = missing.len();
     let work = |index: usize| {
         let PlannedTask { task, parent, .. } = &tasks[index];
         let parent = parent.map(|index| tasks[index].task);
-        // While a task runs again its last failure no longer counts.
-        dir.forget(task);
-        let worker = Worker { config: &config, dir: &dir, device, ranks, stop, bars };
-        let outcome = worker.finish_task(task, parent.as_ref());
-        if !matches!(outcome, Err(Error::Stopped)) {
+        if team.leads() {
+            // While a task runs again its last failure no longer counts.
             dir.forget(task);
+        }
+        let worker = Worker { config: &config, dir: &dir, device, team: &team, ranks, stop, bars };
+        let outcome = worker.finish_task(task, parent.as_ref());
+        if team.leads() {
+            keep_outcome(task, &outcome, &dir);
         }
         match outcome {
             Ok(()) => Outcome::Done,
             Err(Error::Stopped) => Outcome::Stopped,
-            Err(error) => {
-                record_failure(task, &error, &dir);
-                Outcome::Failed
-            }
+            Err(_) => Outcome::Failed,
         }
     };
     let desk = reception.as_ref().map(|reception| reception as &dyn Desk);
-    let counts = ranks.distribute(Queue::new(&tasks, &missing), desk, stop, work);
+    let counts = ranks.distribute(&team, Queue::new(&tasks, &missing), desk, stop, work);
     let Counts { failed, unfinished } = counts;
     if let Some(reception) = reception.filter(|_| total > 0) {
         reception.events.write(&Event::JobEnded { failed, unfinished });
@@ -329,6 +331,17 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
             Err(Error::TasksFailed { failed, total, dir: dir.failures() })
         }
         Counts { failed: 0, unfinished: 0 } => Ok(()),
+    }
+}
+
+/// Tidies up behind a task that has ended, and keeps its error.
+fn keep_outcome(task: &Task, outcome: &Result<()>, dir: &SweepDir) {
+    if matches!(outcome, Err(Error::Stopped)) {
+        return;
+    }
+    dir.forget(task);
+    if let Err(error) = outcome {
+        record_failure(task, error, dir);
     }
 }
 
@@ -345,27 +358,33 @@ struct Worker<'a> {
     config: &'a Config,
     dir: &'a SweepDir,
     device: tch::Device,
+    team: &'a Team,
     ranks: &'a Ranks,
     stop: &'a Stop,
     bars: &'a MultiProgress,
 }
 
 impl Worker<'_> {
-    /// Runs one task and writes its file. A panic inside counts as the task's failure, not the rank's.
+    /// Runs one task and, as the leader of the team, writes its file. A panic inside counts as the task's failure,
+    /// not the rank's.
     fn finish_task(&self, task: &Task, parent: Option<&Task>) -> Result<()> {
-        let Self { config, dir, .. } = self;
+        let Self { config, dir, team, .. } = self;
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
-        let mut progress = TaskProgress::new(task, config, dir, self.ranks, self.bars);
+        let mut progress = TaskProgress::new(task, config, dir, (self.ranks, team), self.bars);
         progress.note(&format!("task {} begins{origin}", task.name()));
         let interval = config.run.checkpoint_interval();
         let path = dir.checkpoint_path(task);
-        let mut checkpoints = Checkpoints::open(path, &task.name(), interval, self.stop.clone());
-        let run = || {
-            let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
-            run_task(task, config, self.device, parent.as_ref(), &mut checkpoints, &mut progress)
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }));
+        let stop = self.stop.clone();
+        let mut checkpoints = Checkpoints::open(path, &task.name(), interval, stop, team);
+        let outcome = team.together(|| {
+            checkpoints.share();
+            let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
+            let place = (*team, self.device);
+            run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
+        });
+        if !team.leads() {
+            return outcome.map(|_| ());
+        }
         let written = outcome.and_then(|record| {
             store::write_task(&dir.task_path(task), &record)
                 .inspect_err(|_| checkpoints.save_finished())?;
@@ -391,26 +410,19 @@ impl Worker<'_> {
         ));
         Ok(())
     }
-}
 
-/// What a task needs of the finished one that it starts from.
-fn read_parent(task: &Task, config: &Config, dir: &SweepDir) -> Result<Parent> {
-    store::wait_for(&dir.task_path(task));
-    let summary = read_finished(task, config, dir).map_err(|error| Error::UnreadableParent {
-        parent: task.name(),
-        source: Box::new(error),
-    })?;
-    Ok(Parent { task: *task, parameters: summary.parameters })
-}
-
-/// First line of what a panic said; torch appends a stack of its own.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("unknown panic");
-    text.lines().next().unwrap_or_default().to_owned()
+    /// What a task needs of the finished one that it starts from; the leader reads it.
+    fn read_parent(&self, task: &Task) -> Result<Parent> {
+        let read = || {
+            store::wait_for(&self.dir.task_path(task));
+            read_finished(task, self.config, self.dir).map_err(|error| Error::UnreadableParent {
+                parent: task.name(),
+                source: Box::new(error),
+            })
+        };
+        let parameters = if self.team.leads() { read()?.parameters } else { Vec::new() };
+        Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
+    }
 }
 
 /// Threads beyond the cores that the rank may use slow it down many times.
