@@ -17,12 +17,22 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from figure import STYLE, depth_look, figure_arguments, run_script, save_figure, warn
+from figure import (
+    STYLE,
+    depth_label,
+    depth_look,
+    figure_arguments,
+    mark_critical_temperature,
+    run_script,
+    save_figure,
+    set_temperature_axis,
+    warn,
+)
 from sweep import (
-    CRITICAL_TEMPERATURE,
-    average_over_seeds,
+    Curve,
+    depth_curves,
     describe_lattice,
     describe_progress,
     read_sweep,
@@ -61,31 +71,14 @@ QUANTITIES = {
 }
 
 
-class Curve(NamedTuple):
-    """Error against temperature. Shapes: all (num_temperatures,)."""
-
-    temperature: np.ndarray
-    value: np.ndarray
-    error: np.ndarray
-
-    def is_bound(self) -> np.ndarray:
-        """Where a logarithmic axis can only show an upper bound."""
-        return np.isfinite(self.value) & (self.value <= 0.0)
-
-    def bound(self) -> np.ndarray:
-        """The upper bound on the true value; never below zero in truth, but this may be."""
-        return self.value + BOUND_ERRORS * np.nan_to_num(self.error)
+def is_bound(curve: Curve) -> np.ndarray:
+    """Where a logarithmic axis can only show an upper bound. Shape: (num_temperatures,)."""
+    return np.isfinite(curve.value) & (curve.value <= 0.0)
 
 
-def depth_curves(dataset: xr.Dataset, quantity: Quantity) -> dict[int, Curve]:
-    """The measured curve of each depth, averaged over seeds; NaN where nothing is finished."""
-    averaged = average_over_seeds(dataset, quantity.variable).sortby(["temperature", "depth"])
-    temperature = averaged["temperature"].values
-    curves = {}
-    for depth in averaged["depth"].values:
-        row = averaged.sel(depth=depth)
-        curves[int(depth)] = Curve(temperature, row["value"].values, row["error"].values)
-    return curves
+def bound(curve: Curve) -> np.ndarray:
+    """The upper bound on the true value; never below zero in truth, but this may be."""
+    return curve.value + BOUND_ERRORS * np.nan_to_num(curve.error)
 
 
 def gaussian_curve(dataset: xr.Dataset, quantity: Quantity) -> Curve:
@@ -131,7 +124,7 @@ def draw_figure(
 
     `with_published` has an effect at L = 32 only, where there are published values.
     """
-    curves = depth_curves(dataset, quantity)
+    curves = depth_curves(dataset, quantity.variable)
     gaussian = gaussian_curve(dataset, quantity)
     published = {}
     if with_published and int(dataset.attrs["linear_size"]) == PUBLISHED_LINEAR_SIZE:
@@ -149,7 +142,6 @@ def draw_figure(
         everything = [*curves.values(), gaussian, *published.values()]
         set_limits(axes, everything, scale)
         mark_critical_temperature(axes)
-        axes.set_xlabel(r"temperature $T$ ($J/k_\mathrm{B}$)")
         axes.set_ylabel(quantity.label)
         title = f"{describe_lattice(dataset)}, {describe_progress(dataset)}"
         axes.set_title(title, loc="left")
@@ -160,11 +152,8 @@ def draw_figure(
 def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
     """One measured curve with its error bars; whether some of it could only be bounded."""
     look = depth_look(depth)
-    label = f"depth {depth}"
-    if not np.isfinite(curve.value).any():
-        label += " (none finished)"
     on_log = scale == "log"
-    bounded = curve.is_bound() if on_log else np.zeros(curve.value.shape, dtype=bool)
+    bounded = is_bound(curve) if on_log else np.zeros(curve.value.shape, dtype=bool)
     value = np.where(bounded, np.nan, curve.value)
     axes.errorbar(
         curve.temperature,
@@ -172,10 +161,10 @@ def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
         curve.error,
         color=look.color,
         marker=look.marker,
-        label=label,
+        label=depth_label(depth, curve),
         zorder=3,
     )
-    drawable = bounded & (curve.bound() > 0.0)
+    drawable = bounded & (bound(curve) > 0.0)
     for temperature in curve.temperature[bounded & ~drawable]:
         warn(
             f"depth {depth}, T = {temperature:g}: the gap is negative by more than "
@@ -183,7 +172,7 @@ def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
             "use --scale linear"
         )
     if drawable.any():
-        draw_bounds(axes, depth, curve.temperature[drawable], curve.bound()[drawable])
+        draw_bounds(axes, depth, curve.temperature[drawable], bound(curve)[drawable])
     return bool(drawable.any())
 
 
@@ -239,20 +228,17 @@ def draw_published(axes: Axes, depth: int, curve: Curve) -> None:
 
 def set_limits(axes: Axes, curves: list[Curve], scale: str) -> None:
     """Axis limits from the data, so that neither empty points nor clipped error bars set them."""
-    temperature = np.concatenate([curve.temperature for curve in curves])
-    margin = 0.05 * np.ptp(temperature) or 0.1
-    axes.set_xlim(temperature.min() - margin, temperature.max() + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    set_temperature_axis(axes, np.concatenate([curve.temperature for curve in curves]))
     if scale != "log":
         axes.axhline(0.0, color="0.7", linewidth=0.6, zorder=1)
         return
     lows, highs = [], []
     for curve in curves:
         error = np.nan_to_num(curve.error)
-        shown = np.where(curve.is_bound(), curve.bound(), curve.value)
+        shown = np.where(is_bound(curve), bound(curve), curve.value)
         # An error bar that reaches towards zero may leave the axis, at a third of its value.
-        low = np.where(curve.is_bound(), 0.4 * shown, np.maximum(shown - error, shown / 3.0))
-        high = np.where(curve.is_bound(), shown, shown + error)
+        low = np.where(is_bound(curve), 0.4 * shown, np.maximum(shown - error, shown / 3.0))
+        high = np.where(is_bound(curve), shown, shown + error)
         visible = np.isfinite(shown) & (shown > 0.0)
         lows.extend(low[visible])
         highs.extend(high[visible])
@@ -271,20 +257,6 @@ def label_log_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def mark_critical_temperature(axes: Axes) -> None:
-    """A vertical line at T_c, where the axis reaches it."""
-    low, high = axes.get_xlim()
-    if low <= CRITICAL_TEMPERATURE <= high:
-        axes.axvline(
-            CRITICAL_TEMPERATURE,
-            color="0.5",
-            linewidth=0.8,
-            linestyle="-.",
-            label=r"critical temperature $T_\mathrm{c}$",
-            zorder=1,
-        )
 
 
 def draw_legend(figure: Figure, axes: Axes, has_published: bool, has_bounds: bool) -> None:

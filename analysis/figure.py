@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from sweep import SweepError
+from sweep import CRITICAL_TEMPERATURE, Curve, SweepError
 
 FORMATS = ("png", "pdf")
 
@@ -53,6 +56,11 @@ def depth_look(depth: int) -> Look:
     return Look(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
 
 
+def depth_label(depth: int, curve: Curve) -> str:
+    """The legend's words for the curve of a depth."""
+    return f"depth {depth}" + ("" if np.isfinite(curve.value).any() else " (none finished)")
+
+
 def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
     """Parent parser with the arguments of every figure script."""
     parser = argparse.ArgumentParser(add_help=False)
@@ -74,6 +82,28 @@ def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
         help=f"files to write, any of {', '.join(FORMATS)} (default: all)",
     )
     return parser
+
+
+def set_temperature_axis(axes: Axes, temperature: np.ndarray) -> None:
+    """A temperature axis that spans the given values."""
+    margin = 0.05 * np.ptp(temperature) or 0.1
+    axes.set_xlim(temperature.min() - margin, temperature.max() + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(r"temperature $T$ ($J/k_\mathrm{B}$)")
+
+
+def mark_critical_temperature(axes: Axes) -> None:
+    """A vertical line at T_c, where the axis reaches it."""
+    low, high = axes.get_xlim()
+    if low <= CRITICAL_TEMPERATURE <= high:
+        axes.axvline(
+            CRITICAL_TEMPERATURE,
+            color="0.5",
+            linewidth=0.8,
+            linestyle="-.",
+            label=r"critical temperature $T_\mathrm{c}$",
+            zorder=1,
+        )
 
 
 def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
@@ -103,6 +133,14 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
             raise SweepError(f"{path}: cannot be written: {reason}") from error
         written.append(path)
     return written
+
+
+def with_error(value: float, error: float) -> str:
+    """`value ± error` with two digits of the error."""
+    if not (np.isfinite(value) and np.isfinite(error) and error > 0.0):
+        return f"{value:.5g}"
+    decimals = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def run_script(main: Callable[[], Iterable[object]]) -> None:

@@ -1,12 +1,14 @@
 """The shared reader of `sweep.h5`, the file that `neuralrg collect` writes.
 
 `read_sweep` opens and checks the file; `average_over_seeds` reduces a measured quantity from
-(temperature, depth, seed) to (temperature, depth) with one error bar.
+(temperature, depth, seed) to (temperature, depth) with one error bar, `depth_curves` makes
+curves of that.
 """
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -97,6 +99,25 @@ def average_over_seeds(dataset: xr.Dataset, quantity: str) -> xr.Dataset:
     between = np.sqrt(squares / (seeds - 1).where(seeds > 1) / some_seed)
     averaged = {"value": mean, "error": np.fmax(within, between), "seeds": seeds}
     return xr.Dataset(averaged).transpose("temperature", "depth")
+
+
+class Curve(NamedTuple):
+    """A quantity against temperature. Shapes: all (num_temperatures,)."""
+
+    temperature: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+
+
+def depth_curves(dataset: xr.Dataset, quantity: str) -> dict[int, Curve]:
+    """The measured curve of each depth, averaged over seeds; NaN where nothing is finished."""
+    averaged = average_over_seeds(dataset, quantity).sortby(["temperature", "depth"])
+    temperature = averaged["temperature"].values
+    curves = {}
+    for depth in averaged["depth"].values:
+        row = averaged.sel(depth=depth)
+        curves[int(depth)] = Curve(temperature, row["value"].values, row["error"].values)
+    return curves
 
 
 def finished_only(dataset: xr.Dataset, name: str) -> xr.DataArray:

@@ -56,6 +56,10 @@ pub struct Checkpoints {
     interval: Option<Duration>,
     stop: Stop,
     team: Team,
+    /// Time after which the task gives way to another one, from its first step here on, by the clock of the team's
+    /// leader; none: it runs to its end. The other members have none.
+    slice: Option<Duration>,
+    first_step: Option<Instant>,
     /// What was read, with names `stage/name`.
     restored: Tensors,
     /// Final states of the stages that are done, with names `stage/name`.
@@ -84,6 +88,8 @@ impl Checkpoints {
             interval,
             stop,
             team: team.clone(),
+            slice: None,
+            first_step: None,
             restored,
             done: Tensors::new(),
             start: now,
@@ -92,11 +98,17 @@ impl Checkpoints {
         }
     }
 
+    /// Pauses the task after `slice`, which only the leader of a team has. Time to build the model does not count.
+    pub fn pause_after(mut self, slice: Option<Duration>) -> Self {
+        self.slice = slice;
+        self
+    }
+
     /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
     pub fn share(&mut self) {
         // The format has no form for a state without tensors.
         let found = !self.restored.is_empty();
-        let own = if found { serialize(&self.task, &self.restored) } else { Vec::new() };
+        let own = if found { serialize(metadata(&self.task), &self.restored) } else { Vec::new() };
         let bytes = self.team.leaders(own);
         if !bytes.is_empty() {
             self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
@@ -116,20 +128,28 @@ impl Checkpoints {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
-    /// To be called after each step of a stage: saves when it is time, or when a member of the team is asked to
-    /// stop, with whom all others do.
+    /// To be called after each step of a stage: saves when it is time, when a member of the team is asked to stop,
+    /// with whom all others do, or when the leader is to pause.
     ///
     /// # Errors
-    /// [`Error::Stopped`], once everything is saved.
+    /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
     pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
-        let stop = self.team.any(self.stop.requested());
-        let due = stop || self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
-        if due && self.team.leads() {
-            self.save(stage, state());
-        }
+        let begun = *self.first_step.get_or_insert_with(Instant::now);
+        let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
+        let [stop, pause] = self.team.any([self.stop.requested(), pause]);
+        let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
+        let saved = self.team.leads() && (stop || pause || due) && self.save(stage, state());
         if stop {
             self.stop.request();
             return Err(Error::Stopped);
+        }
+        if pause {
+            let [saved] = self.team.any([saved]);
+            if saved {
+                return Err(Error::Paused);
+            }
+            // Without a checkpoint it cannot move to another rank.
+            self.slice = None;
         }
         Ok(())
     }
@@ -151,15 +171,20 @@ impl Checkpoints {
         self.save("", Tensors::new());
     }
 
-    fn save(&mut self, stage: &str, state: Tensors) {
+    /// Whether it could be written.
+    fn save(&mut self, stage: &str, state: Tensors) -> bool {
+        let start = Instant::now();
         let mut all = under(stage, state);
         all.extend(self.done.iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
         all.insert("seconds".into(), number(self.seconds()));
-        match write(&self.path, &self.task, &all) {
-            Ok(()) => log::debug!("task {}: checkpoint in {}", self.task, self.path.display()),
+        let written = write(&self.path, &self.task, &all);
+        self.last = Instant::now();
+        let seconds = (self.last - start).as_secs_f64();
+        match &written {
+            Ok(()) => log::debug!("task {}: checkpoint written in {seconds:.4} s", self.task),
             Err(error) => log::warn!("task {}: no checkpoint: {error}", self.task),
         }
-        self.last = Instant::now();
+        written.is_ok()
     }
 
     /// Removes the task's checkpoints, which its file has made useless.
@@ -222,7 +247,7 @@ enum Unusable {
 /// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
 /// becomes the previous one.
 fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
-    let body = serialize(task, state);
+    let body = serialize(metadata(task), state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
     write_beside(path, |beside| {
@@ -242,8 +267,17 @@ fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
     })
 }
 
-fn serialize(task: &str, state: &Tensors) -> Vec<u8> {
-    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = state
+/// What a checkpoint says of itself.
+fn metadata(task: &str) -> HashMap<String, String> {
+    HashMap::from([
+        ("task".to_owned(), task.to_owned()),
+        ("code_version".to_owned(), crate::VERSION.to_owned()),
+    ])
+}
+
+/// Named tensors as the bytes of a safetensors file.
+pub(crate) fn serialize(metadata: HashMap<String, String>, tensors: &Tensors) -> Vec<u8> {
+    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, tensor)| {
             let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
@@ -257,10 +291,6 @@ fn serialize(task: &str, state: &Tensors) -> Vec<u8> {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (*name, view.expect("the bytes are those of the shape"))
     });
-    let metadata = HashMap::from([
-        ("task".to_owned(), task.to_owned()),
-        ("code_version".to_owned(), crate::VERSION.to_owned()),
-    ]);
     safetensors::serialize(views, &Some(metadata)).expect("names are unique")
 }
 
@@ -309,8 +339,9 @@ fn dtype(kind: Kind) -> Dtype {
     match kind {
         Kind::Float => Dtype::F32,
         Kind::Double => Dtype::F64,
+        Kind::Int => Dtype::I32,
         Kind::Int64 => Dtype::I64,
-        other => unreachable!("no state has a tensor of {other:?}"),
+        other => unreachable!("no state and no export has a tensor of {other:?}"),
     }
 }
 
@@ -408,5 +439,24 @@ mod tests {
         assert_eq!(second.finish("train", state(3.0)), train_seconds);
         second.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn task_is_paused_once_its_time_is_up_and_only_if_it_could_be_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let open = |path: &Path, slice| {
+            Checkpoints::open(path.to_owned(), "t", None, Stop::default(), &Team::Alone)
+                .pause_after(slice)
+        };
+        let mut long = open(&path, Some(Duration::from_secs(1000)));
+        long.step("train", || unreachable!("its time is not up")).unwrap();
+        let mut over = open(&path, Some(Duration::ZERO));
+        assert!(matches!(over.step("train", || state(1.0)), Err(Error::Paused)));
+        assert!(open(&path, None).restored("train").is_some());
+
+        let mut unsaved = open(&folder.path().join("missing/task"), Some(Duration::ZERO));
+        unsaved.step("train", || state(1.0)).unwrap();
+        unsaved.step("train", || unreachable!("it is not tried again")).unwrap();
     }
 }

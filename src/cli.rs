@@ -69,10 +69,72 @@ pub enum Command {
         /// Folder of the sweep.
         dir: PathBuf,
     },
+    /// What each latent variable stands for: mean responses E[dz/dx] to the field, at every level.
+    ///
+    /// One file for each finished task in DIR/responses; `collect` links to them, and analysis/fig_4.py draws them. Those
+    /// that are there already are kept. The samples are states of the task's latent HMC, which runs again.
+    Respond {
+        #[command(flatten)]
+        tasks: FinishedTasks,
+        /// Samples of the target, of all chains together.
+        #[arg(long, default_value_t = 1024, value_parser = parse_samples)]
+        samples: usize,
+    },
+    /// How much latent variables know of each other, and field variables: mutual information of all pairs.
+    ///
+    /// One file for each finished task in DIR/mutual_information; `collect` links to them, and analysis/fig_4.py draws
+    /// them. Those that are there already are kept. The samples are states of the task's latent HMC, which runs again.
+    MutualInformation {
+        #[command(flatten)]
+        tasks: FinishedTasks,
+        /// Samples of the target, of all chains together.
+        #[arg(long, default_value_t = 5000, value_parser = parse_samples)]
+        samples: usize,
+        /// Nearest neighbours that the estimator looks at.
+        #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+        neighbours: u8,
+    },
+    /// The flow as a renormalization group: fields kept at each level, and their effective couplings.
+    ///
+    /// One file for each finished task in DIR/coarse; `collect` links to them, and analysis/fig_rg.py draws them. Those
+    /// that are there already are kept. The samples are the flow's own.
+    Coarse {
+        #[command(flatten)]
+        tasks: FinishedTasks,
+        /// Samples of the flow for the effective couplings.
+        #[arg(long, default_value_t = 16384, value_parser = parse_samples)]
+        samples: usize,
+    },
     /// Validate a configuration and print it with every default filled in.
     Check {
         /// The sweep's configuration, a TOML file.
         config: PathBuf,
+    },
+    /// Write a task's trained flow as a safetensors file for other programs.
+    ///
+    /// It holds all couplings with their sites and weights; analysis/flow_torch.py evaluates it in PyTorch.
+    Export {
+        /// File of a finished task, DIR/tasks/NAME.h5.
+        task: PathBuf,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Draw samples of a task's trained flow, with ln q and ln π of each, into an HDF5 file.
+    ///
+    /// Each is independent of the others. The first n of them are the same however many are drawn.
+    Sample {
+        /// File of a finished task, DIR/tasks/NAME.h5.
+        task: PathBuf,
+        /// Number of samples; while they are written each takes up to 64 L² bytes of memory.
+        #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+        samples: u32,
+        /// Seed of the random numbers.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
     /// Print exact values of the Ising model and the field on the L × L torus, as CSV.
     ///
@@ -95,6 +157,16 @@ pub enum Command {
     },
 }
 
+/// Some tasks of a sweep.
+#[derive(Debug, Args)]
+pub struct FinishedTasks {
+    /// Folder of the sweep.
+    pub dir: PathBuf,
+    /// Only the task of this name, as `status` shows it; may be given several times.
+    #[arg(long = "task", value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
 /// One lattice at some temperatures.
 #[derive(Debug, Args)]
 pub struct Lattices {
@@ -112,6 +184,12 @@ pub struct Lattices {
 fn parse_linear_size(text: &str) -> Result<usize> {
     let allowed = |size: &usize| size.is_multiple_of(2) && (4..=1024).contains(size);
     let problem = || Error::Usage("L must be an even number from 4 to 1024".into());
+    text.parse().ok().filter(allowed).ok_or_else(problem)
+}
+
+fn parse_samples(text: &str) -> Result<usize> {
+    let allowed = |samples: &usize| (256..=1_000_000).contains(samples);
+    let problem = || Error::Usage("must be a number of samples from 256 to 1000000".into());
     text.parse().ok().filter(allowed).ok_or_else(problem)
 }
 

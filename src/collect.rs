@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::run::references;
 use crate::schema::{self, Item};
+use crate::seal;
 use crate::store::{self, SweepDir, TaskSummary, describe, write_number, write_text};
+use crate::study;
 
 /// What was collected.
 #[derive(Debug)]
@@ -52,7 +54,10 @@ pub fn collect(root: &Path) -> Result<Collected> {
         summaries.iter().flatten().filter(|summary| summary.verdict != schema::VERDICT_OK);
     let suspect = suspect.count();
     let path = dir.sweep_path();
-    store::write_hdf5(&path, |file| fill(file, &config, &tasks, &summaries))?;
+    store::write_hdf5(&path, |file| {
+        fill(file, &config, &tasks, &summaries)?;
+        link_studies(file, &dir, &tasks)
+    })?;
     Ok(Collected { path, finished, total: tasks.len(), pulls, suspect })
 }
 
@@ -230,6 +235,22 @@ fn link_tasks(file: &File, tasks: &[Task], summaries: &[Option<TaskSummary>]) ->
     for (task, _) in tasks.iter().zip(summaries).filter(|(_, summary)| summary.is_some()) {
         let name = task.name();
         group.link_external(&format!("tasks/{name}.h5"), "/", &name)?;
+    }
+    Ok(())
+}
+
+/// A group for each kind of study with links to the files of those that are of the tasks as they are now.
+fn link_studies(file: &File, dir: &SweepDir, tasks: &[Task]) -> hdf5::Result<()> {
+    for study in study::NAMES {
+        let group = file.create_group(study)?;
+        for task in tasks {
+            let of = store::study_written(&dir.study_path(study, task)).map(|(sha256, _)| sha256);
+            let now = seal::stated_sha256(&dir.task_path(task)).ok().flatten();
+            if of.is_some() && of == now {
+                let name = task.name();
+                group.link_external(&format!("{study}/{name}.h5"), "/", &name)?;
+            }
+        }
     }
     Ok(())
 }

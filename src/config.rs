@@ -329,6 +329,9 @@ pub struct RunConfig {
     pub precision: Precision,
     /// Minutes between two checkpoints of a running task; 0: only when a signal asks to stop.
     pub checkpoint_minutes: f64,
+    /// Minutes for which a task runs at least before it is paused for one that needs more time, towards the
+    /// end of a sweep on several ranks; 0: no task is paused.
+    pub slice_minutes: f64,
 }
 
 fn default_seeds() -> Vec<u64> {
@@ -418,6 +421,7 @@ impl Default for RunConfig {
             ranks_per_task: 1,
             precision: Precision::F32,
             checkpoint_minutes: 10.0,
+            slice_minutes: 1.0,
         }
     }
 }
@@ -758,8 +762,12 @@ impl ControlsConfig {
 impl RunConfig {
     /// Least time between two checkpoints of a task; none: only when a signal asks to stop.
     pub fn checkpoint_interval(&self) -> Option<Duration> {
-        let seconds = self.checkpoint_minutes * 60.0;
-        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+        duration(self.checkpoint_minutes)
+    }
+
+    /// Least time for which a task runs before it is paused; none: no task is paused.
+    pub fn shortest_slice(&self) -> Option<Duration> {
+        duration(self.slice_minutes)
     }
 
     /// Where the engine lets tensors live.
@@ -784,14 +792,17 @@ impl RunConfig {
             self.ranks_per_task,
             "from 1 to 1024",
         )?;
-        let minutes = self.checkpoint_minutes;
-        require(
-            (0.0..=1e6).contains(&minutes),
-            "run.checkpoint_minutes",
-            minutes,
-            "from 0 (only when asked to stop) to 1000000",
-        )
+        let (checkpoint, slice) = (self.checkpoint_minutes, self.slice_minutes);
+        let allowed = "from 0 (only when asked to stop) to 1000000";
+        require((0.0..=1e6).contains(&checkpoint), "run.checkpoint_minutes", checkpoint, allowed)?;
+        let allowed = "from 0 (no task is paused) to 1000000";
+        require((0.0..=1e6).contains(&slice), "run.slice_minutes", slice, allowed)
     }
+}
+
+/// A time given in minutes, where 0 means none.
+fn duration(minutes: f64) -> Option<Duration> {
+    (minutes > 0.0).then(|| Duration::from_secs_f64(minutes * 60.0))
 }
 
 /// A value that is not allowed.

@@ -52,6 +52,13 @@ pub enum Error {
     )]
     DamagedTask { path: PathBuf, problem: String },
 
+    /// A file that was named as a task file is some other file.
+    #[error(
+        "{} is no task file of neuralrg; those are named DIR/tasks/*.h5, where DIR is the folder of a sweep",
+        path.display()
+    )]
+    NotATask { path: PathBuf },
+
     /// A task file that another version of the program wrote.
     #[error(
         "task file {} has format version {version}, but neuralrg {} reads version {}; use the version \
@@ -100,6 +107,10 @@ pub enum Error {
     #[error("stopped by a signal; the same command goes on where this job stopped")]
     Stopped,
 
+    /// The task's time was up; everything is saved, and some rank goes on with it.
+    #[error("paused for a task that needs more time")]
+    Paused,
+
     /// Some tasks of the sweep failed; their errors were recorded and logged.
     #[error("{failed} of {total} tasks failed; their errors are in {}; the same command tries them again", dir.display())]
     TasksFailed { failed: usize, total: usize, dir: PathBuf },
@@ -121,6 +132,17 @@ pub enum Error {
         dir.display(), dir.display()
     )]
     NothingFinished { dir: PathBuf, linear_size: usize },
+
+    /// A task that was named is not among the finished ones.
+    #[error("{} has no finished task {name}; it has {finished}", dir.display())]
+    NoSuchTask { dir: PathBuf, name: String, finished: String },
+
+    /// A study that needs levels, of a flow that has none.
+    #[error(
+        "task {task} has flow.arrangement = \"tebd\", in which there are no levels to be kept; name other \
+         tasks with --task"
+    )]
+    NoLevels { task: String },
 
     /// A command line value is not allowed.
     #[error("{0}")]

@@ -39,6 +39,12 @@ pub enum Event<'a> {
         task: &'a str,
         rank: usize,
     },
+    /// Its checkpoint is written; some rank of this job goes on with it, or another job.
+    TaskPaused {
+        task: &'a str,
+        rank: usize,
+        remaining_seconds: f64,
+    },
     /// The task that it starts from failed.
     TaskGivenUp {
         task: &'a str,

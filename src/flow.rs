@@ -48,6 +48,13 @@ impl Architecture {
         self.layers().into_iter().flat_map(|layer| layer.couplings).collect()
     }
 
+    /// How many of the couplings belong to a level or to those above it; these come first.
+    pub fn couplings_down_to(&self, level: usize) -> usize {
+        let layers = self.layers();
+        let above = layers.iter().take_while(|layer| layer.level >= level);
+        above.map(|layer| layer.couplings.len()).sum()
+    }
+
     /// Length of the flat parameter vector.
     pub fn parameter_count(&self) -> usize {
         self.couplings().iter().map(|coupling| coupling.network.parameter_count()).sum()
@@ -82,11 +89,32 @@ pub struct Flow {
 impl Flow {
     /// A flow with random weights from torch's CPU generator, so that every device starts alike.
     pub fn initialize(architecture: Architecture, kind: Kind, device: Device) -> Self {
-        let couplings: Arc<[Coupling]> = architecture.couplings().into();
+        let couplings: Vec<Coupling> = architecture.couplings();
         let start: Vec<Tensor> = couplings.iter().map(Coupling::initial_parameters).collect();
-        let parameters = Tensor::cat(&start, 0).to_kind(kind).to_device(device);
+        Self::new(architecture, couplings, &Tensor::cat(&start, 0), kind, device)
+    }
+
+    /// A flow with the given flat parameter vector, as long as [`Architecture::parameter_count`] says.
+    pub fn with_parameters(
+        architecture: Architecture,
+        parameters: &[f64],
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let couplings = architecture.couplings();
+        Self::new(architecture, couplings, &Tensor::from_slice(parameters), kind, device)
+    }
+
+    fn new(
+        architecture: Architecture,
+        couplings: Vec<Coupling>,
+        parameters: &Tensor,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
         let layout = Rc::new(Layout::new(&architecture, &couplings, kind, device));
-        let parameters = parameters.set_requires_grad(true);
+        let parameters = parameters.to_kind(kind).to_device(device).set_requires_grad(true);
+        let couplings = couplings.into();
         Self { architecture, parameters, couplings, layout }
     }
 

@@ -9,6 +9,7 @@
 //!                                 on which rank   train: train, adam
 //!                                                 evaluate: evaluate
 //!                                                 sample: sampler, diagnostics
+//!                  finished task ─ study: target, response, mutual_information, coarse ─▶ store ─▶ collect
 //! ```
 //!
 //! | symbol | code | meaning, shape |
@@ -26,6 +27,7 @@ pub mod adaptation;
 pub mod checkpoint;
 pub mod claims;
 pub mod cli;
+pub mod coarse;
 pub mod collect;
 pub mod config;
 pub mod convergence;
@@ -38,6 +40,7 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod exact;
+pub mod export;
 pub mod flow;
 pub mod gaussian;
 mod hdf5_image;
@@ -45,14 +48,19 @@ pub mod hmc;
 pub mod host;
 pub mod independence;
 pub mod ising;
+pub mod mutual_information;
 pub mod native;
 pub mod observe;
 pub mod physical;
 pub mod plan;
 pub mod progress;
+pub mod queue;
 pub mod rank;
+pub mod response;
 pub mod run;
+pub mod sample;
 pub mod sampler;
+pub mod schedule;
 pub mod schema;
 pub mod seal;
 pub mod seed;
@@ -61,8 +69,11 @@ pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod store;
+pub mod study;
 pub mod sweep;
+pub mod target;
 pub mod train;
+pub mod trained;
 pub mod wolff;
 
 /// Version of the code, with the git commit where it was built from one.

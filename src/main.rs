@@ -10,16 +10,21 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use indicatif::MultiProgress;
 
-use neuralrg::cli::{Cli, Command, Lattices};
+use neuralrg::cli::{Cli, Command, FinishedTasks, Lattices};
 use neuralrg::collect::collect;
 use neuralrg::config::Config;
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
+use neuralrg::export::export;
 use neuralrg::plan::{self, PlannedTask};
+use neuralrg::queue::Crew;
 use neuralrg::rank::Ranks;
+use neuralrg::sample::sample;
+use neuralrg::schedule::schedule;
 use neuralrg::schema::AT_RANDOM;
 use neuralrg::signals::Stop;
 use neuralrg::store::SweepDir;
+use neuralrg::study::{self, Study, finished_tasks};
 use neuralrg::{observe, status, sweep, wolff};
 
 fn main() -> ExitCode {
@@ -31,8 +36,18 @@ fn main() -> ExitCode {
         }
         Command::Status { dir, json, watch } => show_status(&dir, json, watch),
         Command::Collect { dir } => print_collected(&dir),
+        Command::Respond { tasks, samples } => print_study(&tasks, Study::Responses { samples }),
+        Command::MutualInformation { tasks, samples, neighbours } => {
+            let neighbours = usize::from(neighbours);
+            print_study(&tasks, Study::MutualInformation { samples, neighbours })
+        }
+        Command::Coarse { tasks, samples } => print_study(&tasks, Study::Coarse { samples }),
         Command::Check { config } => {
             Config::read(&config).map_err(Into::into).and_then(|config| print(config.to_toml()))
+        }
+        Command::Export { task, output } => export(&task, &output).map_err(Into::into),
+        Command::Sample { task, samples, seed, output } => {
+            sample(&task, samples as usize, seed, &output).map_err(Into::into)
         }
         Command::Exact(lattices) => print_exact(lattices.linear_size, &lattices.temperatures),
         Command::Reference { lattices, measurements, seed } => {
@@ -163,6 +178,16 @@ fn print_collected(dir: &Path) -> anyhow::Result<()> {
     print(lines.join("\n"))
 }
 
+/// Does the study of each task and names its file as soon as it is there.
+fn print_study(tasks: &FinishedTasks, study: Study) -> anyhow::Result<()> {
+    let (dir, tasks) = finished_tasks(&tasks.dir, &tasks.names)?;
+    for task in &tasks {
+        let (path, new) = study::study(&dir, task, study)?;
+        print(format!("{}{}", path.display(), if new { "" } else { ": kept" }))?;
+    }
+    Ok(())
+}
+
 fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
     print(
         "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site"
@@ -219,7 +244,8 @@ fn print_plan(path: &Path, ranks: Option<usize>, dir: Option<&Path>) -> anyhow::
             (tasks, all)
         }
     };
-    let schedule = plan::schedule(&tasks, &missing, teams);
+    let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
+    let schedule = schedule(&tasks, &missing, Crew { ranks: teams, shortest_slice });
     let start = |parent: Option<usize>| {
         parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
     };
@@ -245,10 +271,11 @@ fn print_plan(path: &Path, ranks: Option<usize>, dir: Option<&Path>) -> anyhow::
         }
     }
     print(format!(
-        "{}\n{} tasks on {ranks} ranks{}: makespan {}, lower bound {} ({basis})",
+        "{}\n{} tasks on {ranks} ranks{}{}: makespan {}, lower bound {} ({basis})",
         table.trim_fmt(),
         missing.len(),
         if team == 1 { String::new() } else { format!(", {team} for each") },
+        if schedule.pauses > 0 { ", the last ones in turns" } else { "" },
         seconds(schedule.makespan),
         seconds(schedule.lower_bound)
     ))

@@ -42,6 +42,9 @@ pub struct Snapshot {
     pub seconds: f64,
     /// Time of writing, seconds since 1970.
     pub written_unix_seconds: u64,
+    /// It was saved, and waits until a rank goes on with it.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 impl Snapshot {
@@ -83,6 +86,10 @@ pub struct TaskProgress {
     resumed: bool,
     /// Stage, step and steps of the last report.
     last: (&'static str, i64, i64),
+    /// Expected share of the task's work that was done then.
+    fraction: f64,
+    /// The same at the first report, and when that was.
+    first: Option<(f64, Instant)>,
     start: Instant,
     written: Option<Instant>,
     logged: Instant,
@@ -127,6 +134,8 @@ impl TaskProgress {
             seconds_before: 0.0,
             resumed: false,
             last: ("train", 0, config.train.steps),
+            fraction: 0.0,
+            first: None,
             start: Instant::now(),
             written: None,
             logged: Instant::now(),
@@ -142,8 +151,30 @@ impl TaskProgress {
 
     /// The task was asked to stop, and has saved what it did.
     pub fn stopped(&self) {
+        self.note(&format!("task {} stops after {}", self.name, self.place()));
+    }
+
+    /// The task's time is up, and it has saved what it did.
+    pub fn paused(&self) {
+        self.note(&format!("task {} pauses after {}", self.name, self.place()));
+        self.write(true);
+    }
+
+    /// Stage, step and steps of the last report.
+    fn place(&self) -> String {
         let (stage, step, steps) = self.last;
-        self.note(&format!("task {} stops after {stage} {step}/{steps}", self.name));
+        format!("{stage} {step}/{steps}")
+    }
+
+    /// Seconds until the task is done, at the pace since its first step here; where that was the only one, at the
+    /// pace of the `seconds` in all.
+    pub fn remaining_seconds(&self, seconds: f64) -> f64 {
+        let (first, begun) = self.first.expect("a step was done");
+        let (seconds, fraction) = match self.fraction - first {
+            0.0 => (seconds, self.fraction),
+            done => (begun.elapsed().as_secs_f64(), done),
+        };
+        seconds * (1.0 - self.fraction) / fraction
     }
 
     /// Tells something once, in the job's log and in the task's own.
@@ -194,6 +225,8 @@ impl TaskProgress {
             return;
         }
         self.last = (stage, step, steps);
+        self.fraction = (done / self.cost.total()).min(1.0);
+        self.first.get_or_insert((self.fraction, Instant::now()));
         if std::mem::take(&mut self.resumed) {
             self.note(&format!("task {} goes on with {stage} {step}/{steps}", self.name));
         }
@@ -211,22 +244,24 @@ impl TaskProgress {
             self.own_logged = Instant::now();
         }
         if self.written.is_none_or(|written| written.elapsed() > FILE_INTERVAL) {
-            self.write(stage, step, steps, done / self.cost.total());
+            self.write(false);
             self.written = Some(Instant::now());
         }
     }
 
     /// A progress file that cannot be written is worth a warning, not the task.
-    fn write(&self, stage: &str, step: i64, steps: i64, fraction: f64) {
+    fn write(&self, paused: bool) {
+        let (stage, step, steps) = self.last;
         let snapshot = Snapshot {
             stage: stage.into(),
             step,
             steps,
             gap: self.gap.map(|(gap, _)| gap),
             gap_error: self.gap.map(|(_, error)| error),
-            fraction,
+            fraction: self.fraction,
             seconds: self.seconds_before + self.start.elapsed().as_secs_f64(),
             written_unix_seconds: unix_now(),
+            paused,
         };
         let text = serde_json::to_string(&snapshot).expect("a snapshot has a JSON form");
         if let Err(error) = write_atomically(&self.path, seal_line(&text).as_bytes()) {

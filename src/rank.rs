@@ -11,7 +11,7 @@ use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 
 use crate::error::{Error, Result};
-use crate::plan::{Next, Outcome, Queue};
+use crate::queue::{Next, Outcome, Queue};
 use crate::signals::Stop;
 
 mod team;
@@ -32,12 +32,14 @@ const LAUNCHERS: [&str; 6] = [
 /// Messages from a rank that wants a task, and back.
 const REQUEST: i32 = 1;
 const ASSIGNMENT: i32 = 2;
-/// A request tells the task that the rank has worked on, if any, how that ended ([`Outcome`]), and whether the
+/// A request tells the task that the rank has worked on, if any, how that ended ([`encode`]), and whether the
 /// rank was asked to stop.
-type Request = [i64; 3];
-const FIRST_REQUEST: Request = [-1, 0, 0];
+type Request = [f64; 5];
+const FIRST_REQUEST: Request = [-1.0, 0.0, 0.0, 0.0, 0.0];
+/// The task to do, and the seconds after which to pause it; a whole number is exact in f64.
+type Assignment = [f64; 2];
 /// Assignment that means: no task is left.
-const NOTHING_LEFT: i64 = -1;
+const NOTHING_LEFT: Assignment = [-1.0, 0.0];
 /// Pause between two looks for messages; short beside any task, long beside a look.
 const POLL: Duration = Duration::from_millis(5);
 /// Time between two looks at what other jobs do.
@@ -133,23 +135,24 @@ impl Ranks {
     }
 
     /// Calls `work` for every task of `queue` that `desk` lets this job have, on all ranks of some team, each
-    /// when it is free. All ranks call this with the same queue; only rank 0 has a desk. A team that `stop`
-    /// asks to leaves, and with rank 0's all do.
+    /// when it is free; on the leader with the time after which the task is to be paused, if any. All ranks call
+    /// this with the same queue; only rank 0 has a desk. A team that `stop` asks to leaves, and with rank 0's all
+    /// do.
     pub fn distribute(
         &self,
         team: &Team,
         queue: Queue,
         desk: Option<&dyn Desk>,
         stop: &Stop,
-        mut work: impl FnMut(usize) -> Outcome,
+        mut work: impl FnMut(usize, Option<Duration>) -> Outcome,
     ) -> Counts {
         if !team.leads() {
-            team.follow(work);
+            team.follow(|task| work(task, None));
             return self.share_counts(Counts::default());
         }
-        let mut work = |task| {
+        let mut work = |task, slice| {
             team.announce(Some(task));
-            work(task)
+            work(task, slice)
         };
         let Some(desk) = desk else {
             let Self::World { world, .. } = self else { unreachable!("one rank has the desk") };
@@ -158,7 +161,8 @@ impl Ranks {
             return self.share_counts(Counts::default());
         };
         let looked = Mutex::new(Instant::now());
-        let queue = SharedQueue { queue: Mutex::new(queue), desk, stop, looked };
+        let start = Instant::now();
+        let queue = SharedQueue { queue: Mutex::new(queue), desk, stop, start, looked };
         match self {
             Self::Alone => queue.work_off(&mut work),
             Self::World { world, .. } => {
@@ -241,6 +245,8 @@ struct SharedQueue<'a> {
     queue: Mutex<Queue>,
     desk: &'a dyn Desk,
     stop: &'a Stop,
+    /// Where the queue's time begins.
+    start: Instant,
     /// When tasks of other jobs were last looked at.
     looked: Mutex<Instant>,
 }
@@ -250,13 +256,22 @@ impl SharedQueue<'_> {
         self.queue.lock().expect("no holder of the queue panics")
     }
 
+    fn now(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// The time after which a task that is taken now is to be paused.
+    fn slice(&self) -> Option<f64> {
+        self.lock().slice(self.now())
+    }
+
     /// The next task for `rank` that this job may have.
     fn take(&self, rank: usize) -> Next {
         loop {
             if self.stop.requested() {
                 return Next::NothingLeft;
             }
-            let next = self.lock().take();
+            let next = self.lock().take(self.now());
             match next {
                 Next::Task(task) => match self.desk.claim(task, rank) {
                     Permission::Granted => return next,
@@ -288,15 +303,25 @@ impl SharedQueue<'_> {
         self.desk.ended(task, rank, outcome);
         match outcome {
             Outcome::Stopped => self.lock().hand_back(task),
-            _ => self.finished(task, outcome == Outcome::Done),
+            Outcome::Paused { seconds, remaining } => {
+                self.lock().paused(task, seconds, remaining);
+            }
+            Outcome::Done { seconds } => {
+                self.lock().learn(task, seconds);
+                self.finished(task, true);
+            }
+            Outcome::Failed => self.finished(task, false),
         }
     }
 
     /// Works in this process until nothing is left to take.
-    fn work_off(&self, work: &mut impl FnMut(usize) -> Outcome) {
+    fn work_off(&self, work: &mut impl FnMut(usize, Option<Duration>) -> Outcome) {
         loop {
             match self.take(0) {
-                Next::Task(task) => self.ended(task, 0, work(task)),
+                Next::Task(task) => {
+                    let slice = self.slice().map(Duration::from_secs_f64);
+                    self.ended(task, 0, work(task, slice));
+                }
                 Next::Wait => std::thread::sleep(POLL),
                 Next::NothingLeft => return,
             }
@@ -305,21 +330,50 @@ impl SharedQueue<'_> {
 }
 
 /// Works for rank 0 until it has nothing left to do, or until it is asked to stop.
-fn work_for(world: &SimpleCommunicator, stop: &Stop, mut work: impl FnMut(usize) -> Outcome) {
+fn work_for(
+    world: &SimpleCommunicator,
+    stop: &Stop,
+    mut work: impl FnMut(usize, Option<Duration>) -> Outcome,
+) {
     let server = world.process_at_rank(0);
     let mut request = FIRST_REQUEST;
     loop {
         if stop.requested() {
-            request[2] = 1;
+            request[4] = 1.0;
         }
         server.send_with_tag(&request[..], REQUEST);
         // The answer may wait for the tasks of other ranks; a blocking receive would keep a core busy.
         while server.immediate_probe_with_tag(ASSIGNMENT).is_none() {
             std::thread::sleep(POLL);
         }
-        let (assignment, _) = server.receive_with_tag::<i64>(ASSIGNMENT);
-        let Ok(task) = usize::try_from(assignment) else { return };
-        request = [assignment, work(task) as i64, 0];
+        let mut assignment = NOTHING_LEFT;
+        server.receive_into_with_tag(&mut assignment[..], ASSIGNMENT);
+        if assignment == NOTHING_LEFT {
+            return;
+        }
+        let [task, slice] = assignment;
+        let [outcome, seconds, remaining] =
+            encode(work(task as usize, Duration::try_from_secs_f64(slice).ok()));
+        request = [task, outcome, seconds, remaining, 0.0];
+    }
+}
+
+/// An outcome as numbers.
+fn encode(outcome: Outcome) -> [f64; 3] {
+    match outcome {
+        Outcome::Failed => [0.0, 0.0, 0.0],
+        Outcome::Done { seconds } => [1.0, seconds, 0.0],
+        Outcome::Stopped => [2.0, 0.0, 0.0],
+        Outcome::Paused { seconds, remaining } => [3.0, seconds, remaining],
+    }
+}
+
+fn decode([outcome, seconds, remaining]: [f64; 3]) -> Outcome {
+    match outcome as u8 {
+        0 => Outcome::Failed,
+        1 => Outcome::Done { seconds },
+        2 => Outcome::Stopped,
+        _ => Outcome::Paused { seconds, remaining },
     }
 }
 
@@ -335,17 +389,13 @@ fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
                 let rank = world.process_at_rank(status.source_rank());
                 let mut request = FIRST_REQUEST;
                 rank.receive_into_with_tag(&mut request[..], REQUEST);
-                let [task, outcome, leaves] = request;
-                if let Ok(task) = usize::try_from(task) {
-                    let outcome = match outcome {
-                        1 => Outcome::Done,
-                        2 => Outcome::Stopped,
-                        _ => Outcome::Failed,
-                    };
-                    queue.ended(task, status.source_rank() as usize, outcome);
+                let [task, outcome, seconds, remaining, leaves] = request;
+                if task >= 0.0 {
+                    let outcome = decode([outcome, seconds, remaining]);
+                    queue.ended(task as usize, status.source_rank() as usize, outcome);
                 }
-                if leaves != 0 {
-                    rank.send_with_tag(&NOTHING_LEFT, ASSIGNMENT);
+                if leaves != 0.0 {
+                    rank.send_with_tag(&NOTHING_LEFT[..], ASSIGNMENT);
                     served += 1;
                 } else {
                     waiting.push(rank);
@@ -357,11 +407,11 @@ fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
         while let Some(rank) = waiting.last() {
             let next = queue.take(rank.rank() as usize);
             let assignment = match next {
-                Next::Task(task) => task as i64,
+                Next::Task(task) => [task as f64, queue.slice().unwrap_or(f64::INFINITY)],
                 Next::Wait => break,
                 Next::NothingLeft => NOTHING_LEFT,
             };
-            rank.send_with_tag(&assignment, ASSIGNMENT);
+            rank.send_with_tag(&assignment[..], ASSIGNMENT);
             waiting.pop();
             served += i32::from(next == Next::NothingLeft);
         }

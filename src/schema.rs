@@ -14,10 +14,18 @@ pub struct Item {
 /// `format` attribute of task files and of collected files.
 pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
+pub const SAMPLES_FORMAT: &str = "neuralrg-samples";
 /// Raised when a reader of the old files could not read the new ones. Task files of version 2 have a checksum
 /// in their user block, and chains of several samplers.
 pub const FORMAT_VERSION: i64 = 2;
 pub const SWEEP_FORMAT_VERSION: i64 = 2;
+pub const SAMPLES_FORMAT_VERSION: i64 = 1;
+/// `format` attribute of the files that studies of a finished task leave.
+pub const STUDY_FORMAT: &str = "neuralrg-study";
+pub const STUDY_FORMAT_VERSION: i64 = 1;
+/// Attributes of a study's file: the checksum of the task file that it is of, and what the study was asked for.
+pub const STUDIED_SHA256: &str = "task_sha256";
+pub const SETTINGS: &str = "settings";
 /// Attribute of a task file that is written last.
 pub const COMPLETE: &str = "complete";
 /// Attribute of a task file: the name of the task whose trained parameters the training started from, or
@@ -146,6 +154,54 @@ macro_rules! derived {
     };
 }
 
+/// What is known of the mutual information of one kind of variables.
+macro_rules! mutual_information {
+    ($kind:literal, $what:literal) => {
+        [
+            array(
+                concat!($kind, "_information"),
+                "nat",
+                &["variable", "other"],
+                concat!("mutual information of two ", $what),
+            ),
+            array(
+                concat!($kind, "_information_error"),
+                "nat",
+                &["variable", "other"],
+                "standard error from parts of the samples",
+            ),
+            array(
+                concat!($kind, "_information_mean"),
+                "nat",
+                &["distance"],
+                concat!("mean over all pairs of ", $what, " at that distance"),
+            ),
+            array(
+                concat!($kind, "_information_mean_error"),
+                "nat",
+                &["distance"],
+                "standard error from parts of the samples",
+            ),
+            array(
+                concat!($kind, "_information_independent"),
+                "nat",
+                &["variable"],
+                "estimates for a variable and one of other chains, which are independent: their spread is the noise",
+            ),
+        ]
+    };
+}
+
+/// An effective coupling with its error.
+macro_rules! effective {
+    ($name:literal, $what:literal) => {
+        [
+            array($name, "1", &["level"], $what),
+            array(concat!($name, "_error"), "1", &["level"], "jackknife error"),
+        ]
+    };
+}
+
 /// Observables of a sampler; those of latent HMC are scalars of the task too.
 pub const OBSERVABLE_SCALARS: [[Item; 7]; 7] = [
     observable!("energy", "J", "energy per site"),
@@ -253,6 +309,12 @@ pub const LN_PI: Item = array("ln_pi", "nat", &["draw"], "ln pi(x) of the same s
 pub const SAMPLES: Item =
     array("samples", "1", &["sample", "row", "column"], "field configurations drawn from the flow");
 
+/// What `neuralrg sample` draws, beside [`LN_Q`] and [`LN_PI`].
+pub const FIELD: Item = array("field", "1", &["draw", "row", "column"], "field x = sign g(z)");
+pub const LATENT: Item = array("latent", "1", &["draw", "row", "column"], "latent z of the field");
+pub const SIGN: Item =
+    array("sign", "1", &["draw"], "sign of the Z2 mixture, 1 where there is no mixture");
+
 /// Chains of a sampler, in the order of [`crate::observe::SCALARS`] and [`crate::sampler::RECORDED`].
 pub const CHAINS: [Item; 12] = [
     array("energy", "J", &["chain", "trajectory"], "energy per site"),
@@ -312,6 +374,76 @@ pub const LATTICE_OBSERVABLES: [Item; 4] = [
     array("structure_factor_error", "1", &["k_x", "k_y"], "standard error between chains"),
     array("correlation", "1", &["r_x", "r_y"], "G(r) = <s_0 s_r>"),
     array("correlation_error", "1", &["r_x", "r_y"], "standard error between chains"),
+];
+
+/// Which latents the responses are of.
+pub const RESPONDING: [Item; 3] = [
+    array(
+        "latent_level",
+        "1",
+        &["latent"],
+        "level at which the latent comes in, depth: coarse prior",
+    ),
+    array("latent_row", "lattice sites", &["latent"], "row of its site"),
+    array("latent_column", "lattice sites", &["latent"], "column of its site"),
+];
+/// Responses, and their errors.
+pub const RESPONSES: [Item; 2] = [
+    array("response", "1", &["latent", "row", "column"], "E_x[dz_i/dx_j] over samples x of pi"),
+    array("response_error", "1", &["latent", "row", "column"], "standard error between chains"),
+];
+
+/// Mutual information of all pairs of latents, then of all pairs of field variables, each with its error, mean over
+/// pairs of equal distance with error, and estimates for independent variables.
+pub const VARIABLE_LEVEL: Item = array(
+    "latent_level",
+    "1",
+    &["variable"],
+    "level at which the latent of a site comes in, sites row by row",
+);
+pub const DISTANCE: Item =
+    array("distance", "lattice sites", &["distance"], "distance of two sites on the torus");
+pub const MUTUAL_INFORMATION: [[Item; 5]; 2] = [
+    mutual_information!("latent", "latent variables"),
+    mutual_information!("field", "field variables"),
+];
+
+/// The renormalization group of a task, from the top level down.
+pub const LEVEL: Item =
+    array("level", "1", &["level"], "level, 2^level lattice sites to a kept one");
+pub const COARSE_FIELDS: [Item; 2] = [
+    array(
+        "kept",
+        "1",
+        &["level", "sample", "row", "column"],
+        "field kept at the level, each value on all sites that it stands for",
+    ),
+    array(
+        "blurred",
+        "1",
+        &["level", "sample", "row", "column"],
+        "the field with the latents of all lower levels set to 0",
+    ),
+];
+/// In the order of [`crate::coarse::effective_couplings`].
+pub const EFFECTIVE_COUPLINGS: [[Item; 2]; 5] = [
+    effective!("mean_square", "<y^2> of the kept variables y"),
+    effective!("mass", "r <y^2> of -ln q(y) = c + r sum y^2/2 - J sum_nn y y' + u sum y^4"),
+    effective!("coupling", "J <y^2> to nearest neighbours; NaN for a single variable"),
+    effective!("quartic", "u <y^2>^2"),
+    effective!("explained", "R^2, share of the variance of -ln q(y) that these terms explain"),
+];
+/// From one sample to another.
+pub const WALK: [Item; 4] = [
+    array("walk_fraction", "1", &["step"], "how much of the great circle in latent space is done"),
+    array("walk", "1", &["step", "row", "column"], "field of the latents there"),
+    array("walk_energy", "nat", &["step"], "-ln pi(x) of these fields"),
+    array(
+        "straight_energy",
+        "nat",
+        &["step"],
+        "-ln pi(x) on the straight line between both fields",
+    ),
 ];
 
 /// Completeness mask of the collected file.

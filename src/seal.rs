@@ -65,6 +65,17 @@ pub fn seal_hdf5(path: &Path) -> io::Result<()> {
     file.write_all(line.as_bytes())
 }
 
+/// The checksum that the seal of an HDF5 file states; none where there is no seal.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn stated_sha256(path: &Path) -> io::Result<Option<String>> {
+    let mut block = String::new();
+    let mut start = File::open(path)?.take((MARK.len() + 64) as u64);
+    let read = start.read_to_string(&mut block);
+    Ok(read.ok().and_then(|_| block.strip_prefix(MARK)).map(Into::into))
+}
+
 /// Checks the seal of an HDF5 file.
 ///
 /// # Errors

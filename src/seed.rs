@@ -20,6 +20,11 @@ pub enum Stage {
     Measure = 7,
     /// Spins of the samples that are reweighted.
     Reweighting = 8,
+    /// Signs of the mixture's samples that studies of a finished task use, and latents that they draw.
+    Signs = 9,
+    Study = 10,
+    /// Samples that a user draws of a trained flow.
+    Sample = 11,
 }
 
 /// All random streams of one task.
@@ -38,6 +43,11 @@ impl TaskSeed {
         hasher.update(&(task.depth as u64).to_le_bytes());
         hasher.update(&task.seed.to_le_bytes());
         Self { key: *hasher.finalize().as_bytes() }
+    }
+
+    /// Streams of the same task that another seed tells apart from its own.
+    pub fn derived(&self, seed: u64) -> Self {
+        Self { key: *blake3::keyed_hash(&self.key, &seed.to_le_bytes()).as_bytes() }
     }
 
     /// The 64-bit seed of one step of one stage.
@@ -69,10 +79,12 @@ mod tests {
     fn streams_differ_in_every_argument() {
         let mut seen = HashSet::new();
         for (temperature, depth, seed) in [(2.0, 1, 1), (2.1, 1, 1), (2.0, 2, 1), (2.0, 1, 2)] {
-            let seeds = TaskSeed::new(&task(temperature, depth, seed));
-            for stage in [Stage::Initialize, Stage::Train, Stage::Evaluate, Stage::LatentHmc] {
-                for step in 0..100 {
-                    assert!(seen.insert(seeds.at(stage, step)));
+            let own = TaskSeed::new(&task(temperature, depth, seed));
+            for seeds in [own.derived(1), own.derived(2), own] {
+                for stage in [Stage::Initialize, Stage::Train, Stage::Evaluate, Stage::LatentHmc] {
+                    for step in 0..100 {
+                        assert!(seen.insert(seeds.at(stage, step)));
+                    }
                 }
             }
         }

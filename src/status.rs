@@ -58,6 +58,8 @@ struct TaskStatus {
 enum State {
     Done,
     Running,
+    /// Saved; a job that lives goes on with it later.
+    Paused,
     Stopped,
     Failed,
     Damaged,
@@ -65,9 +67,10 @@ enum State {
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Done, "done"),
         (Self::Running, "running"),
+        (Self::Paused, "paused"),
         (Self::Stopped, "stopped"),
         (Self::Failed, "failed"),
         (Self::Damaged, "damaged"),
@@ -87,13 +90,16 @@ impl Status {
     pub fn read(root: &Path, claims: &Claims) -> Result<Self> {
         let dir = SweepDir::open(root)?;
         let config = dir.read_config()?;
+        let jobs: Vec<JobInfo> =
+            claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
         // A job of an older version makes no claims.
-        let locked = dir.is_locked();
+        let claimless = jobs.is_empty() && dir.is_locked();
         let tasks = plan::tasks(&config)
             .iter()
-            .map(|planned| TaskStatus::read(&planned.task, &dir, claims, locked))
+            .map(|planned| {
+                TaskStatus::read(&planned.task, &dir, claims, (claimless, !jobs.is_empty()))
+            })
             .collect::<Result<_>>()?;
-        let jobs = claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
         let (name, linear_size) = (config.sweep.name.clone(), config.sweep.linear_size);
         Ok(Self { name, linear_size, tasks, jobs })
     }
@@ -149,7 +155,13 @@ impl Display for Status {
 }
 
 impl TaskStatus {
-    fn read(task: &Task, dir: &SweepDir, claims: &Claims, locked: bool) -> Result<Self> {
+    /// Jobs that work here make no claims (`claimless`), or some do (`claiming`).
+    fn read(
+        task: &Task,
+        dir: &SweepDir,
+        claims: &Claims,
+        (claimless, claiming): (bool, bool),
+    ) -> Result<Self> {
         let Task { linear_size, temperature, depth, seed } = *task;
         let name = task.name();
         let job = claims.living_holder(&name);
@@ -192,8 +204,12 @@ impl TaskStatus {
             status.message = Some(message.trim().to_owned());
         } else if let Some(snapshot) = Snapshot::read(&dir.progress_path(task)) {
             let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
-            let running = recent && (locked || status.job.is_some());
-            status.state = if running { State::Running } else { State::Stopped };
+            let running = recent && (claimless || status.job.is_some());
+            status.state = match (running, snapshot.paused && claiming) {
+                (true, _) => State::Running,
+                (false, true) => State::Paused,
+                (false, false) => State::Stopped,
+            };
             status.remaining_seconds = snapshot.remaining_seconds().filter(|_| running);
             status.stage = Some(snapshot.stage);
             status.step = Some(snapshot.step);

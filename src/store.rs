@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array2, Array3, ArrayView, ArrayView1, Axis, Dimension};
+use ndarray::{Array2, Array3, ArrayD, ArrayView, ArrayView1, Axis, Dimension};
 
 use crate::claims::Claims;
 use crate::config::Config;
@@ -88,6 +88,27 @@ pub struct TaskSummary {
     pub samples: Array3<f64>,
     /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
     pub lattice: Array3<f64>,
+}
+
+/// A trained flow as its task file holds it.
+#[derive(Debug)]
+pub struct StoredFlow {
+    pub task: Task,
+    /// The resolved configuration of the sweep, as TOML.
+    pub configuration: String,
+    /// Flat parameter vector.
+    pub parameters: Vec<f64>,
+}
+
+/// What a study of a finished task leaves behind.
+#[derive(Debug)]
+pub struct StudyRecord {
+    pub task: Task,
+    /// Checksum of the task file that it is of.
+    pub task_sha256: String,
+    /// What it was asked for, in words.
+    pub settings: String,
+    pub arrays: Vec<(Item, ArrayD<f64>)>,
 }
 
 /// The folder of one sweep.
@@ -194,6 +215,11 @@ impl SweepDir {
     /// Path of a task's file.
     pub fn task_path(&self, task: &Task) -> PathBuf {
         self.root.join("tasks").join(format!("{}.h5", task.name()))
+    }
+
+    /// Path of the file that a study of a task leaves.
+    pub fn study_path(&self, study: &str, task: &Task) -> PathBuf {
+        self.root.join(study).join(format!("{}.h5", task.name()))
     }
 
     /// The folder with one text file for each task that failed.
@@ -335,7 +361,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Lets `write` fill a file beside `path`, then syncs it and renames it to `path`.
 pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = path.parent().expect("files are written into folders");
+    let folder = folder_of(path);
     let beside = tempfile::Builder::new()
         .prefix(&unfinished_prefix())
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -348,6 +374,15 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
     beside.persist(path).map_err(|error| Error::io("rename a file to", path)(error.error))?;
     // The rename itself lasts through a power cut only when the folder is synced too.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
+}
+
+/// The folder that a file of this name is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder == Path::new("") => Path::new("."),
+        Some(folder) => folder,
+        None => path,
+    }
 }
 
 /// Writes the file of a finished task.
@@ -385,11 +420,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     write_text(file, "format", schema::TASK_FORMAT)?;
     write_number(file, "format_version", schema::FORMAT_VERSION)?;
     write_text(file, "code_version", crate::VERSION)?;
-    write_text(file, "task", &task.name())?;
-    write_number(file, "linear_size", task.linear_size as u64)?;
-    write_number(file, "temperature", task.temperature)?;
-    write_number(file, "depth", task.depth as u64)?;
-    write_number(file, "seed", task.seed)?;
+    write_identity(file, task)?;
     let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
     write_text(file, schema::STARTED_FROM, &parent)?;
     write_text(file, "host", &record.host)?;
@@ -444,6 +475,45 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     write_number(file, schema::COMPLETE, 1u8)
 }
 
+/// Writes the file of a study, and its folder if there is none.
+///
+/// # Errors
+/// The file cannot be written; no new one has the final name then.
+pub fn write_study(path: &Path, record: &StudyRecord) -> Result<()> {
+    let folder = path.parent().expect("files are written into folders");
+    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+    write_hdf5(path, |file| {
+        write_text(file, "format", schema::STUDY_FORMAT)?;
+        write_number(file, "format_version", schema::STUDY_FORMAT_VERSION)?;
+        write_text(file, "code_version", crate::VERSION)?;
+        write_identity(file, &record.task)?;
+        write_text(file, schema::STUDIED_SHA256, &record.task_sha256)?;
+        write_text(file, schema::SETTINGS, &record.settings)?;
+        for (item, values) in &record.arrays {
+            write_array(file, item, values.view())?;
+        }
+        write_number(file, schema::COMPLETE, 1u8)
+    })
+}
+
+/// Of which task file, by its checksum, and with which settings a study is that was written to `path`; none if there is
+/// no such file, or it is damaged.
+pub fn study_written(path: &Path) -> Option<(String, String)> {
+    let intact = seal::check_hdf5(path).is_ok_and(|seal| seal == Seal::Intact);
+    let file = hdf5::File::open(path).ok().filter(|_| intact)?;
+    let text = |name: &str| file.attr(name)?.read_scalar::<VarLenUnicode>();
+    let (sha256, settings) = (text(schema::STUDIED_SHA256), text(schema::SETTINGS));
+    Some((sha256.ok()?.to_string(), settings.ok()?.to_string()))
+}
+
+fn write_identity(file: &hdf5::File, task: &Task) -> hdf5::Result<()> {
+    write_text(file, "task", &task.name())?;
+    write_number(file, "linear_size", task.linear_size as u64)?;
+    write_number(file, "temperature", task.temperature)?;
+    write_number(file, "depth", task.depth as u64)?;
+    write_number(file, "seed", task.seed)
+}
+
 /// A verdict as one line.
 fn verdict_text(problems: &[String]) -> String {
     if problems.is_empty() { schema::VERDICT_OK.into() } else { problems.join("; ") }
@@ -470,6 +540,47 @@ pub fn read_task(path: &Path) -> Result<TaskSummary> {
     let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
     let file = open_task(path)?;
     read_summary(&file).map_err(|error| damaged(error.to_string()))
+}
+
+/// Reads the trained flow of a task file that a user names.
+///
+/// # Errors
+/// As [`read_task`], or the file is none of a task ([`Error::NotATask`]).
+pub fn read_flow(path: &Path) -> Result<StoredFlow> {
+    let file = open_task(path).map_err(|error| match error {
+        Error::DamagedTask { .. } if is_foreign(path) => Error::NotATask { path: path.into() },
+        error => error,
+    })?;
+    flow_of(&file)
+        .map_err(|error| Error::DamagedTask { path: path.into(), problem: error.to_string() })
+}
+
+/// Whether a file, to judge by its beginning and its format, never was a task file.
+fn is_foreign(path: &Path) -> bool {
+    let format =
+        hdf5::File::open(path).and_then(|file| file.attr("format")?.read_scalar::<VarLenUnicode>());
+    let is_task = format.is_ok_and(|format| format.as_str() == schema::TASK_FORMAT);
+    let is_broken = seal::check_hdf5(path).is_ok_and(|seal| seal == Seal::Broken);
+    !is_task && !is_broken
+}
+
+fn flow_of(file: &hdf5::File) -> hdf5::Result<StoredFlow> {
+    let whole = |name: &str| file.attr(name)?.read_scalar::<u64>();
+    let configuration: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
+    Ok(StoredFlow {
+        task: Task {
+            linear_size: whole("linear_size")? as usize,
+            temperature: file.attr("temperature")?.read_scalar()?,
+            depth: whole("depth")? as usize,
+            seed: whole("seed")?,
+        },
+        configuration: configuration.to_string(),
+        parameters: read_parameters(file)?,
+    })
+}
+
+fn read_parameters(file: &hdf5::File) -> hdf5::Result<Vec<f64>> {
+    file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()
 }
 
 /// Waits, not for ever, until a file that is known to be finished is seen on this node too.
@@ -523,16 +634,16 @@ fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
         scalars: numbers(schema::SCALARS, &mut schema::task_scalars())?,
         verdict: verdict.to_string(),
         timing: numbers(schema::TIMING, &mut schema::TIMING_SCALARS.iter())?,
-        parameters: file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()?,
+        parameters: read_parameters(file)?,
         samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
         lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
     })
 }
 
-fn write_array<D: Dimension>(
+pub(crate) fn write_array<T: hdf5::H5Type + Clone, D: Dimension>(
     group: &hdf5::Group,
     item: &Item,
-    values: ArrayView<'_, f64, D>,
+    values: ArrayView<'_, T, D>,
 ) -> hdf5::Result<()> {
     let values = values.as_standard_layout();
     let dataset = group.new_dataset_builder().with_data(values.view()).create(item.name)?;

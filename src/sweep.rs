@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,14 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Events};
 use crate::flow::Architecture;
 use crate::host;
-use crate::plan::{self, Outcome, PlannedTask, Queue, Task};
+use crate::plan::{self, PlannedTask, Task};
 use crate::progress::TaskProgress;
+use crate::queue::{Crew, Outcome, Queue};
 use crate::rank::{Counts, Desk, Permission, Ranks, Team};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock, TaskSummary};
+use crate::trained::check_parameters;
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -111,9 +113,12 @@ impl Desk for Reception {
         let message = self.dir.failure(&self.tasks[task].task).unwrap_or_default();
         let (task, message) = (name.as_str(), message.trim());
         self.events.write(&match outcome {
-            Outcome::Done => Event::TaskDone { task, rank },
+            Outcome::Done { .. } => Event::TaskDone { task, rank },
             Outcome::Failed => Event::TaskFailed { task, rank, message },
             Outcome::Stopped => Event::TaskStopped { task, rank },
+            Outcome::Paused { remaining: remaining_seconds, .. } => {
+                Event::TaskPaused { task, rank, remaining_seconds }
+            }
         });
         self.claims.release(&name, &self.job.info.id);
     }
@@ -275,12 +280,8 @@ fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSum
     let summary = store::read_task(&path)?;
     let architecture =
         Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
-    let expected = architecture.parameter_count();
-    if summary.parameters.len() == expected {
-        return Ok(summary);
-    }
-    let problem = format!("it has {} parameters, not {expected}", summary.parameters.len());
-    Err(Error::DamagedTask { path, problem })
+    check_parameters(&path, &architecture, &summary.parameters)?;
+    Ok(summary)
 }
 
 /// Runs the missing tasks on all ranks, each on its own device.
@@ -301,7 +302,7 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     }
 
     let total = missing.len();
-    let work = |index: usize| {
+    let work = |index: usize, slice: Option<Duration>| {
         let PlannedTask { task, parent, .. } = &tasks[index];
         let parent = parent.map(|index| tasks[index].task);
         if team.leads() {
@@ -309,18 +310,17 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
             dir.forget(task);
         }
         let worker = Worker { config: &config, dir: &dir, device, team: &team, ranks, stop, bars };
-        let outcome = worker.finish_task(task, parent.as_ref());
+        let outcome = worker.work_on(task, parent.as_ref(), slice);
         if team.leads() {
             keep_outcome(task, &outcome, &dir);
         }
-        match outcome {
-            Ok(()) => Outcome::Done,
-            Err(Error::Stopped) => Outcome::Stopped,
-            Err(_) => Outcome::Failed,
-        }
+        outcome.unwrap_or(Outcome::Failed)
     };
     let desk = reception.as_ref().map(|reception| reception as &dyn Desk);
-    let counts = ranks.distribute(&team, Queue::new(&tasks, &missing), desk, stop, work);
+    let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
+    let teams = ranks.size() / team.size();
+    let queue = Queue::new(&tasks, &missing, Crew { ranks: teams, shortest_slice });
+    let counts = ranks.distribute(&team, queue, desk, stop, work);
     let Counts { failed, unfinished } = counts;
     if let Some(reception) = reception.filter(|_| total > 0) {
         reception.events.write(&Event::JobEnded { failed, unfinished });
@@ -335,8 +335,8 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
 }
 
 /// Tidies up behind a task that has ended, and keeps its error.
-fn keep_outcome(task: &Task, outcome: &Result<()>, dir: &SweepDir) {
-    if matches!(outcome, Err(Error::Stopped)) {
+fn keep_outcome(task: &Task, outcome: &Result<Outcome>, dir: &SweepDir) {
+    if matches!(outcome, Ok(Outcome::Stopped | Outcome::Paused { .. })) {
         return;
     }
     dir.forget(task);
@@ -365,9 +365,14 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Runs one task and, as the leader of the team, writes its file. A panic inside counts as the task's failure,
-    /// not the rank's.
-    fn finish_task(&self, task: &Task, parent: Option<&Task>) -> Result<()> {
+    /// Runs one task, or pauses it after `slice`; as the leader of the team, writes its file. A panic inside counts
+    /// as the task's failure, not the rank's.
+    fn work_on(
+        &self,
+        task: &Task,
+        parent: Option<&Task>,
+        slice: Option<Duration>,
+    ) -> Result<Outcome> {
         let Self { config, dir, team, .. } = self;
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
         let mut progress = TaskProgress::new(task, config, dir, (self.ranks, team), self.bars);
@@ -375,7 +380,8 @@ impl Worker<'_> {
         let interval = config.run.checkpoint_interval();
         let path = dir.checkpoint_path(task);
         let stop = self.stop.clone();
-        let mut checkpoints = Checkpoints::open(path, &task.name(), interval, stop, team);
+        let mut checkpoints =
+            Checkpoints::open(path, &task.name(), interval, stop, team).pause_after(slice);
         let outcome = team.together(|| {
             checkpoints.share();
             let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
@@ -383,7 +389,21 @@ impl Worker<'_> {
             run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
         });
         if !team.leads() {
-            return outcome.map(|_| ());
+            // The queue hears of the task from the leader.
+            return outcome.map(|record| Outcome::Done { seconds: record.timing["wall_seconds"] });
+        }
+        match outcome {
+            Err(Error::Stopped) => {
+                progress.stopped();
+                return Ok(Outcome::Stopped);
+            }
+            Err(Error::Paused) => {
+                progress.paused();
+                let seconds = checkpoints.seconds();
+                let remaining = progress.remaining_seconds(seconds);
+                return Ok(Outcome::Paused { seconds, remaining });
+            }
+            _ => {}
         }
         let written = outcome.and_then(|record| {
             store::write_task(&dir.task_path(task), &record)
@@ -397,18 +417,16 @@ impl Worker<'_> {
             }
             Err(_) => {}
         }
-        let record = written.inspect_err(|error| match error {
-            Error::Stopped => progress.stopped(),
-            error => progress.log_only(&error.to_string()),
-        })?;
+        let record = written.inspect_err(|error| progress.log_only(&error.to_string()))?;
+        let seconds = record.timing["wall_seconds"];
         progress.note(&format!(
             "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
             task.name(),
             record.scalars["gap"],
             record.scalars["gap_error"],
-            record.timing["wall_seconds"]
+            seconds
         ));
-        Ok(())
+        Ok(Outcome::Done { seconds })
     }
 
     /// What a task needs of the finished one that it starts from; the leader reads it.

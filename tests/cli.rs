@@ -18,7 +18,20 @@ fn program(arguments: &[&str]) -> Outcome {
 #[test]
 fn every_subcommand_has_help() {
     let general = program(&["--help"]).success().to_owned();
-    for subcommand in ["run", "plan", "status", "collect", "check", "exact", "reference"] {
+    for subcommand in [
+        "run",
+        "plan",
+        "status",
+        "collect",
+        "respond",
+        "mutual-information",
+        "coarse",
+        "check",
+        "exact",
+        "reference",
+        "export",
+        "sample",
+    ] {
         assert!(general.contains(subcommand), "{general}");
         let help = program(&[subcommand, "--help"]);
         assert!(help.success().contains(&format!("Usage: neuralrg {subcommand}")), "{help:?}");

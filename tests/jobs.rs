@@ -4,7 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use common::{Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome, signal};
@@ -14,6 +16,12 @@ fn six_tasks() -> String {
     TINY.replace("temperatures = [2.0, 3.0]", "temperatures = [2.0, 2.5, 3.0]")
         .replace("steps = 6", "steps = 2000")
         .replace("[run]", "[run]\ncheckpoint_minutes = 0.001")
+}
+
+/// Their sweep, run to its end by one job.
+fn unbroken() -> Sweep {
+    static UNBROKEN: OnceLock<PathBuf> = OnceLock::new();
+    Sweep::finished_once(&UNBROKEN, "six-tasks", &six_tasks())
 }
 
 /// A job whose standard error goes to a file.
@@ -53,8 +61,6 @@ fn assert_complete(sweep: &Sweep, unbroken: &Sweep) {
 
 #[test]
 fn jobs_on_one_folder_do_each_task_once() {
-    let unbroken = Sweep::new(&six_tasks());
-    unbroken.run().success();
     for (jobs, ranks) in [(2, 1), (3, 1), (2, 2)] {
         let sweep = Sweep::new(&six_tasks());
         let children: Vec<_> = (0..jobs).map(|number| start(&sweep, ranks, number)).collect();
@@ -67,14 +73,12 @@ fn jobs_on_one_folder_do_each_task_once() {
         let told: usize =
             (0..jobs).map(|number| log(&sweep, number).matches(" is done: ").count()).sum();
         assert_eq!(told, 6);
-        assert_complete(&sweep, &unbroken);
+        assert_complete(&sweep, &unbroken());
     }
 }
 
 #[test]
 fn tasks_of_a_killed_job_are_taken_over_by_the_others() {
-    let unbroken = Sweep::new(&six_tasks());
-    unbroken.run().success();
     let sweep = Sweep::new(&six_tasks());
     let mut victim = start(&sweep, 1, 0);
     let checkpoints = sweep.dir.join("checkpoints");
@@ -91,7 +95,7 @@ fn tasks_of_a_killed_job_are_taken_over_by_the_others() {
     let told = log(&sweep, 1) + &log(&sweep, 2);
     assert_eq!(told.matches("is taken over from the job ").count(), 1, "{told}");
     assert!(events(&sweep, "task-done").values().all(|&count| count == 1));
-    assert_complete(&sweep, &unbroken);
+    assert_complete(&sweep, &unbroken());
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 mod common;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 
-use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome};
+use common::{
+    Sweep, TINY, assert_same_task, assert_same_tasks, contents, descendants, mpirun, neuralrg,
+    outcome, signal, watch,
+};
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 
@@ -54,6 +57,54 @@ fn assert_equal_on_1_2_and_3_ranks(text: &str, tasks: usize) {
             let expected: Vec<String> = (0..ranks).map(|rank| rank.to_string()).collect();
             assert_eq!(done, expected.iter().map(String::as_str).collect(), "ranks that worked");
         }
+    }
+}
+
+/// Three tasks for two ranks: until the first is done one always waits, and none may run for longer than the shortest
+/// slice, since the one that waits may need more than what is left for both ranks.
+#[test]
+fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
+    let text = TINY
+        .replace("temperatures = [2.0, 3.0]", THREE_TEMPERATURES)
+        .replace("depths = [1, 2]", "depths = [2]")
+        .replace("steps = 6", "steps = 3000")
+        .replace("[run]", "[run]\nslice_minutes = 0.001");
+    let alone = Sweep::new(&text);
+    alone.run().success();
+    let sweep = Sweep::new(&text);
+    let mut seen = BTreeSet::new();
+    let result = watch(&mut sweep.run_with(mpirun(2)), |line, mpirun| {
+        if line.contains(" pauses after ") && !seen.contains("paused") {
+            // Nothing moves while one looks.
+            let ranks = descendants(mpirun);
+            signal("-STOP", &ranks);
+            let status = sweep.look("status").success().to_owned();
+            let states = status.lines().filter_map(|line| line.split_whitespace().nth(1));
+            seen.extend(states.map(str::to_owned));
+            signal("-CONT", &ranks);
+        }
+    });
+    assert_eq!(result.status, Some(0), "{}", result.stderr);
+    assert!(seen.contains("paused"), "{seen:?}");
+    assert_same_tasks(&sweep, &alone);
+
+    let text = fs::read_to_string(sweep.dir.join("events.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let places = |event: &str| {
+        let those = events.iter().filter(|line| line["event"] == event);
+        those.map(|line| (line["task"].to_string(), line["rank"].to_string())).collect::<Vec<_>>()
+    };
+    let (started, paused, done) =
+        (places("task-started"), places("task-paused"), places("task-done"));
+    assert_eq!((done.len(), started.len()), (3, paused.len() + 3), "{text}");
+    let where_begun: HashSet<_> = started.into_iter().collect();
+    assert!(where_begun.len() > 3, "no task has moved: {text}");
+    // What was estimated is a time, and was shown.
+    let remaining = events.iter().filter_map(|line| line["remaining_seconds"].as_f64());
+    assert_eq!(remaining.filter(|&seconds| (0.0..1e4).contains(&seconds)).count(), paused.len());
+    for folder in ["claims", "checkpoints", "running"] {
+        assert_eq!(fs::read_dir(sweep.dir.join(folder)).unwrap().count(), 0, "{folder}");
     }
 }
 

@@ -28,6 +28,13 @@ pub enum Arrangement {
     Checkerboard,
 }
 
+impl Arrangement {
+    /// Whether there are coarser and finer levels.
+    pub fn has_levels(self) -> bool {
+        self != Self::Tebd
+    }
+}
+
 /// What the network of a checkerboard's coupling sees of its neighbours (`[flow] neighbours`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,16 +106,41 @@ pub fn layers(architecture: &Architecture) -> Vec<Layer> {
     layers
 }
 
+/// The level at which the latent of each site comes in, row by row; `depth` for the coarse prior, and 0 throughout
+/// where there are no levels.
+pub fn latent_levels(architecture: &Architecture) -> Vec<usize> {
+    let Architecture { linear_size, depth, .. } = *architecture;
+    let top = if architecture.config.arrangement.has_levels() { depth } else { 0 };
+    let level = |site: usize| {
+        let (row, column) = (site / linear_size, site % linear_size);
+        top.min((row | column).trailing_zeros() as usize)
+    };
+    (0..linear_size * linear_size).map(level).collect()
+}
+
+/// One latent of each kind, top level first: all others are its translations. Layers down to level l look alike
+/// after steps of 2^(l+1), and latents of level l are functions of these layers and the field alone.
+pub fn kinds_of_latents(architecture: &Architecture) -> Vec<usize> {
+    let Architecture { linear_size, depth, .. } = *architecture;
+    let levels = latent_levels(architecture);
+    let is_first = |site: &usize| {
+        let cell = 1 << depth.min(levels[*site] + 1);
+        site / linear_size < cell && site % linear_size < cell
+    };
+    let mut sites: Vec<usize> = (0..levels.len()).filter(is_first).collect();
+    sites.sort_by_key(|&site| std::cmp::Reverse(levels[site]));
+    sites
+}
+
 /// Layers of blocks, from z to x: from coarse to fine, at each level decimators before disentanglers.
 fn blocks(architecture: &Architecture) -> Vec<Layer> {
     let roles: &[Role] = match architecture.config.arrangement {
         Arrangement::Tree => &[Role::Decimator],
         _ => &[Role::Decimator, Role::Disentangler],
     };
-    let has_levels = architecture.config.arrangement != Arrangement::Tebd;
     let mut layers = Vec::new();
     for step in (0..architecture.depth).rev() {
-        let stride = if has_levels { 1 << step } else { 1 };
+        let stride = if architecture.config.arrangement.has_levels() { 1 << step } else { 1 };
         for repeat in 0..architecture.config.repeats {
             layers.extend(roles.iter().map(|&role| Layer {
                 level: step,

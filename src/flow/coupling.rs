@@ -153,6 +153,9 @@ impl Network {
 
 /// Standard deviation of the initial weights of outputs that start small, and not all alike.
 const OUTPUT_DEVIATION: f64 = 0.01;
+/// Initial raw scale of odd affine maps. Were it 0, as the factor of its tanh is, neither would ever have a
+/// gradient.
+const INITIAL_RAW_SCALE: f64 = 0.5;
 /// Initial raw shape of a bump, whose softplus is a = 0.13 and b = 0.97.
 const INITIAL_BUMP: [f64; 2] = [-2.0, 0.5];
 
@@ -250,7 +253,7 @@ fn elu_start(network: &Network, shapes: &[[usize; 2]]) -> Vec<Tensor> {
 /// Biases of the even outputs, all sites of one output together.
 fn even_bias(transform: Transform, sites: usize) -> Tensor {
     let start: &[f64] = match transform {
-        Transform::Affine => &[0.0],
+        Transform::Affine => &[INITIAL_RAW_SCALE],
         Transform::Bump => &[0.0, INITIAL_BUMP[0], INITIAL_BUMP[1]],
     };
     Tensor::from_slice(start).view([-1, 1]).repeat([1, sites as i64]).view([-1, 1])

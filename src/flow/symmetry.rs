@@ -87,19 +87,28 @@ impl SymmetrizedFlow {
     }
 }
 
-/// The samples with the mixture's random signs, from torch's generator.
-pub fn with_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
+/// Signs to multiply samples by: the mixture's random ones, from torch's generator, else 1.
+///
+/// Shapes: field (batch, L, L) → (batch, 1, 1).
+pub fn draw_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
+    let (shape, options) = ([field.size()[0], 1, 1], (field.kind(), field.device()));
     match symmetry {
         Symmetry::Mixture => {
-            let options = (field.kind(), field.device());
-            let heads = Tensor::rand([field.size()[0], 1, 1], options).lt(0.5);
-            field * (heads.to_kind(field.kind()) * 2.0 - 1.0)
+            let heads = Tensor::rand(shape, options).lt(0.5);
+            heads.to_kind(field.kind()) * 2.0 - 1.0
         }
-        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => field.shallow_clone(),
+        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => {
+            Tensor::ones(shape, options)
+        }
     }
 }
 
+/// The samples with signs drawn.
+pub fn with_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
+    field * draw_signs(field, symmetry)
+}
+
 /// ln ½(e^a + e^b).
-fn mix(a: &Tensor, b: &Tensor) -> Tensor {
+pub(crate) fn mix(a: &Tensor, b: &Tensor) -> Tensor {
     a.logaddexp(b) - std::f64::consts::LN_2
 }

@@ -5,9 +5,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::arrangement::{Arrangement, Neighbours, Role};
 use super::coupling::{Conditioner, Transform};
-use super::symmetry::SymmetrizedFlow;
+use super::symmetry::{SymmetrizedFlow, ln_prior};
 use super::*;
+use crate::coarse;
 use crate::config::Symmetry;
+use crate::response::responses;
 
 fn small_config() -> FlowConfig {
     FlowConfig {
@@ -276,6 +278,27 @@ fn every_device_starts_from_the_same_weights_and_a_pure_shift() {
     assert_eq!(largest(&log_det), 0.0);
 }
 
+#[test]
+fn scales_of_a_fresh_flow_have_gradients() {
+    for architecture in architectures() {
+        if architecture.config.transform != Transform::Affine {
+            continue;
+        }
+        tch::manual_seed(4);
+        let flow = Flow::initialize(architecture.clone(), Kind::Double, Device::Cpu);
+        let (_, log_det) =
+            flow.bind().map().forward(&batch_of(architecture.linear_size, Kind::Double));
+        let parameters = [&flow.parameters];
+        let gradient =
+            Tensor::run_backward(&[log_det.sum(Kind::Double)], &parameters, false, false);
+        for coupling in flow.couplings().iter() {
+            let scale = coupling.parameters().end as i64 - 1;
+            let slope = gradient[0].double_value(&[scale]);
+            assert!(slope != 0.0, "{architecture:?}");
+        }
+    }
+}
+
 fn values(flow: &Flow) -> Vec<f64> {
     Vec::try_from(flow.parameters.detach().to_kind(Kind::Double)).unwrap()
 }
@@ -334,5 +357,207 @@ fn a_shallower_parent_gives_its_levels_and_the_rest_keeps_its_start() {
             };
             assert_eq!(taken, expected, "{:?} of level {}", layer.role, layer.level);
         }
+    }
+}
+
+#[test]
+fn parts_of_the_map_compose_to_the_whole() {
+    for architecture in architectures().into_iter().filter(|a| !a.config.preconditioner) {
+        let name = format!("{architecture:?}");
+        let z = batch_of(architecture.linear_size, Kind::Double);
+        let cuts: Vec<usize> = (0..=architecture.depth)
+            .rev()
+            .map(|level| architecture.couplings_down_to(level))
+            .collect();
+        assert!(cuts.is_sorted() && *cuts.last().unwrap() == architecture.couplings().len());
+        let flow = random_flow(architecture, Kind::Double).bind_frozen();
+        let (mut field, mut log_det) = flow.map().forward_through(0..cuts[0], &z);
+        for range in cuts.windows(2) {
+            let (next, change) = flow.map().forward_through(range[0]..range[1], &field);
+            let (back, undone) = flow.map().inverse_through(range[0]..range[1], &next);
+            assert!(largest(&(back - &field)) < 1e-10, "{name}: {range:?}");
+            assert!(largest(&(&change + undone)) < 1e-10, "{name}: {range:?}");
+            log_det += change;
+            field = next;
+        }
+        let (whole, whole_log_det) = flow.map().forward(&z);
+        assert!(largest(&(field - whole)) < 1e-12, "{name}");
+        assert!(largest(&(log_det - whole_log_det)) < 1e-12, "{name}");
+    }
+}
+
+fn with_levels() -> impl Iterator<Item = Architecture> {
+    architectures().into_iter().filter(|a| a.config.arrangement.has_levels())
+}
+
+/// As the definition has it: the kept field is a function of the latents that are not finer, and its density
+/// follows from the Jacobian of this function.
+#[test]
+fn kept_variables_have_the_density_of_their_own_latents() {
+    for architecture in with_levels() {
+        let name = format!("{architecture:?}");
+        let size = architecture.linear_size as i64;
+        let z = batch_of(architecture.linear_size, Kind::Double);
+        let flow = random_flow(architecture.clone(), Kind::Double).bind_frozen();
+        for kept in coarse::kept(&flow, &architecture, &z) {
+            let step = 1 << kept.level;
+            let thin = |x: &Tensor| x.slice(1, None, None, step).slice(2, None, None, step);
+            let own = thin(&z);
+            let index =
+                Tensor::arange(size * size, (Kind::Int64, Device::Cpu)).view([1, size, size]);
+            let places = thin(&index).reshape([-1]);
+            let place = |own: &Tensor| {
+                // Finer latents are anything.
+                let all = Tensor::ones([3, size * size], (Kind::Double, Device::Cpu)) * 0.7;
+                let all = all.index_copy(1, &places, &own.reshape([3, -1])).view([3, size, size]);
+                let all = coarse::kept(&flow, &architecture, &all);
+                let same = all.into_iter().find(|other| other.level == kept.level).unwrap();
+                (same.field.contiguous(), same.ln_q)
+            };
+            assert!(largest(&(place(&own).0 - &kept.field)) < 1e-12, "{name}: {}", kept.level);
+            let expected = ln_prior(&own) - autograd_log_det(&place, &own);
+            assert!(largest(&(&kept.ln_q - expected)) < 1e-10, "{name}: {}", kept.level);
+        }
+    }
+}
+
+/// With the mixture, kept variables and their negatives are equally likely; at level 0 the density is that
+/// of the flow.
+#[test]
+fn kept_variables_of_the_mixture_have_its_density() {
+    let config = FlowConfig { symmetry: Symmetry::Mixture, ..small_config() };
+    let architecture = architecture(8, 3, &config);
+    let z = batch_of(8, Kind::Double);
+    let flow = random_flow(architecture.clone(), Kind::Double).bind_frozen();
+    let levels = coarse::kept(&flow, &architecture, &z);
+    assert_eq!(levels.iter().map(|kept| kept.level).collect::<Vec<_>>(), [3, 2, 1, 0]);
+    let draw = flow.draw(&z);
+    let finest = levels.last().unwrap();
+    assert!(largest(&(&finest.field - &draw.field)) < 1e-12);
+    assert!(largest(&(&finest.ln_q - &draw.ln_q)) < 1e-12);
+    // The latents of -y have the same density of y.
+    let couplings = architecture.couplings_down_to(1);
+    let (field, _) = flow.map().forward_through(0..couplings, &z);
+    let (mirrored, _) = flow.map().inverse_through(0..couplings, &-field);
+    let other = &coarse::kept(&flow, &architecture, &mirrored)[2];
+    assert!(largest(&(&other.field + &levels[2].field)) < 1e-10);
+    assert!(largest(&(&other.ln_q - &levels[2].ln_q)) < 1e-10);
+}
+
+#[test]
+fn fields_get_sharper_level_by_level_up_to_the_whole_one() {
+    for architecture in with_levels() {
+        let z = batch_of(architecture.linear_size, Kind::Double);
+        let flow = random_flow(architecture.clone(), Kind::Double).bind_frozen();
+        let blurred = |level| coarse::blurred(&flow, &architecture, &z, level);
+        let (whole, _) = flow.map().forward(&z);
+        assert!(largest(&(blurred(0) - &whole)) == 0.0);
+        for level in 1..=architecture.depth {
+            let latents = flow.map().inverse(&blurred(level)).0;
+            let step = 1 << level;
+            let thin = |x: &Tensor| x.slice(1, None, None, step).slice(2, None, None, step);
+            assert!(largest(&(thin(&latents) - thin(&z))) < 1e-9, "{architecture:?}");
+            let rest = latents.square().sum(Kind::Double) - thin(&z).square().sum(Kind::Double);
+            assert!(largest(&rest) < 1e-7, "{architecture:?}: finer latents are 0");
+        }
+    }
+}
+
+#[test]
+fn responses_are_finite_differences_of_the_latents() {
+    let mixtures = [Arrangement::Mera, Arrangement::Checkerboard].map(|arrangement| {
+        architecture(
+            4,
+            2,
+            &FlowConfig { arrangement, symmetry: Symmetry::Mixture, ..small_config() },
+        )
+    });
+    for architecture in architectures().into_iter().chain(mixtures) {
+        let name = format!("{architecture:?}");
+        let size = architecture.linear_size as i64;
+        let flow = random_flow(architecture, Kind::Double).bind_frozen();
+        let x = batch_of(size as usize, Kind::Double);
+        let latents = [0, 1, 2 * size as usize + 1];
+        let found = responses(&flow, &x, &latents);
+        // Both signs with their probabilities, as in Eq. D.4.
+        let odds = (flow.ln_density(&x) - flow.ln_density(&-&x)).sigmoid();
+        let signs: &[f64] =
+            if flow.symmetry() == Symmetry::Mixture { &[1.0, -1.0] } else { &[1.0] };
+        let step = 1e-5;
+        for j in [0, size + 1, size * size - 1] {
+            let bump = Tensor::zeros([size * size], (Kind::Double, Device::Cpu));
+            let _ = bump.get(j).fill_(step);
+            let bump = bump.view([1, size, size]);
+            let mut expected = Tensor::zeros([3, 3], (Kind::Double, Device::Cpu));
+            for &sign in signs {
+                let probability = match (signs.len(), sign) {
+                    (1, _) => odds.ones_like(),
+                    (_, 1.0) => odds.shallow_clone(),
+                    _ => 1.0 - &odds,
+                };
+                let z = |shift: &Tensor| flow.map().inverse(&(&x * sign + shift)).0.flatten(1, -1);
+                let slope = (z(&bump) - z(&-&bump)) / (2.0 * step);
+                let sites = Tensor::from_slice(&latents.map(|site| site as i64));
+                expected += slope.index_select(1, &sites).transpose(0, 1) * probability;
+            }
+            let difference = found.flatten(2, -1).select(2, j) - expected;
+            assert!(largest(&difference) < 1e-6, "{name}: {}", largest(&difference));
+        }
+    }
+}
+
+/// Averaged over the mixture, weighting with the sign's probability is the same as taking each sample with the
+/// sign that it was drawn with.
+#[test]
+fn mean_responses_of_the_mixture_are_those_of_the_flow_at_its_own_samples() {
+    let config = FlowConfig { symmetry: Symmetry::Mixture, ..small_config() };
+    let flow = random_flow(architecture(4, 2, &config), Kind::Double).bind_frozen();
+    let z = Tensor::randn([20_000, 4, 4], (Kind::Double, Device::Cpu));
+    let (x, _) = flow.map().forward(&z);
+    let plain = FlowConfig { symmetry: Symmetry::None, ..config };
+    let without = random_flow(architecture(4, 2, &plain), Kind::Double).bind_frozen();
+    let mixed = symmetry::with_signs(&x, Symmetry::Mixture);
+    let difference = responses(&flow, &mixed, &[0, 1]) - responses(&without, &x, &[0, 1]);
+    let mean = difference.mean_dim([1i64].as_slice(), false, None);
+    let error = difference.std_dim(Some([1i64].as_slice()), true, false) / 20_000f64.sqrt();
+    // Some sites lie beyond what a latent sees.
+    assert!((mean.abs() - &error * 4.5).max().double_value(&[]) <= 0.0);
+    // It matters which sign: here the answers of both differ.
+    let other = responses(&without, &-x, &[0, 1]).mean_dim([1i64].as_slice(), false, None);
+    let own = responses(&flow, &mixed, &[0, 1]).mean_dim([1i64].as_slice(), false, None);
+    assert!(((own - other).abs() - error * 10.0).max().double_value(&[]) > 0.0);
+}
+
+#[test]
+fn latents_of_one_kind_respond_alike_to_translated_fields() {
+    for architecture in architectures() {
+        let name = format!("{architecture:?}");
+        let (size, depth) = (architecture.linear_size, architecture.depth);
+        let levels = arrangement::latent_levels(&architecture);
+        let kinds = arrangement::kinds_of_latents(&architecture);
+        assert!(kinds.iter().map(|&site| levels[site]).is_sorted_by(|a, b| a >= b), "{name}");
+        let flow = random_flow(architecture, Kind::Double).bind_frozen();
+        let x = batch_of(size, Kind::Double);
+        let (z, _) = flow.map().inverse(&x);
+        let mut seen = 0;
+        for site in kinds {
+            let cell = 1 << depth.min(levels[site] + 1);
+            let shifts = (0..size).step_by(cell);
+            for (down, right) in
+                shifts.clone().flat_map(|down| shifts.clone().map(move |right| (down, right)))
+            {
+                seen += 1;
+                let steps = [down as i64, right as i64];
+                let moved = flow.map().inverse(&x.roll(steps, [1, 2])).0;
+                let place = |row: usize, column: usize| [row as i64, column as i64];
+                let [row, column] = place(site / size, site % size);
+                let [to_row, to_column] =
+                    place((site / size + down) % size, (site % size + right) % size);
+                let here = z.select(1, row).select(1, column);
+                let there = moved.select(1, to_row).select(1, to_column);
+                assert!(largest(&(here - there)) < 1e-9, "{name}: {site} {steps:?}");
+            }
+        }
+        assert_eq!(seen, size * size, "{name}: every latent is of one kind");
     }
 }

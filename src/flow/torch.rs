@@ -1,5 +1,6 @@
 //! Evaluation of a flow's couplings with torch operations: any device, gradients by autograd.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
@@ -157,14 +158,7 @@ impl Map {
     ///
     /// Shapes: z (batch, L, L) → x (batch, L, L), log_det (batch).
     pub fn forward(&self, z: &Tensor) -> (Tensor, Tensor) {
-        let (mut field, mut log_det) = sites_first(z);
-        for (tables, weights) in self.layout.couplings.iter().zip(&self.weights) {
-            let map = MonotoneMap::new(tables, weights, &field);
-            let latent = map.gather(&field);
-            field = map.scatter(&field, &map.forward(&latent));
-            log_det += map.log_det(&latent);
-        }
-        let field = batch_first(&field, z);
+        let (field, log_det) = self.forward_through(0..self.weights.len(), z);
         match &self.layout.preconditioner {
             Some(preconditioner) => {
                 let (field, constant) = preconditioner.forward(&field);
@@ -182,14 +176,45 @@ impl Map {
             Some(preconditioner) => preconditioner.inverse(x),
             None => (x.shallow_clone(), 0.0),
         };
-        let (mut field, mut log_det) = sites_first(&y);
-        for (tables, weights) in self.layout.couplings.iter().zip(&self.weights).rev() {
+        let (z, log_det) = self.inverse_through(0..self.weights.len(), &y);
+        (z, log_det + constant)
+    }
+
+    /// The part of g that a range of the couplings makes, with its log_det, without the preconditioner.
+    ///
+    /// Shapes: field (batch, L, L) → (batch, L, L), (batch).
+    pub fn forward_through(&self, couplings: Range<usize>, field: &Tensor) -> (Tensor, Tensor) {
+        let like = field;
+        let (mut field, mut log_det) = sites_first(like);
+        for (tables, weights) in self.through(couplings) {
+            let map = MonotoneMap::new(tables, weights, &field);
+            let latent = map.gather(&field);
+            field = map.scatter(&field, &map.forward(&latent));
+            log_det += map.log_det(&latent);
+        }
+        (batch_first(&field, like), log_det)
+    }
+
+    /// The inverse of [`Map::forward_through`] for the same couplings, with its own log_det.
+    pub fn inverse_through(&self, couplings: Range<usize>, field: &Tensor) -> (Tensor, Tensor) {
+        let like = field;
+        let (mut field, mut log_det) = sites_first(like);
+        for (tables, weights) in self.through(couplings).rev() {
             let map = MonotoneMap::new(tables, weights, &field);
             let latent = map.inverse(&map.gather(&field));
             log_det -= map.log_det(&latent);
             field = map.scatter(&field, &latent);
         }
-        (batch_first(&field, x), log_det + constant)
+        (batch_first(&field, like), log_det)
+    }
+
+    /// Sites and weights of a range of the couplings.
+    fn through(
+        &self,
+        couplings: Range<usize>,
+    ) -> impl DoubleEndedIterator<Item = (&Tables, &Vec<Tensor>)> {
+        let tables = &self.layout.couplings[couplings.clone()];
+        tables.iter().zip(&self.weights[couplings])
     }
 }
 

@@ -13,7 +13,7 @@ use mpi::topology::{Communicator, Process, SimpleCommunicator};
 
 use super::POLL;
 use crate::error::{Error, Result};
-use crate::plan::Outcome;
+use crate::queue::Outcome;
 
 /// Tags of what members send each other: values, or why there are none.
 const VALUES: i32 = 3;
@@ -98,9 +98,10 @@ impl Team {
         self.exchange_or_unwind(values, |first, _| Ok(first))
     }
 
-    /// Whether something is true for any member.
-    pub fn any(&self, here: bool) -> bool {
-        self.sum(vec![f64::from(u8::from(here))])[0] > 0.0
+    /// Whether things are true for any member, each for itself.
+    pub fn any<const N: usize>(&self, here: [bool; N]) -> [bool; N] {
+        let counts = self.sum(here.map(|here| f64::from(u8::from(here))).to_vec());
+        std::array::from_fn(|index| counts[index] > 0.0)
     }
 
     /// Does `work` on all members, between the exchanges of which nothing may depend on the member. If it fails or

@@ -1,6 +1,7 @@
 """Fixtures: made-up sweeps, one real sweep, and a way to run the figure scripts."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from synthetic import SyntheticSweep
 ROOT = Path(__file__).parents[2]
 
 #: Runs a script of analysis/ with arguments.
-Runner = Callable[..., subprocess.CompletedProcess]
+ScriptRunner = Callable[..., subprocess.CompletedProcess]
+#: Runs the program with arguments.
+Runner = Callable[..., str]
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def sweep_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_figure(tmp_path: Path) -> Runner:
+def run_figure(tmp_path: Path) -> ScriptRunner:
     """Run `analysis/NAME` as a user would, from an unrelated directory."""
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -36,8 +39,8 @@ def run_figure(tmp_path: Path) -> Runner:
 
 
 @pytest.fixture(scope="session")
-def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `sweep.h5` made by the program itself from configs/smoke.toml.
+def neuralrg() -> Runner:
+    """Run the program with arguments, in the repository; what it prints.
 
     The program is target/release/neuralrg, or what the environment variable NEURALRG names.
     """
@@ -48,15 +51,47 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "or name another in the environment variable NEURALRG",
             pytrace=False,
         )
-    directory = tmp_path_factory.mktemp("real") / "smoke"
-    for command in (
-        [binary.resolve(), "run", "configs/smoke.toml", "-o", directory],
-        [binary.resolve(), "collect", directory],
-    ):
+
+    def run(*arguments: object) -> str:
+        command = [str(binary.resolve()), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
         )
         if done.returncode != 0:
-            line = " ".join(map(str, command))
+            line = " ".join(command)
             pytest.fail(f"`{line}` exits {done.returncode}:\n{done.stderr}", pytrace=False)
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_sweep(neuralrg: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `sweep.h5` made by the program itself from configs/smoke.toml."""
+    directory = tmp_path_factory.mktemp("real") / "smoke"
+    neuralrg("run", "configs/smoke.toml", "-o", directory)
+    neuralrg("collect", directory)
     return directory / "sweep.h5"
+
+
+@pytest.fixture(scope="session")
+def studied_sweep(
+    real_sweep: Path, neuralrg: Runner, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A copy of it with all studies of its tasks."""
+    directory = tmp_path_factory.mktemp("studied") / "smoke"
+    shutil.copytree(real_sweep.parent, directory)
+    for command in ("respond", "mutual-information", "coarse"):
+        neuralrg(command, directory, "--samples", 512)
+    neuralrg("collect", directory)
+    return directory / "sweep.h5"
+
+
+def need(available: bool, what: str) -> None:
+    """Skip a test that this machine cannot run; in continuous integration it must."""
+    if available:
+        return
+    message = f"{what}; `scripts/setup --test` installs it"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)

@@ -90,6 +90,7 @@ PER_TASK = (
     "ess_per_second",
     "wall_seconds",
     "peak_memory_bytes",
+    "finished_unix_seconds",
 )
 
 PER_TEMPERATURE = (

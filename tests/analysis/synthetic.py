@@ -26,7 +26,7 @@ class SyntheticSweep:
             "format_version": 2,
             "name": "synthetic",
             "linear_size": linear_size,
-            "configuration": "[sweep]\n",
+            "configuration": '[sweep]\nname = "synthetic"\n',
             "code_version": "0.0.0",
             "pulls": "",
         }

@@ -168,17 +168,22 @@ impl Sweep {
     /// A copy of [`TINY`] run to its end; it runs once for each test program.
     pub fn finished() -> Self {
         static FINISHED: OnceLock<PathBuf> = OnceLock::new();
-        let original = FINISHED.get_or_init(|| {
+        Self::finished_once(&FINISHED, "finished", TINY)
+    }
+
+    /// A copy of a sweep that was run to its end, the first time into a folder that the test program keeps under a
+    /// name of its own.
+    pub fn finished_once(kept: &OnceLock<PathBuf>, name: &str, configuration: &str) -> Self {
+        let sweep = Self::new(configuration);
+        let original = kept.get_or_init(|| {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let dir = folder.join(format!("{}-finished", env!("CARGO_CRATE_NAME")));
+            let dir = folder.join(format!("{}-{name}", env!("CARGO_CRATE_NAME")));
             if dir.exists() {
                 std::fs::remove_dir_all(&dir).expect("the tests own this folder");
             }
-            let sweep = Self::new(TINY);
             outcome(neuralrg().arg("run").arg(&sweep.config).arg("-o").arg(&dir)).success();
             dir
         });
-        let sweep = Self::new(TINY);
         copy_folder(original, &sweep.dir);
         sweep
     }

@@ -1,0 +1,84 @@
+"""Reader of the studies of finished tasks that `neuralrg collect` links to in sweep.h5."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from sweep import CRITICAL_TEMPERATURE, SweepError, read_sweep
+
+#: The command that makes each study.
+COMMANDS = {
+    "responses": "respond",
+    "mutual_information": "mutual-information",
+    "coarse": "coarse",
+}
+
+
+class Study(NamedTuple):
+    """One study of one task: its arrays by their names in the file."""
+
+    task: str
+    linear_size: int
+    temperature: float
+    depth: int
+    seed: int
+    arrays: dict[str, np.ndarray]
+
+
+def read_studies(sweep: Path, kind: str, tasks: Sequence[str] = ()) -> list[Study]:
+    """The studies of one kind of the named tasks, or of all tasks that have one.
+
+    Raises:
+        SweepError: the sweep cannot be used, has no such study, or none of a named task.
+    """
+    read_sweep(sweep).close()
+    with h5py.File(sweep) as file:
+        group = file.get(kind, {})
+        missing = [name for name in tasks or [kind] if name not in (group if tasks else file)]
+        if missing or not len(group):
+            what = f"study of {', '.join(missing)}" if tasks and missing else "study"
+            raise SweepError(
+                f"{sweep}: has no {kind} {what}; run `neuralrg {COMMANDS[kind]} DIR` and "
+                "`neuralrg collect DIR`"
+            )
+        return [_read(sweep, group, name) for name in tasks or sorted(group)]
+
+
+def most_telling(studies: Sequence[Study]) -> Study:
+    """Of the deepest flows the one closest to the critical temperature."""
+    return min(studies, key=lambda study: (-study.depth, _distance(study), study.seed))
+
+
+def describe_task(study: Study) -> str:
+    """Lattice, temperature and depth, for a figure's title."""
+    size = study.linear_size
+    return (
+        rf"${size}\times{size}$ lattice, $T = {study.temperature:.6g}\,J/k_\mathrm{{B}}$, "
+        f"depth {study.depth}, seed {study.seed}"
+    )
+
+
+def _distance(study: Study) -> float:
+    return abs(study.temperature - CRITICAL_TEMPERATURE)
+
+
+def _read(sweep: Path, group: h5py.Group, name: str) -> Study:
+    try:
+        file = group[name]
+        arrays = {key: np.asarray(values) for key, values in file.items()}
+    except (KeyError, OSError) as error:
+        raise SweepError(
+            f"{sweep}: cannot read the file of {name} that it links to; keep sweep.h5 in its folder"
+        ) from error
+    attributes = file.attrs
+    return Study(
+        task=name,
+        linear_size=int(attributes["linear_size"]),
+        temperature=float(attributes["temperature"]),
+        depth=int(attributes["depth"]),
+        seed=int(attributes["seed"]),
+        arrays=arrays,
+    )

@@ -1,0 +1,103 @@
+//! `neuralrg sample`: independent samples of a trained flow with their log-densities.
+
+use std::path::Path;
+
+use ndarray::{Array1, Array3, Axis};
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::flow::symmetry::draw_signs;
+use crate::host::to_array;
+use crate::schema;
+use crate::seed::{Stage, TaskSeed};
+use crate::store::{write_array, write_hdf5, write_number, write_text};
+use crate::trained::{Trained, check_output};
+
+/// Samples drawn at a time, always as many, so that the first ones do not depend on the number of all.
+const BATCH: usize = 256;
+
+/// Fields x = sign · g(z), the latents z that they come from, and their densities.
+#[derive(Debug)]
+struct Samples {
+    /// (draw, L, L).
+    fields: Array3<f64>,
+    /// (draw, L, L).
+    latents: Array3<f64>,
+    /// (draw).
+    signs: Array1<f64>,
+    /// (draw): ln q(x) of the model, with the mixture ln q_sym(x).
+    ln_q: Array1<f64>,
+    /// (draw).
+    ln_pi: Array1<f64>,
+}
+
+/// Draws `count` samples of the trained flow of a task file and writes them to `output`.
+///
+/// # Errors
+/// As [`Trained::load`] and [`check_output`], a density is not a finite number, or the file cannot be written.
+pub fn sample(task: &Path, count: usize, seed: u64, output: &Path) -> Result<()> {
+    check_output(task, output)?;
+    let trained = Trained::load(task)?;
+    let samples = draw(&trained, count, seed);
+    for (name, values) in [("ln q", &samples.ln_q), ("ln pi", &samples.ln_pi)] {
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(Error::NotFinite { quantity: format!("{name} of a sample") });
+        }
+    }
+    write_hdf5(output, |file| fill(file, &trained, seed, &samples))
+}
+
+fn draw(trained: &Trained, count: usize, seed: u64) -> Samples {
+    let size = trained.task.linear_size;
+    let parameters = &trained.model.flow.parameters;
+    let options = (parameters.kind(), parameters.device());
+    let model = trained.model.freeze();
+    let seeds = TaskSeed::new(&trained.task).derived(seed);
+    let mut samples = Samples {
+        fields: Array3::zeros((0, size, size)),
+        latents: Array3::zeros((0, size, size)),
+        signs: Array1::zeros(0),
+        ln_q: Array1::zeros(0),
+        ln_pi: Array1::zeros(0),
+    };
+    for (step, start) in (0..count).step_by(BATCH).enumerate() {
+        seeds.reseed_torch(Stage::Sample, step as i64);
+        let z = Tensor::randn([BATCH as i64, size as i64, size as i64], options);
+        let draw = model.draw(&z);
+        let signs = draw_signs(&draw.field, model.symmetry());
+        let kept = |tensor: &Tensor| tensor.narrow(0, 0, BATCH.min(count - start) as i64);
+        append(&mut samples.fields, &kept(&(draw.field * &signs)));
+        append(&mut samples.latents, &kept(&z));
+        append(&mut samples.signs, &kept(&signs.view([-1])));
+        append(&mut samples.ln_q, &kept(&draw.ln_q));
+        append(&mut samples.ln_pi, &kept(&draw.ln_pi));
+    }
+    samples
+}
+
+fn append<D: ndarray::RemoveAxis>(all: &mut ndarray::Array<f64, D>, batch: &Tensor) {
+    all.append(Axis(0), to_array::<D>(batch).view()).expect("all batches have one shape");
+}
+
+fn fill(file: &hdf5::File, trained: &Trained, seed: u64, samples: &Samples) -> hdf5::Result<()> {
+    let task = &trained.task;
+    write_text(file, "format", schema::SAMPLES_FORMAT)?;
+    write_number(file, "format_version", schema::SAMPLES_FORMAT_VERSION)?;
+    write_text(file, "code_version", crate::VERSION)?;
+    write_text(file, "task", &task.name())?;
+    write_number(file, "linear_size", task.linear_size as u64)?;
+    write_number(file, "temperature", task.temperature)?;
+    write_number(file, "depth", task.depth as u64)?;
+    write_number(file, "seed", seed)?;
+    let is_double = trained.model.flow.parameters.kind() == Kind::Double;
+    for (item, values) in [(schema::FIELD, &samples.fields), (schema::LATENT, &samples.latents)] {
+        if is_double {
+            write_array(file, &item, values.view())?;
+        } else {
+            write_array(file, &item, values.mapv(|value| value as f32).view())?;
+        }
+    }
+    write_array(file, &schema::SIGN, samples.signs.mapv(|sign| sign as i8).view())?;
+    write_array(file, &schema::LN_Q, samples.ln_q.view())?;
+    write_array(file, &schema::LN_PI, samples.ln_pi.view())
+}

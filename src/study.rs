@@ -1,0 +1,299 @@
+//! Studies of the finished tasks of a sweep: what the latent space of a trained flow means. Each leaves one file for
+//! each task in a folder of its own, which `collect` links to.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array1, Array2, Array3, ArrayD, Axis, concatenate};
+use tch::{Device, Kind, Tensor};
+
+use crate::coarse::{self, COUPLINGS, blurred, effective_couplings, great_circle, kept};
+use crate::engine::Model;
+use crate::error::{Error, Result};
+use crate::flow::arrangement::{kinds_of_latents, latent_levels};
+use crate::host::{from_array, to_array};
+use crate::ising::Target;
+use crate::mutual_information::{Pairs, of_independent};
+use crate::plan::{Task, own_tasks};
+use crate::response::responses;
+use crate::schema::{self, Item};
+use crate::seal;
+use crate::seed::{Stage, TaskSeed};
+use crate::stats::between_chain;
+use crate::store::{self, StudyRecord, SweepDir};
+use crate::target::{self, TargetSamples};
+use crate::trained::Trained;
+
+/// Names of all studies: their folders, and their groups in the collected file.
+pub const NAMES: [&str; 3] = ["responses", "mutual_information", "coarse"];
+
+/// Samples whose coarse fields are kept.
+const SHOWN: i64 = 4;
+/// Fields of a walk, both ends included.
+const WALK_STEPS: usize = 17;
+/// Samples drawn at a time.
+const BATCH: usize = 1024;
+
+/// What is asked of each task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Study {
+    Responses { samples: usize },
+    MutualInformation { samples: usize, neighbours: usize },
+    Coarse { samples: usize },
+}
+
+type Arrays = Vec<(Item, ArrayD<f64>)>;
+
+impl Study {
+    /// One of [`NAMES`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Responses { .. } => NAMES[0],
+            Self::MutualInformation { .. } => NAMES[1],
+            Self::Coarse { .. } => NAMES[2],
+        }
+    }
+
+    /// What makes two studies of one kind differ, in words.
+    fn settings(self) -> String {
+        match self {
+            Self::Responses { samples } | Self::Coarse { samples } => {
+                format!("samples = {samples}")
+            }
+            Self::MutualInformation { samples, neighbours } => {
+                format!("samples = {samples}, neighbours = {neighbours}")
+            }
+        }
+    }
+}
+
+/// Finished tasks of the folder: those of the given names, or all.
+///
+/// # Errors
+/// No sweep folder, no finished task, or none of a name.
+pub fn finished_tasks(root: &Path, names: &[String]) -> Result<(SweepDir, Vec<Task>)> {
+    let dir = SweepDir::open(root)?;
+    let config = dir.read_config()?;
+    let mut tasks = own_tasks(&config);
+    tasks.retain(|task| dir.task_path(task).is_file());
+    if tasks.is_empty() {
+        return Err(Error::NothingFinished {
+            dir: root.into(),
+            linear_size: config.sweep.linear_size,
+        });
+    }
+    let finished: BTreeSet<String> = tasks.iter().map(Task::name).collect();
+    if let Some(name) = names.iter().find(|name| !finished.contains(*name)) {
+        let finished = finished.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::NoSuchTask { dir: root.into(), name: name.clone(), finished });
+    }
+    tasks.retain(|task| names.is_empty() || names.contains(&task.name()));
+    Ok((dir, tasks))
+}
+
+/// Does the study of a task, unless its file is there already, and returns the file's path with whether it is new.
+///
+/// # Errors
+/// The task file cannot be read, its flow has no levels where they are needed, or the file cannot be written.
+pub fn study(dir: &SweepDir, task: &Task, study: Study) -> Result<(PathBuf, bool)> {
+    let (task_path, path) = (dir.task_path(task), dir.study_path(study.name(), task));
+    let sum = seal::stated_sha256(&task_path).map_err(Error::io("read task file", &task_path))?;
+    let wanted = (sum.unwrap_or_default(), study.settings());
+    if store::study_written(&path).as_ref() == Some(&wanted) {
+        return Ok((path, false));
+    }
+    let trained = Trained::load(&task_path)?;
+    let arrays = match study {
+        Study::Responses { samples } => study_responses(&trained, &task_path, samples)?,
+        Study::MutualInformation { samples, neighbours } => {
+            study_information(&trained, &task_path, samples, neighbours)?
+        }
+        Study::Coarse { samples } => study_levels(&trained, samples)?,
+    };
+    let (task_sha256, settings) = wanted;
+    store::write_study(&path, &StudyRecord { task: *task, task_sha256, settings, arrays })?;
+    Ok((path, true))
+}
+
+/// Mean responses of one latent of each kind over samples of the target, with errors between chains.
+fn study_responses(trained: &Trained, path: &Path, samples: usize) -> Result<Arrays> {
+    let architecture = &trained.model.flow.architecture;
+    let size = architecture.linear_size;
+    let latents = kinds_of_latents(architecture);
+    let fields = sample_target(trained, path, samples)?.fields;
+    let flow = trained.model.flow.bind_frozen();
+    let (_, kind, device) = options(&trained.model);
+    let chain_sums = fields.axis_iter(Axis(1)).map(|draw| {
+        let field = from_array(&draw.to_owned()).to_kind(kind).to_device(device);
+        responses(&flow, &field, &latents).to_kind(Kind::Double)
+    });
+    let sum = chain_sums.reduce(|sum, draw| sum + draw).expect("there are draws");
+    // (latents, chains, L, L) to (chains, latents · L · L).
+    let means: ArrayD<f64> = to_array(&(sum / fields.len_of(Axis(1)) as f64).transpose(0, 1));
+    let means = means.into_shape_with_order((fields.len_of(Axis(0)), latents.len() * size * size));
+    let (mean, error) = between_chain(means.expect("as many numbers").view());
+    let levels = latent_levels(architecture);
+    let of_latent = |number: &dyn Fn(usize) -> usize| -> Array1<f64> {
+        latents.iter().map(|&site| number(site) as f64).collect()
+    };
+    let places = [
+        of_latent(&|site| levels[site]),
+        of_latent(&|site| site / size),
+        of_latent(&|site| site % size),
+    ];
+    let images = [mean, error].map(|values| {
+        values.into_shape_with_order((latents.len(), size, size)).expect("as many numbers")
+    });
+    let places = schema::RESPONDING.into_iter().zip(places.map(Array1::into_dyn));
+    Ok(places.chain(schema::RESPONSES.into_iter().zip(images.map(Array3::into_dyn))).collect())
+}
+
+/// Mutual information of all pairs of latents, and of all pairs of field variables.
+fn study_information(
+    trained: &Trained,
+    path: &Path,
+    samples: usize,
+    neighbours: usize,
+) -> Result<Arrays> {
+    let architecture = &trained.model.flow.architecture;
+    let size = architecture.linear_size;
+    let TargetSamples { fields, latents } = sample_target(trained, path, samples)?;
+    let levels = latent_levels(architecture).into_iter().map(|level| level as f64);
+    let squares: BTreeSet<usize> =
+        (0..size * size).map(|site| square_distance(size, 0, site)).collect();
+    let squares: Vec<usize> = squares.into_iter().collect();
+    let distances = squares.iter().map(|&square| (square as f64).sqrt());
+    let mut arrays = vec![
+        (schema::VARIABLE_LEVEL, levels.collect::<Array1<f64>>().into_dyn()),
+        (schema::DISTANCE, distances.collect::<Array1<f64>>().into_dyn()),
+    ];
+    for (items, samples) in schema::MUTUAL_INFORMATION.into_iter().zip([latents, fields]) {
+        let (chains, draws, ..) = samples.dim();
+        let samples = samples.into_shape_with_order((chains, draws, size * size));
+        let samples = samples.expect("as many numbers");
+        let pairs = Pairs::estimate(samples.view(), neighbours);
+        let class = |i, j| {
+            let square = square_distance(size, i, j);
+            squares.binary_search(&square).expect("all distances are listed")
+        };
+        let means = pairs.class_means(squares.len(), class);
+        let [information, error] = pairs.matrices();
+        let (mean, mean_error): (Vec<f64>, Vec<f64>) = means.into_iter().unzip();
+        let independent = of_independent(samples.view(), neighbours);
+        let vectors = [mean, mean_error, independent].map(|values| Array1::from(values).into_dyn());
+        let values = [information, error].into_iter().map(Array2::into_dyn).chain(vectors);
+        arrays.extend(items.into_iter().zip(values));
+    }
+    Ok(arrays)
+}
+
+/// Square of the distance between two sites on the torus.
+fn square_distance(size: usize, a: usize, b: usize) -> usize {
+    let along = |a: usize, b: usize| a.abs_diff(b).min(size - a.abs_diff(b)).pow(2);
+    along(a / size, b / size) + along(a % size, b % size)
+}
+
+/// Coarse fields, a walk and the effective couplings of every level, all for latents of the prior.
+fn study_levels(trained: &Trained, samples: usize) -> Result<Arrays> {
+    let model = &trained.model;
+    let architecture = &model.flow.architecture;
+    if !architecture.config.arrangement.has_levels() {
+        return Err(Error::NoLevels { task: trained.task.name() });
+    }
+    let _guard = tch::no_grad_guard();
+    let draw = |step: i64, count: i64| {
+        TaskSeed::new(&trained.task).reseed_torch(Stage::Study, step);
+        let (size, kind, device) = options(model);
+        Tensor::randn([count, size, size], (kind, device))
+    };
+    let levels: Array1<f64> = (0..=architecture.depth).rev().map(|level| level as f64).collect();
+    let mut arrays = vec![(schema::LEVEL, levels.into_dyn())];
+    arrays.extend(coarse_fields(model, &draw(0, SHOWN)));
+    arrays.extend(walk(model, &draw(1, BATCH as i64)));
+    arrays.extend(couplings(model, samples, |batch, count| draw(2 + batch, count)));
+    Ok(arrays)
+}
+
+/// What is kept at each level of some samples, and the fields that it makes without finer details.
+fn coarse_fields(model: &Model, z: &Tensor) -> Arrays {
+    let architecture = &model.flow.architecture;
+    let flow = model.flow.bind_frozen();
+    let kept: Vec<Tensor> = kept(&flow, architecture, z)
+        .into_iter()
+        .map(|kept| {
+            let extent = 1i64 << kept.level;
+            let rows = kept.field.repeat_interleave_self_int(extent, 1, None);
+            rows.repeat_interleave_self_int(extent, 2, None)
+        })
+        .collect();
+    let levels = (0..=architecture.depth).rev();
+    let blurred: Vec<Tensor> = levels.map(|level| blurred(&flow, architecture, z, level)).collect();
+    let fields = [kept, blurred].map(|levels| to_array(&Tensor::stack(&levels, 0)));
+    schema::COARSE_FIELDS.into_iter().zip(fields).collect()
+}
+
+/// The way through latent space from the sample of the lowest mean field to that of the highest, and the energies on it.
+fn walk(model: &Model, z: &Tensor) -> Arrays {
+    let flow = model.flow.bind_frozen();
+    let (size, kind, device) = options(model);
+    let target = Target::new(size as usize, model.flow.architecture.temperature, kind, device);
+    let means = flow.map().forward(z).0.mean_dim([1i64, 2].as_slice(), false, None);
+    let ends = [means.argmin(0, false), means.argmax(0, false)];
+    let [from, to] = ends.map(|index| z.get(index.int64_value(&[])));
+    let fractions: Vec<f64> =
+        (0..WALK_STEPS).map(|step| step as f64 / (WALK_STEPS - 1) as f64).collect();
+    let fields = flow.map().forward(&great_circle(&from, &to, &fractions)).0;
+    let [first, last] = [0, WALK_STEPS as i64 - 1].map(|step| fields.get(step));
+    let straight: Vec<Tensor> = fractions.iter().map(|&t| &first * (1.0 - t) + &last * t).collect();
+    let energies =
+        [&fields, &Tensor::stack(&straight, 0)].map(|x| to_array(&-target.ln_density(x)));
+    let [along, straight] = energies;
+    let values = [Array1::from(fractions).into_dyn(), to_array(&fields), along, straight];
+    schema::WALK.into_iter().zip(values).collect()
+}
+
+/// Effective couplings of what is kept at each level.
+fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, i64) -> Tensor) -> Arrays {
+    let architecture = &model.flow.architecture;
+    let flow = model.flow.bind_frozen();
+    let levels = architecture.depth + 1;
+    let mut terms: Vec<Vec<Array2<f64>>> = vec![Vec::new(); levels];
+    let mut energies: Vec<Vec<f64>> = vec![Vec::new(); levels];
+    for batch in 0..samples.div_ceil(BATCH) {
+        let count = BATCH.min(samples - batch * BATCH);
+        let z = draw(batch as i64, count as i64);
+        for (index, kept) in kept(&flow, architecture, &z).into_iter().enumerate() {
+            terms[index].push(to_array(&coarse::terms(&kept.field)));
+            energies[index].extend(to_array::<ndarray::Ix1>(&-kept.ln_q));
+        }
+    }
+    let mut found = Array3::zeros((COUPLINGS, 2, levels));
+    for (index, (terms, energies)) in terms.iter().zip(&energies).enumerate() {
+        let views: Vec<_> = terms.iter().map(Array2::view).collect();
+        let terms = concatenate(Axis(0), &views).expect("all have three columns");
+        let side = architecture.linear_size >> (architecture.depth - index);
+        let couplings = effective_couplings(terms.view(), energies, side * side);
+        for (coupling, (value, error)) in couplings.into_iter().enumerate() {
+            found[[coupling, 0, index]] = value;
+            found[[coupling, 1, index]] = error;
+        }
+    }
+    let items = schema::EFFECTIVE_COUPLINGS.as_flattened().iter().copied();
+    let values = found.into_shape_with_order((2 * COUPLINGS, levels)).expect("as many numbers");
+    items.zip(values.outer_iter().map(|row| row.to_owned().into_dyn())).collect()
+}
+
+/// Samples of the target from the task's latent HMC.
+fn sample_target(trained: &Trained, path: &Path, samples: usize) -> Result<TargetSamples> {
+    let Trained { task, config, model, .. } = trained;
+    let spacing = target::spacing(&store::read_task(path)?.scalars);
+    let seed = TaskSeed::new(task);
+    let hmc = (&config.hmc, task.temperature, &seed);
+    target::sample(&model.freeze(), hmc, options(model), spacing, samples)
+}
+
+/// L, precision and device of a model.
+fn options(model: &Model) -> (i64, Kind, Device) {
+    let parameters = &model.flow.parameters;
+    (model.flow.architecture.linear_size as i64, parameters.kind(), parameters.device())
+}

@@ -1,0 +1,87 @@
+"""analysis/fig_4.py: what is drawn, and how the script behaves."""
+
+import h5py
+import numpy as np
+import pytest
+
+import fig_4
+import study
+import sweep
+
+TASK = "L4_T2_d2_s1"
+
+
+@pytest.fixture
+def studies(studied_sweep):
+    kinds = ("responses", "mutual_information")
+    return [study.read_studies(studied_sweep, kind, [TASK])[0] for kind in kinds]
+
+
+def test_every_latent_has_its_image_and_both_matrices_one_scale(studies, studied_sweep):
+    figure = fig_4.draw_figure(*studies)
+    figure.draw_without_rendering()
+    drawn = [axes for axes in figure.axes if axes.images]
+    # One of the top level, three of each of both others, two matrices.
+    assert len(drawn) == 1 + 3 + 3 + 2
+    with h5py.File(studied_sweep.parent / "responses" / f"{TASK}.h5") as file:
+        response = np.asarray(file["response"])
+    middle = np.roll(response[0], (2, 2), axis=(0, 1))
+    np.testing.assert_array_equal(drawn[0].images[0].get_array(), middle)
+    latent, field = (axes.images[0] for axes in drawn[-2:])
+    assert latent.norm.vmin == field.norm.vmin == fig_4.noise_floor(studies[1])
+    assert latent.norm.vmax == field.norm.vmax
+
+
+def test_matrix_of_latents_begins_with_the_top_level(studies):
+    figure = fig_4.draw_figure(*studies)
+    latent = [axes for axes in figure.axes if axes.images][-2].images[0].get_array()
+    information = studies[1].arrays["latent_information"]
+    floor = 0.99 * fig_4.noise_floor(studies[1])
+    # The coarse prior of L = 4 at depth 2 is at site 0, the next level at 2, 8 and 10.
+    top = [0, 2, 8, 10]
+    expected = np.fmax(information[np.ix_(top, top)], floor)
+    np.testing.assert_allclose(latent[:4, :4], expected)
+
+
+def test_means_against_distance_have_error_bars(studies):
+    figure = fig_4.draw_figure(*studies)
+    (axes,) = [axes for axes in figure.axes if axes.containers]
+    arrays = studies[1].arrays
+    for container, kind in zip(axes.containers, ("field", "latent"), strict=True):
+        line, _, (bars,) = container.lines
+        mean = arrays[f"{kind}_information_mean"][1:]
+        error = arrays[f"{kind}_information_mean_error"][1:]
+        np.testing.assert_array_equal(line.get_ydata(), mean)
+        spans = np.array([path.vertices[:, 1] for path in bars.get_paths()])
+        np.testing.assert_allclose(np.diff(spans, axis=1)[:, 0], 2.0 * error)
+    # Neighbours of the field know of each other.
+    assert arrays["field_information_mean"][1] > 10 * arrays["field_information_mean_error"][1]
+
+
+def test_the_deepest_flow_nearest_to_the_critical_temperature_is_chosen(studied_sweep):
+    chosen = study.most_telling(study.read_studies(studied_sweep, "responses"))
+    assert chosen.task == TASK
+
+
+def test_numbers_have_as_many_digits_as_they_are_known_to():
+    assert fig_4.with_error(0.12345, 0.0021) == "0.123 ± 0.002"
+    assert fig_4.with_error(-12.3, 2.2) == "-12 ± 2"
+    assert fig_4.with_error(0.5, 0.0) == "0.5"
+
+
+def test_script_draws_both_formats(studied_sweep, run_figure, tmp_path):
+    done = run_figure("fig_4.py", studied_sweep, "--task", TASK, "-o", tmp_path / "fig_4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "fig_4.png").stat().st_size > 10_000
+    assert (tmp_path / "fig_4.pdf").stat().st_size > 5_000
+
+
+def test_what_is_missing_is_named(real_sweep, studied_sweep, tmp_path):
+    with pytest.raises(sweep.SweepError, match=r"no responses study; run `neuralrg respond DIR`"):
+        study.read_studies(real_sweep, "responses")
+    with pytest.raises(sweep.SweepError, match="no mutual_information study of L9; run"):
+        study.read_studies(studied_sweep, "mutual_information", ["L9"])
+    moved = tmp_path / "sweep.h5"
+    moved.write_bytes(studied_sweep.read_bytes())
+    with pytest.raises(sweep.SweepError, match=r"keep sweep\.h5 in its folder"):
+        study.read_studies(moved, "coarse", [TASK])

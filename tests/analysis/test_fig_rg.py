@@ -1,0 +1,62 @@
+"""analysis/fig_rg.py: what is drawn, and how the script behaves."""
+
+import numpy as np
+import pytest
+
+import fig_rg
+import study
+
+
+@pytest.fixture
+def studies(studied_sweep):
+    return study.read_studies(studied_sweep, "coarse")
+
+
+def test_fields_of_every_level_and_of_the_walk_are_drawn(studies):
+    chosen = study.most_telling(studies)
+    figure = fig_rg.draw_figure(chosen, fig_rg.same_but_temperature(studies, chosen))
+    figure.draw_without_rendering()
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) == 2 * 3 + fig_rg.WALK_IMAGES
+    np.testing.assert_array_equal(images[0].get_array(), chosen.arrays["kept"][0, 0])
+    np.testing.assert_array_equal(images[5].get_array(), chosen.arrays["blurred"][2, 0])
+    np.testing.assert_array_equal(images[-1].get_array(), chosen.arrays["walk"][-1])
+    # The top level of L = 4 at depth 2 keeps one variable.
+    assert np.ptp(images[0].get_array()) == 0.0
+
+
+def test_couplings_are_drawn_for_every_temperature_with_error_bars(studies):
+    chosen = study.most_telling(studies)
+    others = fig_rg.same_but_temperature(studies, chosen)
+    assert [other.temperature for other in others] == [2.0, 2.7]
+    figure = fig_rg.draw_figure(chosen, others)
+    panels = [axes for axes in figure.axes if axes.containers]
+    assert len(panels) == len(fig_rg.COUPLINGS)
+    for axes, name in zip(panels, fig_rg.COUPLINGS, strict=True):
+        for container, other in zip(axes.containers, others, strict=True):
+            line, _, (bars,) = container.lines
+            np.testing.assert_array_equal(line.get_ydata(), other.arrays[name])
+            assert len(bars.get_paths()) == len(other.arrays["level"])
+
+
+def test_the_ends_of_the_walk_lie_on_both_lines(studies):
+    for found in studies:
+        for end in (0, -1):
+            along, straight = (
+                found.arrays[name][end] for name in ("walk_energy", "straight_energy")
+            )
+            assert along == pytest.approx(straight, abs=1e-2)
+
+
+def test_script_draws_both_formats(studied_sweep, run_figure, tmp_path):
+    task = "L4_T2.7_d1_s1"
+    done = run_figure("fig_rg.py", studied_sweep, "--task", task, "-o", tmp_path / "fig_rg")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "fig_rg.png").stat().st_size > 10_000
+    assert (tmp_path / "fig_rg.pdf").stat().st_size > 5_000
+
+
+def test_a_sweep_without_studies_is_refused(real_sweep, run_figure):
+    done = run_figure("fig_rg.py", real_sweep)
+    assert done.returncode == 1
+    assert "has no coarse study; run `neuralrg coarse DIR`" in done.stderr

@@ -1,0 +1,233 @@
+//! Studies of finished tasks: `respond`, `mutual-information`, `coarse`, their files, and the samples that they rest on.
+
+mod common;
+mod enumeration;
+mod flows;
+
+use common::{Outcome, Sweep, TINY, contents, neuralrg, outcome, snapshot};
+use ndarray::{Array2, Axis};
+use neuralrg::config::{HmcConfig, Symmetry};
+use neuralrg::flow::{Architecture, Flow};
+use neuralrg::host::{from_array, to_array};
+use neuralrg::observe;
+use neuralrg::plan::Task;
+use neuralrg::seed::TaskSeed;
+use neuralrg::stats::between_chain;
+use neuralrg::study::NAMES;
+use neuralrg::target::{self, TargetSamples};
+use neuralrg::{config::FlowConfig, config::RunConfig, engine::Model};
+use tch::{Device, Kind, Tensor};
+
+/// The command of each of [`NAMES`].
+const COMMANDS: [&str; 3] = ["respond", "mutual-information", "coarse"];
+
+fn study(sweep: &Sweep, command: &str, more: &[&str]) -> Outcome {
+    outcome(neuralrg().arg(command).arg(&sweep.dir).args(["--samples", "256"]).args(more))
+}
+
+fn shape(sweep: &Sweep, kind: &str, task: &str, name: &str) -> Vec<usize> {
+    contents(&sweep.dir.join(kind).join(format!("{task}.h5")))[&format!("/{name}")].shape.clone()
+}
+
+fn values(sweep: &Sweep, kind: &str, task: &str, name: &str) -> Vec<f64> {
+    let found = contents(&sweep.dir.join(kind).join(format!("{task}.h5")));
+    found[&format!("/{name}")].bits.iter().map(|&bits| f64::from_bits(bits)).collect()
+}
+
+#[test]
+fn studies_leave_a_file_for_each_task_that_collect_links_to() {
+    let sweep = Sweep::finished();
+    for (command, kind) in COMMANDS.into_iter().zip(NAMES) {
+        let printed = study(&sweep, command, &[]).success().to_owned();
+        assert_eq!(printed.lines().count(), 4, "{printed}");
+        assert!(printed.lines().all(|line| line.ends_with(".h5")), "{printed}");
+        let written = snapshot(&sweep.dir.join(kind));
+        assert_eq!(written.len(), 4);
+        let again = study(&sweep, command, &[]).success().to_owned();
+        assert!(again.lines().all(|line| line.ends_with(".h5: kept")), "{again}");
+        assert_eq!(written, snapshot(&sweep.dir.join(kind)), "what is there is kept");
+    }
+    // Two levels: the coarse prior, then three kinds at each.
+    assert_eq!(shape(&sweep, "responses", "L4_T2_d2_s1", "response"), [7, 4, 4]);
+    let levels = values(&sweep, "responses", "L4_T2_d2_s1", "latent_level");
+    assert_eq!(levels, [2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    let pairs = ["latent_information", "field_information_error"];
+    for name in pairs {
+        assert_eq!(shape(&sweep, "mutual_information", "L4_T3_d1_s1", name), [16, 16]);
+    }
+    assert_eq!(shape(&sweep, "coarse", "L4_T2_d2_s1", "kept"), [3, 4, 4, 4]);
+    assert_eq!(shape(&sweep, "coarse", "L4_T2_d2_s1", "coupling"), [3]);
+
+    sweep.look("collect").success();
+    let collected = hdf5::File::open(sweep.dir.join("sweep.h5")).unwrap();
+    for kind in NAMES {
+        let group = collected.group(kind).unwrap();
+        assert_eq!(group.member_names().unwrap().len(), 4, "{kind}");
+        let linked = group.group("L4_T2_d1_s1").expect("the link leads to the file");
+        assert!(linked.attr("complete").is_ok());
+    }
+}
+
+/// At the top of the paper's flow nothing is between the kept variables and their prior, N(0, 1).
+#[test]
+fn the_coarse_prior_is_free_and_the_fields_are_those_of_the_flow() {
+    let sweep = Sweep::finished();
+    study(&sweep, "coarse", &[]).success();
+    let of = |name: &str| values(&sweep, "coarse", "L4_T2_d1_s1", name);
+    assert_eq!(of("level"), [1.0, 0.0]);
+    let (square, error) = (of("mean_square")[0], of("mean_square_error")[0]);
+    assert!((square - 1.0).abs() < 4.0 * error && error < 0.1, "{square} ± {error}");
+    assert!((of("mass")[0] - square).abs() < 1e-2);
+    assert!(of("coupling")[0].abs() < 1e-3 && of("quartic")[0].abs() < 1e-3);
+    assert!((of("explained")[0] - 1.0).abs() < 1e-3);
+    // Nothing is left out at level 0, where there is no preconditioner.
+    assert_eq!(of("kept")[4 * 16..], of("blurred")[4 * 16..]);
+    // Both ways begin and end at the same fields.
+    let (along, straight) = (of("walk_energy"), of("straight_energy"));
+    for end in [0, along.len() - 1] {
+        assert!((along[end] - straight[end]).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn a_study_is_repeated_when_its_task_or_what_is_asked_has_changed() {
+    let sweep = Sweep::finished();
+    let name = "L4_T2_d1_s1";
+    let one = ["--task", name];
+    study(&sweep, "respond", &one).success();
+    assert_eq!(snapshot(&sweep.dir.join("responses")).len(), 1, "of the named task only");
+    let command = |samples| {
+        outcome(neuralrg().arg("respond").arg(&sweep.dir).args(one).args(["--samples", samples]))
+    };
+    assert!(command("256").success().contains(": kept"));
+    assert!(!command("300").success().contains(": kept"), "with other settings");
+    std::fs::copy(sweep.task("L4_T3_d1_s1"), sweep.task(name)).unwrap();
+    sweep.look("collect").success();
+    let linked = || {
+        let collected = hdf5::File::open(sweep.dir.join("sweep.h5")).unwrap();
+        collected.group("responses").unwrap().member_names().unwrap()
+    };
+    assert_eq!(linked(), [""; 0], "what another task file said is not collected");
+    assert!(!command("300").success().contains(": kept"), "of another task file");
+    let path = sweep.dir.join("responses").join(format!("{name}.h5"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(!command("300").success().contains(": kept"), "a damaged one");
+    sweep.look("collect").success();
+    assert_eq!(linked().len(), 1);
+}
+
+#[test]
+fn what_cannot_be_studied_is_named() {
+    let nowhere = Sweep::new(TINY);
+    for command in COMMANDS {
+        let refusal = study(&nowhere, command, &[]).refusal().to_owned();
+        assert!(refusal.contains("is not a sweep folder"), "{refusal}");
+    }
+    let sweep = Sweep::finished();
+    let unknown = study(&sweep, "respond", &["--task", "L4_T9_d1_s1"]).refusal().to_owned();
+    assert!(unknown.contains("no finished task L4_T9_d1_s1; it has L4_T2_d1_s1, "), "{unknown}");
+    let few = outcome(neuralrg().args(["respond", "."]).args(["--samples", "10"]));
+    assert!(few.status == Some(2) && few.stderr.contains("from 256 to 1000000"), "{few:?}");
+    let path = sweep.task("L4_T2_d1_s1");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[2000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]).refusal().to_owned();
+    assert!(damaged.contains("is damaged (its checksum does not fit)"), "{damaged}");
+    assert!(!sweep.dir.join("coarse").exists(), "nothing is half-written");
+}
+
+#[test]
+fn a_flow_without_levels_keeps_nothing() {
+    let sweep = Sweep::new(&TINY.replace("[flow]", "[flow]\narrangement = \"tebd\""));
+    sweep.run();
+    let refusal = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]).refusal().to_owned();
+    assert!(refusal.contains("task L4_T2_d1_s1 has flow.arrangement = \"tebd\""), "{refusal}");
+    study(&sweep, "respond", &["--task", "L4_T2_d1_s1"]).success();
+    assert_eq!(shape(&sweep, "responses", "L4_T2_d1_s1", "response"), [4, 4, 4]);
+}
+
+fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
+    let seed = TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 });
+    let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
+    let options = (4, Kind::Float, Device::Cpu);
+    target::sample(&model.freeze(), (&hmc, temperature, &seed), options, 4, 256 * 8).unwrap()
+}
+
+/// (chain, L, L) of one draw.
+fn draw_of(values: &ndarray::Array4<f64>, draw: usize) -> Tensor {
+    from_array(&values.index_axis(Axis(1), draw).to_owned())
+}
+
+#[test]
+fn samples_are_of_the_target_and_their_latents_are_theirs() {
+    let temperature = 2.7;
+    let model = flows::trained(4, temperature, 200);
+    let samples = samples_of(&model, temperature);
+    assert_eq!(samples.fields.dim(), (256, 8, 4, 4));
+    let exact = enumeration::enumerate(temperature);
+    let mut sums = Array2::<f64>::zeros((256, 2));
+    let flow = model.flow.bind_frozen();
+    for draw in 0..8 {
+        let (fields, latents) = (draw_of(&samples.fields, draw), draw_of(&samples.latents, draw));
+        let (made, _) = flow.map().forward(&latents.to_kind(Kind::Float));
+        assert!((made - &fields).abs().max().double_value(&[]) < 1e-4);
+        let structure = observe::structure_factor(&fields);
+        let scalars: Array2<f64> = to_array(&observe::scalars(&fields, &structure));
+        for (column, name) in ["energy", "magnetization_squared"].into_iter().enumerate() {
+            let place = observe::SCALARS.iter().position(|other| *other == name).unwrap();
+            let mut sum = sums.column_mut(column);
+            sum += &scalars.column(place);
+        }
+    }
+    let (mean, error) = between_chain((sums / 8.0).view());
+    for (index, expected) in [exact.energy_per_site, exact.magnetization_2].into_iter().enumerate()
+    {
+        let pull = (mean[index] - expected) / error[index];
+        assert!(pull.abs() < 4.0, "{}: {} ± {}, {expected}", index, mean[index], error[index]);
+    }
+}
+
+/// With the mixture, latents of samples of the target are as often g⁻¹(x) as g⁻¹(-x) when weighted with the posterior of
+/// the sign (Eq. D.4).
+#[test]
+fn latents_of_the_mixture_have_the_posterior_sign() {
+    tch::set_num_threads(1);
+    tch::manual_seed(3);
+    let flow = FlowConfig {
+        couplings: 3,
+        hidden_layers: 1,
+        hidden_width: 8,
+        symmetry: Symmetry::Mixture,
+        ..Default::default()
+    };
+    let architecture = Architecture::new(4, 2.7, 2, &flow);
+    let model =
+        Model::new(Flow::initialize(architecture, Kind::Float, Device::Cpu), &RunConfig::default());
+    let samples = samples_of(&model, 2.7);
+    let bound = model.flow.bind_frozen();
+    // Σ z² of the latents that HMC has, and its mean over both signs of each field.
+    let mut differences = Array2::<f64>::zeros((256, 2));
+    for draw in 0..8 {
+        let x = draw_of(&samples.fields, draw).to_kind(Kind::Float);
+        let square = |z: &Tensor| z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None);
+        let first = |z: &Tensor| z.select(1, 0).select(1, 1);
+        let probability = (bound.ln_density(&x) - bound.ln_density(&-&x)).sigmoid();
+        let [plus, minus] = [&x, &-&x].map(|x| bound.map().inverse(x).0);
+        let own = draw_of(&samples.latents, draw);
+        let functions: [&dyn Fn(&Tensor) -> Tensor; 2] = [&square, &first];
+        for (column, function) in functions.into_iter().enumerate() {
+            let expected = function(&plus) * &probability + function(&minus) * (1.0 - &probability);
+            let difference: ndarray::Array1<f64> = to_array(&(function(&own) - expected));
+            let mut sum = differences.column_mut(column);
+            sum += &difference;
+        }
+    }
+    let (mean, error) = between_chain((differences / 8.0).view());
+    for (mean, error) in mean.iter().zip(&error) {
+        assert!(*error > 0.0 && mean.abs() < 4.0 * error, "{mean} ± {error}");
+    }
+}
