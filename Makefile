@@ -44,11 +44,13 @@ test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@$(SETUP) --test
 	@scripts/test
 
-bench: ## times of both engines and of plain PyTorch in one run, some tens of minutes
+bench: ## times of both engines, of plain PyTorch and of teams of ranks in one run, some tens of minutes
 	@$(SETUP) --cuda # the torch package that Python can import
 	cargo bench
+	cargo build --release
 	$(PYTHON_IN_VENV) benches/pytorch_reference.py > target/pytorch_reference.json
 	$(PYTHON_IN_VENV) benches/ratios.py target/pytorch_reference.json
+	$(PYTHON_IN_VENV) benches/teams.py --program $(NEURALRG)
 
 lint: setup ## formatting and lints of Rust and Python
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

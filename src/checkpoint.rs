@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::rank::Team;
 use crate::seal::sha256;
 use crate::signals::Stop;
 use crate::store::write_beside;
@@ -54,7 +55,9 @@ pub struct Checkpoints {
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
     stop: Stop,
-    /// Time after which the task gives way to another one, from its first step here on; none: it runs to its end.
+    team: Team,
+    /// Time after which the task gives way to another one, from its first step here on, by the clock of the team's
+    /// leader; none: it runs to its end. The other members have none.
     slice: Option<Duration>,
     first_step: Option<Instant>,
     /// What was read, with names `stage/name`.
@@ -69,45 +72,49 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Looks for a checkpoint of `task` at `path`. One that is damaged or of another format is passed over
-    /// with a warning.
-    pub fn open(path: PathBuf, task: &str, interval: Option<Duration>, stop: Stop) -> Self {
-        let restored = [path.clone(), previous(&path)].iter().find_map(|path| {
-            let problem = match read(path, task) {
-                Ok(state) => return Some(state),
-                Err(Unusable::Absent) => return None,
-                Err(Unusable::Because(problem)) => problem,
-            };
-            log::warn!(
-                "task {task}: passing over the checkpoint {} ({problem}); going on from an \
-                 earlier one, or from the start",
-                path.display()
-            );
-            None
-        });
-        let restored = restored.unwrap_or_default();
-        let seconds_before = restored.get("seconds").map_or(0.0, |it| it.double_value(&[]));
+    /// with a warning. Only the leader of a team reads and writes.
+    pub fn open(
+        path: PathBuf,
+        task: &str,
+        interval: Option<Duration>,
+        stop: Stop,
+        team: &Team,
+    ) -> Self {
+        let restored = if team.leads() { restore(&path, task) } else { Tensors::new() };
         let now = Instant::now();
-        let done = Tensors::new();
-        let task = task.to_owned();
         Self {
             path,
-            task,
+            task: task.to_owned(),
             interval,
             stop,
+            team: team.clone(),
             slice: None,
             first_step: None,
             restored,
-            done,
+            done: Tensors::new(),
             start: now,
-            seconds_before,
+            seconds_before: 0.0,
             last: now,
         }
     }
 
-    /// Pauses the task after `slice`. Time to build the model does not count.
+    /// Pauses the task after `slice`, which only the leader of a team has. Time to build the model does not count.
     pub fn pause_after(mut self, slice: Option<Duration>) -> Self {
         self.slice = slice;
         self
+    }
+
+    /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
+    pub fn share(&mut self) {
+        // The format has no form for a state without tensors.
+        let found = !self.restored.is_empty();
+        let own = if found { serialize(metadata(&self.task), &self.restored) } else { Vec::new() };
+        let bytes = self.team.leaders(own);
+        if !bytes.is_empty() {
+            self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
+        }
+        let seconds = self.restored.get("seconds");
+        self.seconds_before = seconds.map_or(0.0, |seconds| seconds.double_value(&[]));
     }
 
     /// The state in which an interrupted stage was, if it had begun.
@@ -121,23 +128,26 @@ impl Checkpoints {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
-    /// To be called after each step of a stage: saves when it is time, or when asked to stop or to pause.
+    /// To be called after each step of a stage: saves when it is time, when a member of the team is asked to stop,
+    /// with whom all others do, or when the leader is to pause.
     ///
     /// # Errors
     /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
     pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
-        let stop = self.stop.requested();
         let begun = *self.first_step.get_or_insert_with(Instant::now);
         let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
+        let [stop, pause] = self.team.any([self.stop.requested(), pause]);
         let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
-        let saved = (stop || pause || due) && self.save(stage, state());
+        let saved = self.team.leads() && (stop || pause || due) && self.save(stage, state());
         if stop {
+            self.stop.request();
             return Err(Error::Stopped);
         }
-        if pause && saved {
-            return Err(Error::Paused);
-        }
         if pause {
+            let [saved] = self.team.any([saved]);
+            if saved {
+                return Err(Error::Paused);
+            }
             // Without a checkpoint it cannot move to another rank.
             self.slice = None;
         }
@@ -189,6 +199,24 @@ impl Checkpoints {
     }
 }
 
+/// The last checkpoint that is fit for use; an empty state where there is none.
+fn restore(path: &Path, task: &str) -> Tensors {
+    let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
+        let problem = match read(path, task) {
+            Ok(state) => return Some(state),
+            Err(Unusable::Absent) => return None,
+            Err(Unusable::Because(problem)) => problem,
+        };
+        log::warn!(
+            "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or from \
+             the start",
+            path.display()
+        );
+        None
+    });
+    usable.unwrap_or_default()
+}
+
 fn previous(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".previous");
@@ -219,11 +247,7 @@ enum Unusable {
 /// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
 /// becomes the previous one.
 fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
-    let metadata = HashMap::from([
-        ("task".to_owned(), task.to_owned()),
-        ("code_version".to_owned(), crate::VERSION.to_owned()),
-    ]);
-    let body = serialize(metadata, state);
+    let body = serialize(metadata(task), state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
     write_beside(path, |beside| {
@@ -241,6 +265,14 @@ fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
             _ => Ok(()),
         }
     })
+}
+
+/// What a checkpoint says of itself.
+fn metadata(task: &str) -> HashMap<String, String> {
+    HashMap::from([
+        ("task".to_owned(), task.to_owned()),
+        ("code_version".to_owned(), crate::VERSION.to_owned()),
+    ])
 }
 
 /// Named tensors as the bytes of a safetensors file.
@@ -278,6 +310,12 @@ fn read(path: &Path, task: &str) -> std::result::Result<Tensors, Unusable> {
         return Err(because("its checksum does not fit"));
     }
     // What follows was written by this format's version, to the byte.
+    parse(body, task)
+}
+
+/// What [`serialize`] has made.
+fn parse(body: &[u8], task: &str) -> std::result::Result<Tensors, Unusable> {
+    let because = |problem: &str| Unusable::Because(problem.to_owned());
     let tensors = SafeTensors::deserialize(body).map_err(|error| because(&error.to_string()))?;
     let (_, metadata) =
         SafeTensors::read_metadata(body).map_err(|error| because(&error.to_string()))?;
@@ -357,7 +395,7 @@ mod tests {
         let path = folder.path().join("task");
         write(&path, "t", &under("train", state(1.0))).unwrap();
         write(&path, "t", &under("train", state(2.0))).unwrap();
-        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default());
+        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
         let value = |checkpoints: &Checkpoints| {
             let train = checkpoints.restored("train")?;
             Some(tensor(&train, "values").double_value(&[0]))
@@ -383,14 +421,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
         let stop = Stop::default();
-        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone());
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone(), &Team::Alone);
         let train_seconds = first.finish("train", state(3.0));
         first.step("hmc", || unreachable!("nothing is due")).unwrap();
         assert!(!path.exists());
         stop.request();
         assert!(matches!(first.step("hmc", || state(4.0)), Err(Error::Stopped)));
 
-        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default());
+        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
+        second.share();
         assert!(second.seconds() >= train_seconds);
         for (stage, value) in [("train", 3.0), ("hmc", 4.0)] {
             let state = second.restored(stage).unwrap();
@@ -407,7 +446,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
         let open = |path: &Path, slice| {
-            Checkpoints::open(path.to_owned(), "t", None, Stop::default()).pause_after(slice)
+            Checkpoints::open(path.to_owned(), "t", None, Stop::default(), &Team::Alone)
+                .pause_after(slice)
         };
         let mut long = open(&path, Some(Duration::from_secs(1000)));
         long.step("train", || unreachable!("its time is not up")).unwrap();

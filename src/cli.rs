@@ -38,12 +38,14 @@ pub enum Command {
         task_index: Option<usize>,
     },
     /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
+    ///
+    /// With run.ranks_per_task = k each task is taken by k ranks that follow each other in number.
     Plan {
         /// The sweep's configuration, a TOML file.
         config: PathBuf,
-        /// Number of ranks.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        ranks: u32,
+        /// Number of ranks [default: run.ranks_per_task, which must divide it].
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        ranks: Option<u32>,
         /// Folder of the sweep: plan only what it lacks, with costs learned from its finished tasks.
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,

@@ -344,6 +344,9 @@ pub struct RunConfig {
     pub engine: EngineChoice,
     /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
     pub threads: usize,
+    /// MPI ranks that work on one task together, each on its share of every batch. Results are repeated to the
+    /// bit for equal numbers only.
+    pub ranks_per_task: usize,
     pub precision: Precision,
     /// Minutes between two checkpoints of a running task; 0: only when a signal asks to stop.
     pub checkpoint_minutes: f64,
@@ -440,6 +443,7 @@ impl Default for RunConfig {
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,
             threads: 1,
+            ranks_per_task: 1,
             precision: Precision::F32,
             checkpoint_minutes: 10.0,
             slice_minutes: 1.0,
@@ -480,6 +484,25 @@ impl Config {
     /// The resolved configuration as TOML, every default spelled out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a validated configuration has a TOML form")
+    }
+
+    /// How many tasks run at once on `ranks` ranks; `path` only names the file in messages.
+    ///
+    /// # Errors
+    /// The ranks cannot be divided into teams of `run.ranks_per_task`.
+    pub fn teams(&self, ranks: usize, path: &Path) -> Result<usize> {
+        let size = self.run.ranks_per_task;
+        if ranks.is_multiple_of(size) {
+            return Ok(ranks / size);
+        }
+        Err(Error::ConfigValue {
+            path: path.into(),
+            key: "run.ranks_per_task".into(),
+            problem: format!(
+                "is {size}, but must divide the number of ranks, which is {ranks}; start as many ranks as a \
+                 multiple of it, or set it to 1"
+            ),
+        })
     }
 
     /// The temperatures of the sweep.
@@ -815,6 +838,12 @@ impl RunConfig {
             "\"torch\" or \"auto\" where run.device is \"cuda\"",
         )?;
         require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")?;
+        require(
+            (1..=1024).contains(&self.ranks_per_task),
+            "run.ranks_per_task",
+            self.ranks_per_task,
+            "from 1 to 1024",
+        )?;
         let (checkpoint, slice) = (self.checkpoint_minutes, self.slice_minutes);
         let allowed = "from 0 (only when asked to stop) to 1000000";
         require((0.0..=1e6).contains(&checkpoint), "run.checkpoint_minutes", checkpoint, allowed)?;

@@ -10,12 +10,16 @@ use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
 use crate::flow::{Architecture, Flow};
 use crate::ising::Target;
 use crate::native::{self, Native, Real};
+use crate::rank::Team;
+use crate::shares::{Part, Shares};
 
-/// A flow, the density that it is trained towards, and the engine that evaluates both.
+/// A flow, the density that it is trained towards, and the engine that evaluates both. Each member of a team
+/// evaluates its share of a batch and gets the whole.
 #[derive(Debug)]
 pub struct Model {
     pub flow: Flow,
     engine: Engine,
+    team: Team,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,23 @@ pub struct Potential {
     pub field: Tensor,
 }
 
+impl Loss {
+    /// That of the whole batch, from what each member of a team has of its share.
+    fn joined(self, shares: &Shares) -> Self {
+        let (values, gradient) = (Part::Rows(self.values), Part::Mean(self.gradient));
+        match self.asymmetry.map(Part::Rows) {
+            Some(asymmetry) => {
+                let [values, asymmetry, gradient] = shares.join([values, asymmetry, gradient]);
+                Self { values, asymmetry: Some(asymmetry), gradient }
+            }
+            None => {
+                let [values, gradient] = shares.join([values, gradient]);
+                Self { values, asymmetry: None, gradient }
+            }
+        }
+    }
+}
+
 impl Model {
     /// A flow with its target, both at the flow's temperature, precision and device.
     pub fn new(flow: Flow, run: &RunConfig) -> Self {
@@ -76,19 +97,32 @@ impl Model {
                 Engine::Torch(Target::new(linear_size, temperature, kind, device))
             }
         };
-        Self { flow, engine }
+        Self { flow, engine, team: Team::Alone }
+    }
+
+    /// The model, of which all members of `team` have a copy, evaluated by all of them.
+    pub fn with_team(self, team: &Team) -> Self {
+        Self { team: team.clone(), ..self }
+    }
+
+    /// The ranks that evaluate it.
+    pub fn team(&self) -> &Team {
+        &self.team
     }
 
     /// Losses of latents z with the gradient of mean energy + λ mean asymmetry.
     ///
     /// Shapes: z (batch, L, L).
     pub fn loss(&self, z: &Tensor, symmetry_weight: f64, estimator: Estimator) -> Loss {
-        match &self.engine {
-            Engine::Torch(target) => torch_loss(&self.flow, target, z, symmetry_weight, estimator),
+        let shares = Shares::new(&self.team, z.size()[0]);
+        let z = shares.own(z);
+        let loss = match &self.engine {
+            Engine::Torch(target) => torch_loss(&self.flow, target, &z, symmetry_weight, estimator),
             Engine::Native(kernels) => {
-                kernels.loss(&self.flow.parameters, z, symmetry_weight, estimator)
+                kernels.loss(&self.flow.parameters, &z, symmetry_weight, estimator)
             }
-        }
+        };
+        loss.joined(&shares)
     }
 
     /// Losses -ln q(x) of given fields, symmetrized for the mixture, with the gradient of their mean: that of
@@ -96,14 +130,17 @@ impl Model {
     ///
     /// Shapes: x (batch, L, L).
     pub fn likelihood_loss(&self, x: &Tensor) -> Loss {
-        match &self.engine {
+        let shares = Shares::new(&self.team, x.size()[0]);
+        let x = shares.own(x);
+        let loss = match &self.engine {
             Engine::Torch(_) => {
-                let values = -self.flow.bind().symmetrized_ln_density(x);
+                let values = -self.flow.bind().symmetrized_ln_density(&x);
                 let gradient = gradient_to(&values.mean(values.kind()), &self.flow.parameters);
                 Loss { values: values.detach(), asymmetry: None, gradient }
             }
-            Engine::Native(kernels) => kernels.likelihood_loss(&self.flow.parameters, x),
-        }
+            Engine::Native(kernels) => kernels.likelihood_loss(&self.flow.parameters, &x),
+        };
+        loss.joined(&shares)
     }
 
     /// The model at its present parameters, for sampling.
@@ -127,6 +164,13 @@ impl FrozenModel<'_> {
 
     /// x = g(z) with the log-densities of model and target. Shapes: z (batch, L, L).
     pub fn draw(&self, z: &Tensor) -> Draw {
+        let shares = Shares::new(&self.model.team, z.size()[0]);
+        let Draw { field, ln_q, ln_pi } = self.draw_here(&shares.own(z));
+        let [field, ln_q, ln_pi] = shares.join([field, ln_q, ln_pi].map(Part::Rows));
+        Draw { field, ln_q, ln_pi }
+    }
+
+    fn draw_here(&self, z: &Tensor) -> Draw {
         match &self.model.engine {
             Engine::Torch(target) => {
                 let _guard = tch::no_grad_guard();
@@ -142,16 +186,27 @@ impl FrozenModel<'_> {
     ///
     /// Shapes: x (batch, L, L) → (batch).
     pub fn ln_likelihood(&self, x: &Tensor) -> Tensor {
-        match &self.model.engine {
-            Engine::Torch(_) => tch::no_grad(|| self.bound.symmetrized_ln_density(x)),
-            Engine::Native(kernels) => kernels.ln_likelihood(&self.model.flow.parameters, x),
-        }
+        let shares = Shares::new(&self.model.team, x.size()[0]);
+        let x = shares.own(x);
+        let ln_q = match &self.model.engine {
+            Engine::Torch(_) => tch::no_grad(|| self.bound.symmetrized_ln_density(&x)),
+            Engine::Native(kernels) => kernels.ln_likelihood(&self.model.flow.parameters, &x),
+        };
+        let [ln_q] = shares.join([Part::Rows(ln_q)]);
+        ln_q
     }
 
     /// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture.
     ///
     /// Shapes: z (chains, L, L).
     pub fn potential(&self, z: &Tensor) -> Potential {
+        let shares = Shares::new(&self.model.team, z.size()[0]);
+        let Potential { energy, gradient, field } = self.potential_here(&shares.own(z));
+        let [energy, gradient, field] = shares.join([energy, gradient, field].map(Part::Rows));
+        Potential { energy, gradient, field }
+    }
+
+    fn potential_here(&self, z: &Tensor) -> Potential {
         match &self.model.engine {
             Engine::Torch(target) => Potential::by_autograd(z, |z| {
                 let draw = self.bound.draw(z);

@@ -117,6 +117,10 @@ pub enum Error {
     #[error("internal error: {message}; please report it with the task's configuration")]
     Panic { message: String },
 
+    /// Another rank that works on the same task failed with it.
+    #[error("{message}")]
+    Teammate { message: String },
+
     /// The job was asked to stop; everything is saved.
     #[error("stopped by a signal; the same command goes on where this job stopped")]
     Stopped,

@@ -16,6 +16,7 @@ use crate::engine::{FrozenModel, Model};
 use crate::error::{Error, Result};
 use crate::flow::{Architecture, Flow, arrangement};
 use crate::host::{self, to_array};
+use crate::rank::Team;
 use crate::run::{check_finite, with_learning_rates};
 use crate::schema;
 use crate::seal::{self, Seal, sha256};
@@ -64,7 +65,7 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
 
     let path = checkpoint_path(output);
     let interval = config.run.checkpoint_interval();
-    let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop);
+    let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop, &Team::Alone);
     let learned = train(&config, &data, device, &mut checkpoints)?;
     store::write_hdf5(output, |file| fill(file, &learned, &config, &data))?;
     checkpoints.remove();

@@ -67,6 +67,7 @@ pub mod schedule;
 pub mod schema;
 pub mod seal;
 pub mod seed;
+pub mod shares;
 pub mod signals;
 pub mod stats;
 pub mod status;

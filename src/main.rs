@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         // The only command that starts MPI.
         Command::Run { config, output, task_index } => return run(&config, &output, task_index),
         Command::Plan { config, ranks, output } => {
-            print_plan(&config, ranks as usize, output.as_deref())
+            print_plan(&config, ranks.map(|ranks| ranks as usize), output.as_deref())
         }
         Command::Status { dir, json, watch } => show_status(&dir, json, watch),
         Command::Collect { dir } => print_collected(&dir),
@@ -264,9 +264,12 @@ fn print_reference(
     Ok(())
 }
 
-fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<()> {
+fn print_plan(path: &Path, ranks: Option<usize>, dir: Option<&Path>) -> anyhow::Result<()> {
     let mut config = Config::read(path)?;
     data::identify(&mut config, path)?;
+    let team = config.run.ranks_per_task;
+    let ranks = ranks.unwrap_or(team);
+    let teams = config.teams(ranks, path)?;
     let (tasks, missing) = match dir.filter(|dir| dir.exists()) {
         Some(dir) => sweep::expected(&config, dir)?,
         None => {
@@ -276,7 +279,7 @@ fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<(
         }
     };
     let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
-    let schedule = schedule(&tasks, &missing, Crew { ranks, shortest_slice });
+    let schedule = schedule(&tasks, &missing, Crew { ranks: teams, shortest_slice });
     let start = |parent: Option<usize>| {
         parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
     };
@@ -289,18 +292,23 @@ fn print_plan(path: &Path, ranks: usize, dir: Option<&Path>) -> anyhow::Result<(
     };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["rank", "task", "index", "expected time", "starts from"]);
-    for (rank, assigned) in schedule.ranks.iter().enumerate() {
+    let header = if team == 1 { "rank" } else { "ranks" };
+    table.set_header([header, "task", "index", "expected time", "starts from"]);
+    for (number, assigned) in schedule.ranks.iter().enumerate() {
+        let first = number * team;
+        let of_team =
+            if team == 1 { first.to_string() } else { format!("{first}-{}", first + team - 1) };
         for &index in assigned {
             let PlannedTask { task, parent, cost } = tasks[index];
-            let (rank, index) = (rank.to_string(), index.to_string());
-            table.add_row([rank, task.name(), index, seconds(cost), start(parent)]);
+            let (ranks, index) = (of_team.clone(), index.to_string());
+            table.add_row([ranks, task.name(), index, seconds(cost), start(parent)]);
         }
     }
     print(format!(
-        "{}\n{} tasks on {ranks} ranks{}: makespan {}, lower bound {} ({basis})",
+        "{}\n{} tasks on {ranks} ranks{}{}: makespan {}, lower bound {} ({basis})",
         table.trim_fmt(),
         missing.len(),
+        if team == 1 { String::new() } else { format!(", {team} for each") },
         if schedule.pauses > 0 { ", the last ones in turns" } else { "" },
         seconds(schedule.makespan),
         seconds(schedule.lower_bound)

@@ -31,7 +31,7 @@ pub struct PlannedTask {
     pub task: Task,
     /// Index of the task whose trained flow it starts from; at random where there is none.
     pub parent: Option<usize>,
-    /// Expected seconds on one CPU thread.
+    /// Expected seconds on one CPU thread of each of its ranks.
     pub cost: f64,
 }
 
@@ -121,7 +121,7 @@ pub fn learn_costs(tasks: &mut [PlannedTask], seconds: &[Option<f64>]) {
     }
 }
 
-/// Expected seconds of a task's stages on one CPU thread.
+/// Expected seconds of a task's stages on one CPU thread of each of its ranks.
 ///
 /// Only ratios matter to the schedule. A training step evaluates every coupling's network on
 /// every row; a gradient costs two further evaluations.
@@ -138,7 +138,11 @@ impl Cost {
         let architecture =
             Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
         let passes = 1.0 + f64::from(config.flow.needs_inverse());
-        let pass = |batch: i64| passes * pass_cost(&architecture, batch as f64);
+        // Ranks of one task evaluate a batch in shares; the largest share is what takes time.
+        let ranks = config.run.ranks_per_task as i64;
+        let pass = |batch: i64| {
+            passes * pass_cost(&architecture, (batch + ranks - 1).div_euclid(ranks) as f64)
+        };
         let (train, evaluate, hmc) = (&config.train, &config.evaluate, &config.hmc);
         let batches = evaluate.samples as f64 / evaluate.batch as f64;
         let leapfrogs = ((hmc.warmup + hmc.trajectories) * hmc.leapfrog_steps) as f64;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::exact::exact_ising;
 use crate::plan::{Cost, Task};
-use crate::rank::Ranks;
+use crate::rank::{Ranks, Team};
 use crate::seal::{open_line, seal_line};
 use crate::store::{SweepDir, write_atomically};
 use crate::train::Progress;
@@ -20,8 +20,8 @@ use crate::train::Progress;
 /// Least time between two writes of the progress file, and between two log lines of a stage.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 const LOG_INTERVAL: Duration = Duration::from_secs(15);
-/// Many ranks share one log: together they write no more lines than one in this time, on average.
-const LOG_INTERVAL_PER_RANK: Duration = Duration::from_secs(2);
+/// Many teams share one log: together they write no more lines than one in this time, on average.
+const LOG_INTERVAL_PER_TEAM: Duration = Duration::from_secs(2);
 /// Least time between two lines of a stage in the task's own log.
 const OWN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -68,11 +68,13 @@ pub fn unix_now() -> u64 {
 pub struct TaskProgress {
     name: String,
     path: PathBuf,
+    /// The leader of the team reports.
+    silent: bool,
     /// Hidden where standard error is not a terminal.
     bar: ProgressBar,
     log_lines: bool,
     log_interval: Duration,
-    log: TaskLog,
+    log: Option<TaskLog>,
     cost: Cost,
     train_steps: i64,
     samples: i64,
@@ -95,28 +97,33 @@ pub struct TaskProgress {
 }
 
 impl TaskProgress {
-    /// Starts to report on `task`; `bars` draws where standard error is a terminal.
+    /// Starts to report on `task`, if this rank leads its team; `bars` draws where standard error is a terminal.
     pub fn new(
         task: &Task,
         config: &Config,
         dir: &SweepDir,
-        ranks: &Ranks,
+        (ranks, team): (&Ranks, &Team),
         bars: &MultiProgress,
     ) -> Self {
         let style = ProgressStyle::with_template(
             "{prefix} {bar:30} {pos:>6}/{len} [{elapsed_precise} < {eta_precise}] {msg}",
         )
         .expect("the template is well-formed");
-        let bar = bars.add(ProgressBar::new(config.train.steps as u64)).with_style(style);
+        let silent = !team.leads();
+        let bar = if silent { ProgressBar::hidden() } else { bars.add(ProgressBar::no_length()) };
+        bar.set_style(style);
+        bar.set_length(config.train.steps as u64);
         let log_lines = bar.is_hidden();
         bar.set_prefix(task.name());
         Self {
             name: task.name(),
             path: dir.progress_path(task),
-            log: TaskLog::open(&dir.log_path(task), ranks.rank()),
+            silent,
+            log: (!silent).then(|| TaskLog::open(&dir.log_path(task), ranks.rank())),
             bar,
             log_lines,
-            log_interval: LOG_INTERVAL.max(LOG_INTERVAL_PER_RANK * ranks.size() as u32),
+            log_interval: LOG_INTERVAL
+                .max(LOG_INTERVAL_PER_TEAM * (ranks.size() / team.size()) as u32),
             cost: Cost::of(config, task),
             train_steps: config.train.steps,
             samples: config.evaluate.samples,
@@ -172,13 +179,17 @@ impl TaskProgress {
 
     /// Tells something once, in the job's log and in the task's own.
     pub fn note(&self, message: &str) {
-        log::info!("{message}");
-        self.log.write(message);
+        if !self.silent {
+            log::info!("{message}");
+            self.log_only(message);
+        }
     }
 
     /// Tells something in the task's own log.
     pub fn log_only(&self, message: &str) {
-        self.log.write(message);
+        if let Some(log) = &self.log {
+            log.write(message);
+        }
     }
 
     /// Training has done a step.
@@ -210,6 +221,9 @@ impl TaskProgress {
     }
 
     fn report(&mut self, stage: &'static str, step: i64, steps: i64, done: f64, message: &str) {
+        if self.silent {
+            return;
+        }
         self.last = (stage, step, steps);
         self.fraction = (done / self.cost.total()).min(1.0);
         self.first.get_or_insert((self.fraction, Instant::now()));
@@ -226,7 +240,7 @@ impl TaskProgress {
             self.logged = Instant::now();
         }
         if stage_ends || self.own_logged.elapsed() > OWN_LOG_INTERVAL {
-            self.log.write(&line());
+            self.log_only(&line());
             self.own_logged = Instant::now();
         }
         if self.written.is_none_or(|written| written.elapsed() > FILE_INTERVAL) {

@@ -53,7 +53,7 @@ pub enum Outcome {
     },
 }
 
-/// The ranks that take tasks from a queue, and whether they may pause them.
+/// The ranks that take tasks from a queue, of each team one, and whether they may pause them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crew {
     pub ranks: usize,

@@ -1,4 +1,4 @@
-//! MPI: the only file that names it. Which rank this is, and how ranks take tasks.
+//! MPI, which is named nowhere else. Which rank this is, how ranks take tasks, and how they share one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard};
@@ -13,6 +13,10 @@ use mpi::topology::{Communicator, SimpleCommunicator};
 use crate::error::{Error, Result};
 use crate::queue::{Next, Outcome, Queue};
 use crate::signals::Stop;
+
+mod team;
+
+pub use team::Team;
 
 /// Environment variables by which launchers tell a process its rank: Open MPI, PMIx (srun), PMI (MPICH, Intel
 /// MPI, Cray), MVAPICH, IBM's jsrun.
@@ -121,19 +125,39 @@ impl Ranks {
         String::from_utf8(bytes).expect("rank 0 sent text")
     }
 
-    /// Calls `work` for every task of `queue` that `desk` lets this job have, on some rank, each when it is
-    /// free, with the time after which it is to be paused, if any. All ranks call this with the same queue; only rank 0 has a desk. A rank that `stop` asks to
-    /// leaves, and with rank 0 all do.
+    /// The team of this rank where each task has `size` ranks, a number that divides [`Ranks::size`]. All ranks
+    /// call this.
+    pub fn team(&self, size: usize) -> Team {
+        match self {
+            Self::Alone => Team::Alone,
+            Self::World { world, .. } => Team::split(world, size),
+        }
+    }
+
+    /// Calls `work` for every task of `queue` that `desk` lets this job have, on all ranks of some team, each
+    /// when it is free; on the leader with the time after which the task is to be paused, if any. All ranks call
+    /// this with the same queue; only rank 0 has a desk. A team that `stop` asks to leaves, and with rank 0's all
+    /// do.
     pub fn distribute(
         &self,
+        team: &Team,
         queue: Queue,
         desk: Option<&dyn Desk>,
         stop: &Stop,
         mut work: impl FnMut(usize, Option<Duration>) -> Outcome,
     ) -> Counts {
+        if !team.leads() {
+            team.follow(|task| work(task, None));
+            return self.share_counts(Counts::default());
+        }
+        let mut work = |task, slice| {
+            team.announce(Some(task));
+            work(task, slice)
+        };
         let Some(desk) = desk else {
             let Self::World { world, .. } = self else { unreachable!("one rank has the desk") };
             work_for(world, stop, work);
+            team.announce(None);
             return self.share_counts(Counts::default());
         };
         let looked = Mutex::new(Instant::now());
@@ -142,7 +166,7 @@ impl Ranks {
         match self {
             Self::Alone => queue.work_off(&mut work),
             Self::World { world, .. } => {
-                let others = world.size() - 1;
+                let others = world.size() / team.size() as i32 - 1;
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
                         let world = SimpleCommunicator::world();
@@ -152,6 +176,7 @@ impl Ranks {
                 });
             }
         }
+        team.announce(None);
         let queue = queue.lock();
         self.share_counts(Counts { failed: queue.failed(), unfinished: queue.unfinished() })
     }

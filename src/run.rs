@@ -17,6 +17,7 @@ use crate::gaussian::gaussian_free_energy;
 use crate::host::to_array;
 use crate::plan::Task;
 use crate::progress::{TaskProgress, unix_now};
+use crate::rank::Team;
 use crate::sampler::{self, Chains, Kernel, Sampling};
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
@@ -32,15 +33,16 @@ pub struct Parent {
     pub parameters: Vec<f64>,
 }
 
-/// Runs one task on one device, from the trained parameters of `parent` or at random; or what is left of it
-/// after its last checkpoint.
+/// Runs one task on a team, each member on its own device, from the trained parameters of `parent` or at random;
+/// or what is left of it after its last checkpoint. The members do the same, but that each evaluates the flow
+/// on its share of every batch.
 ///
 /// # Errors
 /// The training diverges, a result is not a finite number, or the job was asked to stop.
 pub fn run_task(
     task: &Task,
     config: &Config,
-    device: Device,
+    (team, device): (&Team, Device),
     parent: Option<&Parent>,
     checkpoints: &mut Checkpoints,
     progress: &mut TaskProgress,
@@ -65,7 +67,7 @@ pub fn run_task(
     if let Some(parent) = parent {
         start_from(&mut flow, parent, config);
     }
-    let mut model = Model::new(flow, &config.run);
+    let mut model = Model::new(flow, &config.run).with_team(team);
 
     // Train.
     let objective = match &data {

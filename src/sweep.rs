@@ -1,9 +1,7 @@
 //! `neuralrg run`: the tasks that a folder still lacks, spread over the ranks of this job and shared with
 //! other jobs.
 
-use std::any::Any;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,7 +21,7 @@ use crate::host;
 use crate::plan::{self, PlannedTask, Task};
 use crate::progress::TaskProgress;
 use crate::queue::{Crew, Outcome, Queue};
-use crate::rank::{Counts, Desk, Permission, Ranks};
+use crate::rank::{Counts, Desk, Permission, Ranks, Team};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock, TaskSummary};
@@ -177,6 +175,7 @@ fn find_missing(
 ) -> Result<(Assignment, Reception)> {
     let mut config = Config::read(config_path)?;
     data::identify(&mut config, config_path)?;
+    config.teams(ranks, config_path)?;
     let mut tasks = plan::tasks(&config);
     let wanted = match task_index {
         Some(index) => with_ancestors(&tasks, index)?,
@@ -287,7 +286,7 @@ fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSum
     Ok(summary)
 }
 
-/// Runs the missing tasks on all ranks, each on its rank's own device.
+/// Runs the missing tasks on all ranks, each on its own device.
 ///
 /// # Errors
 /// This rank's device cannot be had (the other ranks do not know of it), or tasks failed on some rank or
@@ -298,28 +297,32 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads);
     let device = device::select(config.run.device_choice(), ranks.local_rank())?;
-    log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size());
+    let team = ranks.team(config.run.ranks_per_task);
+    match &team {
+        Team::Alone => log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size()),
+        team => log::info!("rank {} of {}, {team}: {device:?}", ranks.rank(), ranks.size()),
+    }
 
     let total = missing.len();
     let work = |index: usize, slice: Option<Duration>| {
         let PlannedTask { task, parent, .. } = &tasks[index];
         let parent = parent.map(|index| tasks[index].task);
-        // While a task runs again its last failure no longer counts.
-        dir.forget(task);
-        let worker = Worker { config: &config, dir: &dir, device, ranks, stop, bars };
-        let outcome = worker.work_on(task, parent.as_ref(), slice);
-        if matches!(outcome, Ok(Outcome::Done { .. }) | Err(_)) {
+        if team.leads() {
+            // While a task runs again its last failure no longer counts.
             dir.forget(task);
         }
-        outcome.unwrap_or_else(|error| {
-            record_failure(task, &error, &dir);
-            Outcome::Failed
-        })
+        let worker = Worker { config: &config, dir: &dir, device, team: &team, ranks, stop, bars };
+        let outcome = worker.work_on(task, parent.as_ref(), slice);
+        if team.leads() {
+            keep_outcome(task, &outcome, &dir);
+        }
+        outcome.unwrap_or(Outcome::Failed)
     };
     let desk = reception.as_ref().map(|reception| reception as &dyn Desk);
     let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
-    let queue = Queue::new(&tasks, &missing, Crew { ranks: ranks.size(), shortest_slice });
-    let counts = ranks.distribute(queue, desk, stop, work);
+    let teams = ranks.size() / team.size();
+    let queue = Queue::new(&tasks, &missing, Crew { ranks: teams, shortest_slice });
+    let counts = ranks.distribute(&team, queue, desk, stop, work);
     let Counts { failed, unfinished } = counts;
     if let Some(reception) = reception.filter(|_| total > 0) {
         reception.events.write(&Event::JobEnded { failed, unfinished });
@@ -330,6 +333,17 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
             Err(Error::TasksFailed { failed, total, dir: dir.failures() })
         }
         Counts { failed: 0, unfinished: 0 } => Ok(()),
+    }
+}
+
+/// Tidies up behind a task that has ended, and keeps its error.
+fn keep_outcome(task: &Task, outcome: &Result<Outcome>, dir: &SweepDir) {
+    if matches!(outcome, Ok(Outcome::Stopped | Outcome::Paused { .. })) {
+        return;
+    }
+    dir.forget(task);
+    if let Err(error) = outcome {
+        record_failure(task, error, dir);
     }
 }
 
@@ -346,35 +360,40 @@ struct Worker<'a> {
     config: &'a Config,
     dir: &'a SweepDir,
     device: tch::Device,
+    team: &'a Team,
     ranks: &'a Ranks,
     stop: &'a Stop,
     bars: &'a MultiProgress,
 }
 
 impl Worker<'_> {
-    /// Runs one task and writes its file, or pauses it after `slice`. A panic inside counts as the task's failure,
-    /// not the rank's.
+    /// Runs one task, or pauses it after `slice`; as the leader of the team, writes its file. A panic inside counts
+    /// as the task's failure, not the rank's.
     fn work_on(
         &self,
         task: &Task,
         parent: Option<&Task>,
         slice: Option<Duration>,
     ) -> Result<Outcome> {
-        let Self { config, dir, .. } = self;
+        let Self { config, dir, team, .. } = self;
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
-        let mut progress = TaskProgress::new(task, config, dir, self.ranks, self.bars);
+        let mut progress = TaskProgress::new(task, config, dir, (self.ranks, team), self.bars);
         progress.note(&format!("task {} begins{origin}", task.name()));
         let interval = config.run.checkpoint_interval();
         let path = dir.checkpoint_path(task);
         let stop = self.stop.clone();
         let mut checkpoints =
-            Checkpoints::open(path, &task.name(), interval, stop).pause_after(slice);
-        let run = || {
-            let parent = parent.map(|parent| read_parent(parent, config, dir)).transpose()?;
-            run_task(task, config, self.device, parent.as_ref(), &mut checkpoints, &mut progress)
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| Err(Error::Panic { message: panic_message(&*panic) }));
+            Checkpoints::open(path, &task.name(), interval, stop, team).pause_after(slice);
+        let outcome = team.together(|| {
+            checkpoints.share();
+            let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
+            let place = (*team, self.device);
+            run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
+        });
+        if !team.leads() {
+            // The queue hears of the task from the leader.
+            return outcome.map(|record| Outcome::Done { seconds: record.timing["wall_seconds"] });
+        }
         match outcome {
             Err(Error::Stopped) => {
                 progress.stopped();
@@ -411,26 +430,19 @@ impl Worker<'_> {
         ));
         Ok(Outcome::Done { seconds })
     }
-}
 
-/// What a task needs of the finished one that it starts from.
-fn read_parent(task: &Task, config: &Config, dir: &SweepDir) -> Result<Parent> {
-    store::wait_for(&dir.task_path(task));
-    let summary = read_finished(task, config, dir).map_err(|error| Error::UnreadableParent {
-        parent: task.name(),
-        source: Box::new(error),
-    })?;
-    Ok(Parent { task: *task, parameters: summary.parameters })
-}
-
-/// First line of what a panic said; torch appends a stack of its own.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("unknown panic");
-    text.lines().next().unwrap_or_default().to_owned()
+    /// What a task needs of the finished one that it starts from; the leader reads it.
+    fn read_parent(&self, task: &Task) -> Result<Parent> {
+        let read = || {
+            store::wait_for(&self.dir.task_path(task));
+            read_finished(task, self.config, self.dir).map_err(|error| Error::UnreadableParent {
+                parent: task.name(),
+                source: Box::new(error),
+            })
+        };
+        let parameters = if self.team.leads() { read()?.parameters } else { Vec::new() };
+        Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
+    }
 }
 
 /// Threads beyond the cores that the rank may use slow it down many times.

@@ -62,15 +62,6 @@ pub fn batch(config: &TrainConfig, progress: f64) -> i64 {
     config.batch << ((progress * intervals) as u32).min(config.batch_doublings)
 }
 
-/// How much of the budget of steps and seconds is used, from 0 to 1.
-fn progress(config: &TrainConfig, step: i64, seconds: f64) -> f64 {
-    let steps = step as f64 / config.steps as f64;
-    if config.seconds == 0.0 {
-        return steps;
-    }
-    steps.max(seconds / config.seconds).min(1.0)
-}
-
 /// Trains the model's flow in place by its own samples. `report` is called after every step, with the model at that step.
 ///
 /// # Errors
@@ -177,6 +168,16 @@ impl Training {
         self.seconds_before + self.start.elapsed().as_secs_f64()
     }
 
+    /// How much of the budget of steps and seconds is used, from 0 to 1, by the clock of the team's leader.
+    fn progress(&self, model: &Model, config: &TrainConfig) -> f64 {
+        let steps = self.steps() as f64 / config.steps as f64;
+        if config.seconds == 0.0 {
+            return steps;
+        }
+        let seconds = model.team().leaders(vec![self.seconds()])[0];
+        steps.max(seconds / config.seconds).min(1.0)
+    }
+
     /// Does the steps that are left. `after_step` is called after every step, when the training can be saved.
     ///
     /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
@@ -194,7 +195,7 @@ impl Training {
     ) -> Result<()> {
         while !self.ended {
             let step = self.steps();
-            let progress = progress(config, step, self.seconds());
+            let progress = self.progress(model, config);
             let batch = batch(config, progress);
             let loss = self.loss(model, config, objective, seed, batch);
             self.drawn += batch;

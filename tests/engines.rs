@@ -1,11 +1,15 @@
-//! The native engine against the torch engine, whose gradients come from autograd: every arrangement,
-//! conditioner, transform and symmetry.
+//! The native engine against the torch engine, whose gradients come from autograd, and both in teams against
+//! themselves alone: every arrangement, conditioner, transform and symmetry.
+
+mod common;
 
 use neuralrg::config::{EngineChoice, Estimator, FlowConfig, RunConfig, Symmetry};
 use neuralrg::engine::Model;
 use neuralrg::flow::arrangement::{Arrangement, Neighbours};
 use neuralrg::flow::coupling::{Conditioner, Transform};
 use neuralrg::flow::{Architecture, Flow};
+use neuralrg::host::to_array;
+use neuralrg::rank::Ranks;
 use tch::{Device, Kind, Tensor};
 
 const TEMPERATURE: f64 = 2.269185314213022;
@@ -92,15 +96,21 @@ fn model_on(
 }
 
 /// No multiple of the native engine's 16 lanes.
-fn latents(model: &Model, kind: Kind) -> Tensor {
+const BATCH: i64 = 21;
+
+fn latents(model: &Model, kind: Kind, batch: i64) -> Tensor {
     tch::manual_seed(4);
     let size = model.flow.architecture.linear_size as i64;
-    Tensor::randn([21, size, size], (Kind::Double, Device::Cpu)).to_kind(kind)
+    Tensor::randn([batch, size, size], (Kind::Double, Device::Cpu)).to_kind(kind)
 }
 
 /// Everything that an engine computes, with names.
 fn everything(model: &Model, kind: Kind) -> Vec<(String, Tensor)> {
-    let z = latents(model, kind);
+    everything_of(model, kind, BATCH)
+}
+
+fn everything_of(model: &Model, kind: Kind, batch: i64) -> Vec<(String, Tensor)> {
+    let z = latents(model, kind, batch);
     let mut found = Vec::new();
     for estimator in [Estimator::Total, Estimator::Path] {
         let loss = model.loss(&z, 0.7, estimator);
@@ -190,6 +200,51 @@ fn threads_change_no_bit() {
             assert_eq!(one, two, "{name} of {config:?}");
         }
     }
+}
+
+#[test]
+fn teams_compute_what_one_rank_does() {
+    for ranks in [2, 3] {
+        common::assert_holds_on_ranks(ranks, "member_gets_what_one_rank_computes");
+    }
+}
+
+/// With 21 samples, which no team divides, and with fewer samples than members.
+#[test]
+#[ignore = "mpirun starts it"]
+fn member_gets_what_one_rank_computes() {
+    let ranks = Ranks::start().expect("MPI has threads");
+    assert!(ranks.size() > 1, "mpirun starts it");
+    let team = ranks.team(ranks.size());
+    let compare = |config: &FlowConfig, engine, (kind, bound), batch| {
+        let alone = everything_of(&model(config, kind, engine, 1), kind, batch);
+        let shared = model(config, kind, engine, 1).with_team(&team);
+        let shared = everything_of(&shared, kind, batch);
+        assert_eq!(alone.len(), shared.len());
+        let mut values = Vec::new();
+        for ((name, expected), (_, found)) in alone.iter().zip(&shared) {
+            let shape = (found.kind(), found.size());
+            assert_eq!(shape, (expected.kind(), expected.size()), "{name}");
+            let error = relative_error(found, expected);
+            assert!(error < bound, "{engine:?}, {name}: off by {error:e} for {config:?}");
+            values.extend(to_array::<ndarray::IxDyn>(found));
+        }
+        assert_eq!(values, team.leaders(values.clone()), "all members have the same");
+    };
+    // A failure must not leave the others waiting.
+    let all = team.together(|| {
+        for (index, config) in configs().iter().enumerate() {
+            for engine in [EngineChoice::Native, EngineChoice::Torch] {
+                compare(config, engine, (Kind::Double, 1e-13), BATCH);
+                if index % 8 == 0 {
+                    compare(config, engine, (Kind::Double, 1e-13), 1);
+                    compare(config, engine, (Kind::Float, 1e-5), BATCH);
+                }
+            }
+        }
+        Ok(())
+    });
+    all.unwrap();
 }
 
 /// The path gradient leaves out a term of mean zero: over many samples both estimators agree, and where

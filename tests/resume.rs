@@ -239,11 +239,20 @@ fn damaged_checkpoint_is_passed_over_for_the_one_before() {
     assert_equal_sweeps(&sweep, &unbroken());
 }
 
-/// Interrupts small sweeps on two ranks at random moments, restarting each time, until it has done so
-/// `NEURALRG_KILLS` times (6 where the variable is not set).
-fn interrupt_at_random(name: &str, seed: u64) {
-    let wanted = common::repetitions("NEURALRG_KILLS", 6);
-    let text = saved_often();
+/// Interrupts small sweeps on two ranks, together on each task or not, at random moments, restarting each time,
+/// until it has done so `NEURALRG_KILLS` times (`otherwise` where the variable is not set).
+fn interrupt_at_random(name: &str, seed: u64, ranks_per_task: usize, otherwise: usize) {
+    let wanted = common::repetitions("NEURALRG_KILLS", otherwise);
+    let (text, unbroken) = if ranks_per_task == 1 {
+        (saved_often(), unbroken())
+    } else {
+        // A team adds in another order than one rank.
+        let team = format!("[run]\nranks_per_task = {ranks_per_task}");
+        let text = saved_often().replace("[run]", &team);
+        let unbroken = Sweep::new(&text);
+        outcome(&mut unbroken.run_with(mpirun(ranks_per_task))).success();
+        (text, unbroken)
+    };
     let mut random = StdRng::seed_from_u64(seed);
     let (mut done, mut sweeps, mut stages) = (0, 0, HashMap::<String, usize>::new());
     while done < wanted {
@@ -260,7 +269,7 @@ fn interrupt_at_random(name: &str, seed: u64) {
             done += 1;
             assert!(!sweep.look("status").stdout.contains("damaged"));
         }
-        assert_equal_sweeps(&sweep, &unbroken());
+        assert_equal_sweeps(&sweep, &unbroken);
         if name != "-KILL" {
             for task in TINY_TASKS {
                 let log = sweep.dir.join(format!("logs/{task}.log"));
@@ -277,12 +286,18 @@ fn interrupt_at_random(name: &str, seed: u64) {
 
 #[test]
 fn mpi_job_killed_at_random_moments_ends_with_the_same_bits() {
-    interrupt_at_random("-KILL", 11);
+    interrupt_at_random("-KILL", 11, 1, 6);
 }
 
 #[test]
 fn mpi_job_told_to_stop_at_random_moments_loses_no_step() {
-    interrupt_at_random("-TERM", 12);
+    interrupt_at_random("-TERM", 12, 1, 6);
+}
+
+#[test]
+fn team_killed_or_told_to_stop_at_random_moments_ends_with_the_same_bits() {
+    interrupt_at_random("-KILL", 13, 2, 2);
+    interrupt_at_random("-TERM", 14, 2, 3);
 }
 
 #[test]

@@ -87,13 +87,34 @@ pub fn neuralrg() -> Command {
 
 /// The program on `ranks` ranks, as many as cores or more, also for root.
 pub fn mpirun(ranks: usize) -> Command {
+    mpirun_any(ranks, Path::new(env!("CARGO_BIN_EXE_neuralrg")))
+}
+
+/// Runs one of the ignored tests of this test program on `ranks` ranks: what each rank does.
+#[track_caller]
+pub fn assert_holds_on_ranks(ranks: usize, test: &str) {
+    let program = std::env::current_exe().expect("it runs");
+    let mut command = mpirun_any(ranks, &program);
+    let result = outcome(command.args(["--exact", test, "--ignored", "--nocapture"]));
+    let passed = result.stdout.matches("1 passed").count();
+    assert!(
+        result.status == Some(0) && passed == ranks,
+        "{test} on {ranks} ranks:\n{}{}",
+        result.stdout,
+        result.stderr
+    );
+}
+
+/// Any program on `ranks` ranks.
+fn mpirun_any(ranks: usize, program: &Path) -> Command {
     let mut command = clean(Command::new("mpirun"));
     command
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("OMPI_MCA_hwloc_base_binding_policy", "none")
-        .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_neuralrg")]);
+        .args(["-n", &ranks.to_string()])
+        .arg(program);
     command
 }
 

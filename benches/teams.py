@@ -1,0 +1,115 @@
+"""Times tasks on one rank and on teams of ranks (`run.ranks_per_task`), in turns.
+
+Runs the same small task again and again, alone and under mpirun, at L = 16 with batches of 512
+samples and 64 chains, one thread a rank; prints samples per second of the training and leapfrog
+steps per second (all chains together) of the latent HMC, and their ratios. The machine should have
+a free core for each rank: the ratios of a busy machine mean little.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+import h5py
+
+CONFIGURATION = """
+[sweep]
+name = "teams"
+linear_size = 16
+temperatures = [2.269185314213022]
+depths = [4]
+
+[flow]
+preset = "{preset}"
+
+[train]
+steps = {steps}
+batch = {batch}
+seconds = 0.0
+batch_doublings = 0
+
+[evaluate]
+samples = 512
+batch = 512
+
+[hmc]
+chains = {chains}
+warmup = 0
+trajectories = {trajectories}
+leapfrog_steps = 10
+adapt_length = false
+
+[run]
+device = "cpu"
+engine = "{engine}"
+ranks_per_task = {ranks}
+"""
+
+# Open MPI as the Makefile wants it: no rank pinned, and root may.
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+}
+
+
+def rates(ranks: int, preset: str, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Training samples and leapfrog steps per second of one task on a team of ranks."""
+    values = vars(arguments) | {"ranks": ranks, "preset": preset}
+    with tempfile.TemporaryDirectory() as folder:
+        config, directory = Path(folder, "teams.toml"), Path(folder, "sweep")
+        config.write_text(CONFIGURATION.format(**values))
+        launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
+        command = [*launcher, arguments.program, "run", str(config), "-o", str(directory)]
+        environment = os.environ | ENVIRONMENT | {"RUST_LOG": "error"}
+        subprocess.run(command, check=True, env=environment)
+        (path,) = (directory / "tasks").glob("*.h5")
+        with h5py.File(path) as task:
+            seconds = {name: task["timing"][name][()] for name in ("train_seconds", "hmc_seconds")}
+    samples = arguments.steps * arguments.batch
+    leapfrogs = 10 * arguments.trajectories * arguments.chains
+    return samples / seconds["train_seconds"], leapfrogs / seconds["hmc_seconds"]
+
+
+def compare(preset: str, arguments: argparse.Namespace) -> None:
+    """Prints all rates of one preset, and the medians of their ratios."""
+    ranks = arguments.ranks
+    print(f"preset {preset}: training samples/s, leapfrog steps/s of all chains")
+    ratios: list[tuple[float, ...]] = []
+    for _ in range(arguments.repeats):
+        alone, team = rates(1, preset, arguments), rates(ranks, preset, arguments)
+        ratios.append(tuple(many / one for one, many in zip(alone, team, strict=True)))
+        parts = [
+            f"{one:8.0f} → {many:8.0f} ({many / one:.2f} x)"
+            for one, many in zip(alone, team, strict=True)
+        ]
+        print(f"  1 → {ranks} ranks: " + "   ".join(parts), flush=True)
+    train, hmc = (statistics.median(column) for column in zip(*ratios, strict=True))
+    print(f"  medians: training {train:.2f} x, HMC {hmc:.2f} x")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--ranks", type=int, default=2, help="ranks of the team")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of a run")
+    parser.add_argument(
+        "--trajectories", type=int, default=20, help="HMC trajectories of a run, 8 or more"
+    )
+    parser.add_argument("--batch", type=int, default=512, help="samples of a training step")
+    parser.add_argument("--chains", type=int, default=64, help="chains of HMC")
+    parser.add_argument("--engine", default="native", choices=["native", "torch"])
+    parser.add_argument("--presets", nargs="+", default=["paper", "best"], help="flows")
+    parser.add_argument("--program", default="target/release/neuralrg", help="path of neuralrg")
+    arguments = parser.parse_args()
+    for preset in arguments.presets:
+        compare(preset, arguments)
+
+
+if __name__ == "__main__":
+    main()
