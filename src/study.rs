@@ -123,14 +123,17 @@ fn study_responses(trained: &Trained, path: &Path, samples: usize) -> Result<Arr
     let fields = sample_target(trained, path, samples)?.fields;
     let flow = trained.model.flow.bind_frozen();
     let (_, kind, device) = options(&trained.model);
-    let chain_sums = fields.axis_iter(Axis(1)).map(|draw| {
-        let field = from_array(&draw.to_owned()).to_kind(kind).to_device(device);
-        responses(&flow, &field, &latents).to_kind(Kind::Double)
+    let (chains, draws, ..) = fields.dim();
+    // Many samples share the price of a backward pass.
+    let of_chains = fields.axis_chunks_iter(Axis(0), (BATCH / draws).max(1)).map(|chains| {
+        let field = from_array(&chains.to_owned()).to_kind(kind).to_device(device).flatten(0, 1);
+        let each = responses(&flow, &field, &latents).to_kind(Kind::Double);
+        each.unflatten(1, [-1, draws as i64]).mean_dim([2i64].as_slice(), false, None)
     });
-    let sum = chain_sums.reduce(|sum, draw| sum + draw).expect("there are draws");
     // (latents, chains, L, L) to (chains, latents · L · L).
-    let means: ArrayD<f64> = to_array(&(sum / fields.len_of(Axis(1)) as f64).transpose(0, 1));
-    let means = means.into_shape_with_order((fields.len_of(Axis(0)), latents.len() * size * size));
+    let means: ArrayD<f64> =
+        to_array(&Tensor::cat(&of_chains.collect::<Vec<_>>(), 1).transpose(0, 1));
+    let means = means.into_shape_with_order((chains, latents.len() * size * size));
     let (mean, error) = between_chain(means.expect("as many numbers").view());
     let levels = latent_levels(architecture);
     let of_latent = |number: &dyn Fn(usize) -> usize| -> Array1<f64> {
