@@ -1,14 +1,24 @@
 //! The documents tell the truth about the program.
 
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use clap::CommandFactory;
+use common::{Sweep, everything_measured, neuralrg, outcome, signal};
 use neuralrg::cli::Cli;
 use neuralrg::config::Config;
 use neuralrg::config::learn::LearnConfig;
+use neuralrg::events::Event;
+use safetensors::SafeTensors;
 
 const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 const LEARNING: &str = include_str!("../docs/learning.md");
+const FILES: &str = include_str!("../docs/files.md");
 const COMMANDS: &str = include_str!("../docs/commands.md");
 
 /// Both lists hold the same, in any order.
@@ -66,4 +76,127 @@ fn every_command_has_a_section_and_no_other() {
     let commands = program.get_subcommands().map(clap::Command::get_name);
     let expected: Vec<_> = commands.map(|name| format!("## `neuralrg {name}`")).collect();
     assert_same("docs/commands.md", sections.map(Into::into), &expected);
+}
+
+/// What a line of the event log says of its kind. A new kind does not compile here; the test below lists it, too.
+fn name_of(event: &Event) -> &'static str {
+    match event {
+        Event::JobStarted { .. } => "job-started",
+        Event::TaskStarted { .. } => "task-started",
+        Event::TaskDone { .. } => "task-done",
+        Event::TaskFailed { .. } => "task-failed",
+        Event::TaskStopped { .. } => "task-stopped",
+        Event::TaskPaused { .. } => "task-paused",
+        Event::TaskGivenUp { .. } => "task-given-up",
+        Event::JobEnded { .. } => "job-ended",
+    }
+}
+
+#[test]
+fn events_have_the_documented_fields() {
+    let task = "t";
+    let events = [
+        Event::JobStarted { ranks: 1, tasks_to_do: 1, tasks: 1 },
+        Event::TaskStarted { task, rank: 0, taken_over_from: Some("j") },
+        Event::TaskDone { task, rank: 0 },
+        Event::TaskFailed { task, rank: 0, message: "m" },
+        Event::TaskStopped { task, rank: 0 },
+        Event::TaskPaused { task, rank: 0, remaining_seconds: 0.0 },
+        Event::TaskGivenUp { task },
+        Event::JobEnded { failed: 0, unfinished: 0 },
+    ];
+    let row = |event: &Event| {
+        let mut fields = serde_json::to_value(event).unwrap();
+        let fields = fields.as_object_mut().expect("an event is an object");
+        assert_eq!(fields.remove("event").unwrap(), name_of(event));
+        let fields: Vec<_> = fields.keys().map(|field| format!("`{field}`")).collect();
+        format!("| `{}` | {} |", name_of(event), fields.join(", "))
+    };
+    let expected: Vec<String> = events.iter().map(row).collect();
+    let (_, section) = FILES.split_once("## Events").expect("the section exists");
+    let (section, _) = section.split_once("\n## ").expect("more follows");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let found: Vec<String> =
+        rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ") + " |").collect();
+    assert_eq!(found, expected, "events in docs/files.md");
+}
+
+/// A process that is not left behind when a test fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        signal("-KILL", &[self.0.id()]);
+        self.0.wait().expect("it was started");
+    }
+}
+
+/// Names of the tensors in the checkpoint of a sweep that does not end, once it has one of `prefix`.
+fn tensors_once_there_is(prefix: &str, configuration: &str) -> BTreeSet<String> {
+    let sweep = Sweep::new(&configuration.replace("[run]", "[run]\ncheckpoint_minutes = 1e-4"));
+    let mut child = Killed(sweep.run_with(neuralrg()).stderr(Stdio::null()).spawn().unwrap());
+    let checkpoints = sweep.dir.join("checkpoints");
+    loop {
+        let entries = fs::read_dir(&checkpoints).into_iter().flatten().flatten();
+        let whole = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+        for entry in whole {
+            let found = tensors(&entry.path());
+            if found.iter().any(|name| name.starts_with(prefix)) {
+                return found;
+            }
+        }
+        assert_eq!(child.0.try_wait().unwrap(), None, "it ended before it had {prefix}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// None where the checkpoint was just replaced.
+fn tensors(path: &Path) -> BTreeSet<String> {
+    let Ok(bytes) = fs::read(path) else { return BTreeSet::new() };
+    let end = bytes.iter().position(|&byte| byte == b'\n').expect("a line is first");
+    let tensors = SafeTensors::deserialize(&bytes[end + 1..]).expect("the rest is safetensors");
+    tensors.names().into_iter().cloned().collect()
+}
+
+fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    names.into_iter().map(Into::into).collect()
+}
+
+#[test]
+fn checkpoints_hold_the_documented_tensors() {
+    let training = everything_measured().replace("steps = 6", "steps = 1000000");
+    let sampling = everything_measured().replace("trajectories = 10\n", "trajectories = 100000\n");
+    let mut found = tensors_once_there_is("train/average", &training);
+    found.extend(tensors_once_there_is("latent/", &sampling));
+    let (_, section) = FILES.split_once("## Checkpoints").expect("the section exists");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.map(|row| row.split_once('`').expect("a name in backticks").0);
+    let documented: BTreeSet<String> =
+        names.map(|name| name.replace("SAMPLER/", "latent/")).collect();
+    let general = [
+        ("train/course/latent/", "train/course/WALK/"),
+        ("train/course/physical/", "train/course/WALK/"),
+        ("train/ended_", "STAGE/ended_"),
+        ("evaluate/ended_", "STAGE/ended_"),
+    ];
+    let rename =
+        |name| general.iter().fold(name, |name: String, (from, to)| name.replace(from, to));
+    let found: BTreeSet<String> = found.into_iter().map(rename).collect();
+    assert_eq!(found, documented, "tensors of checkpoints, as docs/files.md has them");
+}
+
+#[test]
+fn status_prints_the_documented_fields() {
+    let sweep = Sweep::finished();
+    let output = outcome(neuralrg().arg("status").arg(&sweep.dir).arg("--json"));
+    let status: serde_json::Value = serde_json::from_str(output.success()).unwrap();
+    let keys =
+        |value: &serde_json::Value| names(value.as_object().unwrap().keys().map(String::as_str));
+    let documented = |what: &str| {
+        let (_, rest) = COMMANDS.split_once(what).expect("docs/commands.md has the fields");
+        let line = rest.lines().next().expect("they follow");
+        names(line.split('`').skip(1).step_by(2))
+    };
+    assert_eq!(documented("| the object | "), keys(&status));
+    assert_eq!(documented("| each of `tasks` | "), keys(&status["tasks"][0]));
 }

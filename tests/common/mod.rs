@@ -49,6 +49,14 @@ device = "cpu"
 /// Names of the tasks of [`TINY`], most expensive first: the order in which they are taken.
 pub const TINY_TASKS: [&str; 4] = ["L4_T2_d2_s1", "L4_T3_d2_s1", "L4_T2_d1_s1", "L4_T3_d1_s1"];
 
+/// [`TINY`] with averaged weights, measurements during the training and all samplers: every dataset and every tensor of a
+/// checkpoint that a sweep without data can have.
+pub fn everything_measured() -> String {
+    let training = "steps = 6\naveraging = 0.5\nmeasure_every = 3\nmeasure_trajectories = 2";
+    TINY.replace("steps = 6", training)
+        + "\n[controls]\nsamplers = [\"physical\", \"fourier\", \"independence\"]\n"
+}
+
 /// How a run of the program ended.
 #[derive(Debug)]
 pub struct Outcome {
