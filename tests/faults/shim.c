@@ -6,7 +6,7 @@
  * FAULT_FROM   number of the first operation that fails, from 1
  * FAULT_UNTIL  number of the last one
  * FAULT_COUNT  file to which the number of operations is written at the end
- * FAULT_RECV   rank whose MPI_Recv gets nonsense
+ * FAULT_RECV   rank whose MPI_Recv gets nonsense: a task that does not exist
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,7 +15,6 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +136,6 @@ int MPI_Recv(void *bytes, int count, void *type, int source, int tag, void *comm
     NEXT(int (*)(void *, int, void *, int, int, void *, void *), "MPI_Recv");
     int result = next(bytes, count, type, source, tag, communicator, status);
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
-    if (rank && getenv("FAULT_RECV") && atoi(rank) == number("FAULT_RECV", -1)) *(int64_t *)bytes = 1L << 40;
+    if (rank && getenv("FAULT_RECV") && atoi(rank) == number("FAULT_RECV", -1)) *(double *)bytes = 1e12;
     return result;
 }
