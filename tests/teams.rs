@@ -95,6 +95,27 @@ fn two_teams_share_the_tasks_and_change_no_bit() {
     }
 }
 
+/// Three tasks for two teams, none of which may run for longer than the shortest slice while another waits.
+#[test]
+fn paused_teams_go_on_where_they_were_and_change_no_bit() {
+    let text = tiny(2, "native")
+        .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0, 2.5, 3.0]")
+        .replace("depths = [1, 2]", "depths = [1]")
+        .replace("steps = 6", "steps = 1000")
+        .replace("[run]", "[run]\nslice_minutes = 0.001");
+    let [one, two] = [2, 4].map(|ranks| {
+        let sweep = Sweep::new(&text);
+        outcome(&mut sweep.run_with(mpirun(ranks))).success();
+        sweep
+    });
+    assert_same_tasks(&two, &one);
+    let pauses = |sweep: &Sweep| {
+        let events = std::fs::read_to_string(sweep.dir.join("events.jsonl")).unwrap();
+        events.matches("\"task-paused\"").count()
+    };
+    assert!(pauses(&two) > 0 && pauses(&one) == 0);
+}
+
 #[test]
 fn training_ends_by_the_leaders_clock() {
     let text = endless().replace("[train]", "[train]\nseconds = 0.2");
