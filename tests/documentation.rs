@@ -19,6 +19,7 @@ use safetensors::SafeTensors;
 const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 const LEARNING: &str = include_str!("../docs/learning.md");
 const FILES: &str = include_str!("../docs/files.md");
+const TUTORIAL: &str = include_str!("../docs/tutorial.md");
 const COMMANDS: &str = include_str!("../docs/commands.md");
 
 /// Both lists hold the same, in any order.
@@ -76,6 +77,47 @@ fn every_command_has_a_section_and_no_other() {
     let commands = program.get_subcommands().map(clap::Command::get_name);
     let expected: Vec<_> = commands.map(|name| format!("## `neuralrg {name}`")).collect();
     assert_same("docs/commands.md", sections.map(Into::into), &expected);
+}
+
+#[test]
+fn the_configuration_of_the_tutorial_is_valid() {
+    let (_, rest) = TUTORIAL.split_once("```toml\n").expect("it has one");
+    let (text, _) = rest.split_once("```").expect("it ends");
+    Config::parse(text, Path::new("study.toml")).unwrap();
+}
+
+/// Links to files, and to headings of documents, lead somewhere.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents = documents.filter(|path| path.extension().is_some_and(|it| it == "md"));
+    for document in documents.chain([root.join("README.md"), root.join("analysis/README.md")]) {
+        let text = fs::read_to_string(&document).unwrap();
+        for rest in text.split("](").skip(1) {
+            let link = rest.split(')').next().expect("a link ends");
+            if !link.starts_with("http") {
+                let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+                let folder = document.parent().expect("documents are in folders");
+                let target = if file.is_empty() { document.clone() } else { folder.join(file) };
+                let found =
+                    target.exists() && (heading.is_empty() || has_heading(&target, heading));
+                assert!(found, "{}: {link}", document.display());
+            }
+        }
+    }
+}
+
+/// Whether a document has a heading that GitHub and others give this name in links.
+fn has_heading(document: &Path, name: &str) -> bool {
+    let text = fs::read_to_string(document).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let kept = |letter: &char| letter.is_alphanumeric() || "- _".contains(*letter);
+    let link = |line: &str| {
+        let title: String = line.trim_start_matches('#').trim().chars().filter(kept).collect();
+        title.to_lowercase().replace(' ', "-")
+    };
+    headings.map(link).any(|link| link == name)
 }
 
 /// What a line of the event log says of its kind. A new kind does not compile here; the test below lists it, too.
