@@ -180,8 +180,14 @@ fn sweep_learns_from_fields_and_belongs_to_their_file() {
     assert_eq!(number("/held_out/samples"), 200.0);
     // The history's loss is -ln q, which is what the held-out samples cost, and no free energy.
     let nll = number("/held_out/negative_ln_likelihood");
-    let loss = f64::from_bits(*found["/train/loss"].bits.last().unwrap());
-    assert!((nll - loss).abs() < 10.0 && number("/held_out/forward_kl") > 0.0, "{nll}, {loss}");
+    let losses: Vec<f64> =
+        found["/train/loss"].bits.iter().map(|&bits| f64::from_bits(bits)).collect();
+    let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+    // Six batches of eight, while the parameters have hardly moved.
+    let deviation = number("/held_out/negative_ln_likelihood_error") * 200f64.sqrt();
+    let error = deviation / 48f64.sqrt();
+    assert!((nll - loss).abs() < 4.0 * error, "{nll}, {loss} ± {error}");
+    assert!(number("/held_out/forward_kl") > 0.0);
     assert!(!found.contains_key("/held_out/bits_per_dimension"));
     outcome(neuralrg().arg("collect").arg(&sweep.dir)).success();
 

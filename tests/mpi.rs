@@ -71,7 +71,15 @@ fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
         .replace("[run]", "[run]\nslice_minutes = 0.001");
     let alone = Sweep::new(&text);
     alone.run().success();
-    let sweep = Sweep::new(&text);
+    // Which rank is free first when a task may go on is up to the machine.
+    let moved = (0..20).any(|_| is_moved_when_paused(&text, &alone));
+    assert!(moved, "no task of 20 sweeps has moved");
+}
+
+/// Runs the sweep on two ranks, where it must end as it did alone. Whether a task was begun on both.
+#[track_caller]
+fn is_moved_when_paused(text: &str, alone: &Sweep) -> bool {
+    let sweep = Sweep::new(text);
     let mut seen = BTreeSet::new();
     let result = watch(&mut sweep.run_with(mpirun(2)), |line, mpirun| {
         if line.contains(" pauses after ") && !seen.contains("paused") {
@@ -86,7 +94,7 @@ fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
     });
     assert_eq!(result.status, Some(0), "{}", result.stderr);
     assert!(seen.contains("paused"), "{seen:?}");
-    assert_same_tasks(&sweep, &alone);
+    assert_same_tasks(&sweep, alone);
 
     let text = fs::read_to_string(sweep.dir.join("events.jsonl")).unwrap();
     let events: Vec<serde_json::Value> =
@@ -98,14 +106,13 @@ fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
     let (started, paused, done) =
         (places("task-started"), places("task-paused"), places("task-done"));
     assert_eq!((done.len(), started.len()), (3, paused.len() + 3), "{text}");
-    let where_begun: HashSet<_> = started.into_iter().collect();
-    assert!(where_begun.len() > 3, "no task has moved: {text}");
     // What was estimated is a time, and was shown.
     let remaining = events.iter().filter_map(|line| line["remaining_seconds"].as_f64());
     assert_eq!(remaining.filter(|&seconds| (0.0..1e4).contains(&seconds)).count(), paused.len());
     for folder in ["claims", "checkpoints", "running"] {
         assert_eq!(fs::read_dir(sweep.dir.join(folder)).unwrap().count(), 0, "{folder}");
     }
+    started.into_iter().collect::<HashSet<_>>().len() > 3
 }
 
 #[test]
