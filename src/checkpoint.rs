@@ -65,8 +65,6 @@ pub struct Checkpoints {
     /// Final states of the stages that are done, with names `stage/name`.
     done: Tensors,
     start: Instant,
-    /// Seconds that the task took before it was interrupted.
-    seconds_before: f64,
     last: Instant,
 }
 
@@ -93,7 +91,6 @@ impl Checkpoints {
             restored,
             done: Tensors::new(),
             start: now,
-            seconds_before: 0.0,
             last: now,
         }
     }
@@ -113,8 +110,6 @@ impl Checkpoints {
         if !bytes.is_empty() {
             self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
         }
-        let seconds = self.restored.get("seconds");
-        self.seconds_before = seconds.map_or(0.0, |seconds| seconds.double_value(&[]));
     }
 
     /// The state in which an interrupted stage was, if it had begun.
@@ -125,7 +120,8 @@ impl Checkpoints {
 
     /// Seconds that the task has taken, with those before an interruption.
     pub fn seconds(&self) -> f64 {
-        self.seconds_before + self.start.elapsed().as_secs_f64()
+        let before = self.restored.get("seconds").map_or(0.0, |seconds| seconds.double_value(&[]));
+        before + self.start.elapsed().as_secs_f64()
     }
 
     /// To be called after each step of a stage: saves when it is time, when a member of the team is asked to stop,

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::Array2;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoints;
@@ -23,7 +22,8 @@ use crate::seal::{self, Seal, sha256};
 use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::store::{
-    self, Numbers, describe, write_array, write_known_numbers, write_number, write_text,
+    self, Numbers, write_array, write_configuration, write_known_numbers, write_number, write_text,
+    write_training,
 };
 use crate::train::{Objective, Progress, Training};
 
@@ -164,18 +164,10 @@ fn fill(
     if let Some(pixels) = &data.pixels {
         pixels.write(file)?;
     }
-    let text = VarLenUnicode::from_str(&learned.configuration).expect("TOML text has no NUL");
-    let configuration = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
-    configuration.write_scalar(&text)?;
-    describe(&configuration, &schema::CONFIGURATION)?;
+    write_configuration(file, &learned.configuration)?;
     let group = file.create_group(schema::HELD_OUT)?;
     write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &learned.held_out)?;
-    let group = file.create_group(schema::MODEL)?;
-    write_array(&group, &schema::PARAMETERS, ArrayView1::from(&learned.parameters))?;
-    let group = file.create_group(schema::TRAIN)?;
-    for (item, values) in schema::TRAIN_HISTORY.iter().zip(learned.history.axis_iter(Axis(0))) {
-        write_array(&group, item, values)?;
-    }
+    write_training(file, &learned.parameters, &learned.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::SAMPLES, learned.samples.view())?;
     write_array(&group, &schema::LEVELS, learned.levels.view())?;

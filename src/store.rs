@@ -429,11 +429,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     write_text(file, "device", &record.device)?;
     write_number(file, "threads", record.threads as u64)?;
 
-    let text = VarLenUnicode::from_str(&record.configuration).expect("TOML text has no NUL");
-    let configuration = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
-    configuration.write_scalar(&text)?;
-    describe(&configuration, &schema::CONFIGURATION)?;
-
+    write_configuration(file, &record.configuration)?;
     write_text(file, schema::VERDICT, &verdict_text(&record.verdict))?;
     write_numbers(&file.create_group(schema::SCALARS)?, schema::task_scalars(), &record.scalars)?;
     let references = schema::REFERENCE_SCALARS.iter();
@@ -441,12 +437,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     let timing = schema::TIMING_SCALARS.iter();
     write_numbers(&file.create_group(schema::TIMING)?, timing, &record.timing)?;
 
-    let group = file.create_group(schema::MODEL)?;
-    write_array(&group, &schema::PARAMETERS, ArrayView1::from(&record.parameters))?;
-    let group = file.create_group(schema::TRAIN)?;
-    for (item, values) in schema::TRAIN_HISTORY.iter().zip(record.history.axis_iter(Axis(0))) {
-        write_array(&group, item, values)?;
-    }
+    write_training(file, &record.parameters, &record.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::LN_Q, ArrayView1::from(&record.ln_q))?;
     write_array(&group, &schema::LN_PI, ArrayView1::from(&record.ln_pi))?;
@@ -522,6 +513,29 @@ fn write_identity(file: &hdf5::File, task: &Task) -> hdf5::Result<()> {
 /// A verdict as one line.
 fn verdict_text(problems: &[String]) -> String {
     if problems.is_empty() { schema::VERDICT_OK.into() } else { problems.join("; ") }
+}
+
+/// The resolved configuration, as TOML.
+pub(crate) fn write_configuration(file: &hdf5::File, configuration: &str) -> hdf5::Result<()> {
+    let text = VarLenUnicode::from_str(configuration).expect("TOML text has no NUL");
+    let dataset = file.new_dataset::<VarLenUnicode>().create(schema::CONFIGURATION.name)?;
+    dataset.write_scalar(&text)?;
+    describe(&dataset, &schema::CONFIGURATION)
+}
+
+/// What a training leaves: the flow's parameters, and its history, one row for each of [`schema::TRAIN_HISTORY`].
+pub(crate) fn write_training(
+    file: &hdf5::File,
+    parameters: &[f64],
+    history: &Array2<f64>,
+) -> hdf5::Result<()> {
+    let group = file.create_group(schema::MODEL)?;
+    write_array(&group, &schema::PARAMETERS, ArrayView1::from(parameters))?;
+    let group = file.create_group(schema::TRAIN)?;
+    for (item, values) in schema::TRAIN_HISTORY.iter().zip(history.axis_iter(Axis(0))) {
+        write_array(&group, item, values)?;
+    }
+    Ok(())
 }
 
 fn write_numbers<'a>(
