@@ -63,7 +63,7 @@ pub fn product<T: Real>(
         let inputs = inputs.row(row);
         let outputs = outputs.row(row);
         match_target! {
-            "x86_64+avx512f" => product_row::<T, 12>(weights, inputs, outputs, store),
+            "x86_64+avx512f" => product_row::<T, 6>(weights, inputs, outputs, store),
             _ => product_row::<T, 6>(weights, inputs, outputs, store),
         }
     }
