@@ -28,6 +28,8 @@ const LONGEST_REJECTION: f64 = 0.1;
 pub const LARGEST_PULL: f64 = 4.0;
 /// With fewer effective samples importance weights estimate nothing.
 pub const LEAST_WEIGHTED_SAMPLES: f64 = 100.0;
+/// A forward ESS that is a smaller part of the one by samples of the flow tells of weight that these miss.
+pub const LEAST_FORWARD_SHARE: f64 = 0.25;
 
 /// Means, errors and diagnostics of all observables, and the sampler's own record, by the names of the schema.
 ///

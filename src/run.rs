@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoints, under, within};
 use crate::config::{Config, Sampler};
 use crate::course::Course;
 use crate::data::Data;
-use crate::diagnostics::{self, LARGEST_PULL, LEAST_WEIGHTED_SAMPLES, pull};
+use crate::diagnostics::{self, LARGEST_PULL, LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
@@ -274,6 +274,14 @@ fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
             "importance weights are worth {weighted:.0} samples: importance_free_energy and reweighting say nothing"
         ));
     }
+    let [reverse, forward] =
+        ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
+    if weighted >= LEAST_WEIGHTED_SAMPLES && forward < LEAST_FORWARD_SHARE * reverse {
+        problems.push(format!(
+            "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
+             importance_free_energy is too high"
+        ));
+    }
     for name in ["energy", "specific_heat", "importance_free_energy"] {
         let deviation = scalars[&format!("{name}_pull")];
         let meaningful = name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES;
@@ -375,5 +383,48 @@ impl PeakMemory {
         let status = procfs::process::Process::myself().and_then(|process| process.status());
         let kilobytes = status.ok().and_then(|status| status.vmhwm);
         kilobytes.map_or(f64::NAN, |kilobytes| kilobytes as f64 * 1024.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn weight_that_the_flow_misses_is_named() {
+        let text = "[sweep]\nname = 'test'\nlinear_size = 4\ntemperatures = [2.3]\ndepths = [1]\n";
+        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        let healthy = [
+            ("_r_hat", 1.0),
+            ("_tau_int", 0.5),
+            ("_ess_bulk", 1e4),
+            ("_ess_tail", 1e4),
+            ("", 0.0),
+            ("_error", 0.1),
+        ];
+        let mut scalars: Numbers = crate::observe::SCALARS
+            .iter()
+            .flat_map(|name| healthy.map(|(ending, value)| (format!("{name}{ending}"), value)))
+            .collect();
+        let others = [
+            ("divergences", 0.0),
+            ("acceptance", 0.8),
+            ("e_bfmi", 1.0),
+            ("energy_pull", 1.0),
+            ("specific_heat_pull", 1.0),
+            ("importance_free_energy_pull", 3.9),
+            ("gap", 1.0),
+            ("gap_error", 0.1),
+            ("effective_sample_size", 0.19),
+            ("weighted_samples", 1e4),
+            ("forward_effective_sample_size", 0.15),
+        ];
+        scalars.extend(others.map(|(name, value)| (name.into(), value)));
+        assert_eq!(verdict(&scalars, &config), Vec::<String>::new());
+        scalars.insert("forward_effective_sample_size".into(), 0.0);
+        let found = verdict(&scalars, &config);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("ESS 0.19 by samples of the flow, 0.00 by those of HMC"));
     }
 }

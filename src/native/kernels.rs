@@ -63,38 +63,46 @@ pub fn product<T: Real>(
         let inputs = inputs.row(row);
         let outputs = outputs.row(row);
         match_target! {
-            "x86_64+avx512f" => product_row::<T, 6>(weights, inputs, outputs, store),
-            _ => product_row::<T, 6>(weights, inputs, outputs, store),
+            // SAFETY: this is the version for AVX-512F.
+            "x86_64+avx512f" => product_row::<T, 12>(weights, inputs, outputs, store, |weight, input, sum| unsafe {
+                T::add_scaled_512(weight, input, sum);
+            }),
+            _ => product_row::<T, 6>(weights, inputs, outputs, store, |weight, input, sum| {
+                for (sum, input) in sum.0.iter_mut().zip(&input.0) {
+                    *sum = weight.fused(*input, *sum);
+                }
+            }),
         }
     }
 }
 
-/// One row of a product, in blocks of `BLOCK` outputs and then smaller ones.
+/// One row of a product, in blocks of `BLOCK` outputs and then smaller ones; `add` adds a weight times an input.
 #[inline(always)]
 fn product_row<T: Real, const BLOCK: usize>(
     weights: &[T],
     inputs: &[Lanes<T>],
     outputs: &mut [Lanes<T>],
     store: Store,
+    add: impl Fn(T, &Lanes<T>, &mut Lanes<T>) + Copy,
 ) {
     let width = outputs.len();
     let mut first = 0;
     while first + BLOCK <= width {
-        product_block::<T, BLOCK>(weights, width, first, inputs, outputs, store);
+        product_block::<T, BLOCK>(weights, width, first, inputs, outputs, store, add);
         first += BLOCK;
     }
     if BLOCK > 8 && first + 8 <= width {
-        product_block::<T, 8>(weights, width, first, inputs, outputs, store);
+        product_block::<T, 8>(weights, width, first, inputs, outputs, store, add);
         first += 8;
     }
     if BLOCK > 4 && first + 4 <= width {
-        product_block::<T, 4>(weights, width, first, inputs, outputs, store);
+        product_block::<T, 4>(weights, width, first, inputs, outputs, store, add);
         first += 4;
     }
     match width - first {
-        1 => product_block::<T, 1>(weights, width, first, inputs, outputs, store),
-        2 => product_block::<T, 2>(weights, width, first, inputs, outputs, store),
-        3 => product_block::<T, 3>(weights, width, first, inputs, outputs, store),
+        1 => product_block::<T, 1>(weights, width, first, inputs, outputs, store, add),
+        2 => product_block::<T, 2>(weights, width, first, inputs, outputs, store, add),
+        3 => product_block::<T, 3>(weights, width, first, inputs, outputs, store, add),
         _ => {}
     }
 }
@@ -108,6 +116,7 @@ fn product_block<T: Real, const BLOCK: usize>(
     inputs: &[Lanes<T>],
     outputs: &mut [Lanes<T>],
     store: Store,
+    add: impl Fn(T, &Lanes<T>, &mut Lanes<T>) + Copy,
 ) {
     let outputs: &mut [Lanes<T>; BLOCK] =
         (&mut outputs[first..][..BLOCK]).try_into().expect("a block of outputs");
@@ -118,9 +127,7 @@ fn product_block<T: Real, const BLOCK: usize>(
     for (input, weights) in inputs.iter().zip(weights.chunks_exact(width)) {
         let weights = &weights[first..][..BLOCK];
         for (sum, weight) in sums.iter_mut().zip(weights) {
-            for (sum, input) in sum.0.iter_mut().zip(&input.0) {
-                *sum = weight.fused(*input, *sum);
-            }
+            add(*weight, input, sum);
         }
     }
     *outputs = sums;
