@@ -244,6 +244,8 @@ pub struct HmcConfig {
     pub leapfrog_steps: i64,
     /// Whether the trajectory length adapts too.
     pub adapt_length: bool,
+    /// Whether latent HMC proposes fresh latents from the prior after each trajectory.
+    pub global_moves: bool,
     /// No trajectory takes more leapfrog steps.
     pub max_leapfrog_steps: i64,
     /// Lengths are spread evenly over (1 ± jitter) times their mean.
@@ -422,6 +424,7 @@ impl Default for HmcConfig {
             trajectories: 500,
             leapfrog_steps: 10,
             adapt_length: true,
+            global_moves: true,
             max_leapfrog_steps: 64,
             jitter: 0.5,
             step_size: 0.1,

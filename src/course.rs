@@ -94,7 +94,7 @@ impl Course {
         &mut self,
         model: &Model,
         step: i64,
-        (chains, options): (i64, (i64, Kind, Device)),
+        (hmc, options): (&HmcConfig, (i64, Kind, Device)),
         seed: &TaskSeed,
     ) {
         if self.every == 0 || step % self.every != 0 {
@@ -107,11 +107,11 @@ impl Course {
         let mut row = vec![step as f64, train_seconds];
         let mut means = Vec::new();
         for (index, walk) in self.walks.iter_mut().enumerate() {
-            let kernel = Kernel::new(walk.sampler, &frozen, options, temperature);
+            let kernel = Kernel::new(walk.sampler, &frozen, options, temperature, hmc);
             let number =
                 |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;
             let reseed = |trajectory| seed.reseed_torch(Stage::Measure, number(trajectory));
-            means.extend(walk.advance(&kernel, self.trajectories, (chains, options), reseed));
+            means.extend(walk.advance(&kernel, self.trajectories, (hmc.chains, options), reseed));
             row.push(walk.seconds);
         }
         row.extend(means);

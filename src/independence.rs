@@ -1,4 +1,5 @@
-//! Independence Metropolis: the flow's own samples as proposals, accepted by the ratio of their weights.
+//! Independence Metropolis: the flow's own samples as proposals, accepted by the ratio of their weights. A sampler by
+//! itself, and what carries the chains of latent HMC between sectors of the target.
 
 use tch::Tensor;
 
@@ -18,10 +19,10 @@ pub fn state(model: &FrozenModel, z: &Tensor) -> State {
 }
 
 /// Fresh latents for every chain, accepted with min(1, w'/w), w = π(x)/q(x) (Hastings 1970). The energy error is
-/// ln w - ln w', infinite where it was not finite.
-pub fn trajectory(model: &FrozenModel, state: &State) -> Trajectory {
+/// ln w - ln w', infinite where it was not finite. `state_at` evaluates the model at the latents.
+pub fn trajectory(state_at: impl Fn(&Tensor) -> State, state: &State) -> Trajectory {
     let momentum = state.position.randn_like();
-    let end = self::state(model, &momentum);
+    let end = state_at(&momentum);
     let minus_ln_weight = |state: &State| &state.energy + ln_prior(&state.position);
     let difference = minus_ln_weight(&end) - minus_ln_weight(state);
     let energies = [state.energy.shallow_clone(), end.energy.shallow_clone()];

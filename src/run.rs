@@ -85,7 +85,7 @@ pub fn run_task(
         // The gap is known from the flow's own samples only.
         let loss = step.loss.filter(|_| data.is_none());
         progress.trained(Progress { loss, ..step });
-        course.measure(model, step.step, (config.hmc.chains, options), &seed);
+        course.measure(model, step.step, (&config.hmc, options), &seed);
         checkpoints.step("train", || {
             let mut state = training.state(model);
             state.extend(under("course", course.state()));
@@ -113,7 +113,7 @@ pub fn run_task(
     // Sample and measure.
     let mut done = 0;
     let mut sample = |sampler: Sampler| {
-        let kernel = Kernel::new(sampler, &frozen, options, task.temperature);
+        let kernel = Kernel::new(sampler, &frozen, options, task.temperature, &config.hmc);
         let settings = (&config.hmc, config.controls.start);
         let stage = sampler.name();
         let saved = checkpoints.restored(stage);

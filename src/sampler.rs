@@ -25,7 +25,12 @@ pub const RECORDED: [&str; 5] =
 
 /// What moves chains: a potential for HMC, or a flow that proposes.
 pub enum Kernel<'a> {
-    Latent(&'a FrozenModel<'a>),
+    Latent {
+        model: &'a FrozenModel<'a>,
+        /// Whether fresh latents are proposed after each trajectory ([`independence`]). What HMC hardly crosses, such as the
+        /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
+        global_moves: bool,
+    },
     Physical(PhysicalPotential),
     Independence(&'a FrozenModel<'a>),
 }
@@ -37,9 +42,10 @@ impl<'a> Kernel<'a> {
         model: &'a FrozenModel<'a>,
         options: (i64, Kind, Device),
         temperature: f64,
+        config: &HmcConfig,
     ) -> Self {
         match sampler {
-            Sampler::Latent => Self::Latent(model),
+            Sampler::Latent => Self::Latent { model, global_moves: config.global_moves },
             Sampler::Independence => Self::Independence(model),
             Sampler::Physical => {
                 Self::Physical(PhysicalPotential::new(options, temperature, false))
@@ -57,7 +63,7 @@ impl<'a> Kernel<'a> {
     ) -> Tensor {
         match self {
             Self::Physical(potential) => potential.start(chains, start),
-            Self::Latent(_) | Self::Independence(_) => {
+            Self::Latent { .. } | Self::Independence(_) => {
                 Tensor::randn([chains, size, size], (kind, device))
             }
         }
@@ -66,7 +72,7 @@ impl<'a> Kernel<'a> {
     /// The state at given positions.
     pub fn state(&self, position: &Tensor) -> State {
         match self {
-            Self::Latent(model) => State::new(&|z: &Tensor| model.potential(z), position),
+            Self::Latent { model, .. } => State::new(&|z: &Tensor| model.potential(z), position),
             Self::Physical(potential) => State::new(&|x: &Tensor| potential.at(x), position),
             Self::Independence(model) => independence::state(model, position),
         }
@@ -88,16 +94,23 @@ impl<'a> Kernel<'a> {
             (moved, steps)
         };
         match self {
-            Self::Latent(model) => hmc(&|z| model.potential(z), adaptation),
+            Self::Latent { model, global_moves } => {
+                let (mut moved, gradients) = hmc(&|z| model.potential(z), adaptation);
+                if !global_moves {
+                    return (moved, gradients);
+                }
+                moved.state = independence::trajectory(|z| self.state(z), &moved.state).state;
+                (moved, gradients + 1)
+            }
             Self::Physical(potential) => hmc(&|x| potential.at(x), adaptation),
-            Self::Independence(model) => (independence::trajectory(model, state), 0),
+            Self::Independence(_) => (independence::trajectory(|z| self.state(z), state), 0),
         }
     }
 
     /// The field to measure on, with the mixture's random signs.
     fn field(&self, state: &State) -> Tensor {
         match self {
-            Self::Latent(model) | Self::Independence(model) => {
+            Self::Latent { model, .. } | Self::Independence(model) => {
                 with_signs(&state.field, model.symmetry())
             }
             Self::Physical(_) => state.field.shallow_clone(),
@@ -107,7 +120,9 @@ impl<'a> Kernel<'a> {
     /// (chains): ln π(x) - ln q(x), from U = -ln p(z) - ln π + ln q; NaN where there is no flow.
     fn ln_weights(&self, state: &State) -> Tensor {
         match self {
-            Self::Latent(_) | Self::Independence(_) => -(&state.energy + ln_prior(&state.position)),
+            Self::Latent { .. } | Self::Independence(_) => {
+                -(&state.energy + ln_prior(&state.position))
+            }
             Self::Physical(_) => state.energy.full_like(f64::NAN),
         }
     }

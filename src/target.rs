@@ -48,7 +48,7 @@ pub fn sample(
 ) -> Result<TargetSamples> {
     let draws = samples.div_ceil(config.chains as usize) as i64;
     let config = HmcConfig { trajectories: spacing * draws, ..config.clone() };
-    let kernel = Kernel::new(Sampler::Latent, model, options, temperature);
+    let kernel = Kernel::new(Sampler::Latent, model, options, temperature, &config);
     let (mut fields, mut latents) = (Vec::<Array3<f64>>::new(), Vec::<Array3<f64>>::new());
     sampler::sample(
         Sampler::Latent,

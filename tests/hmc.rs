@@ -178,7 +178,7 @@ fn sample_by(name: Sampler, model: &Model, temperature: f64, config: &HmcConfig)
     let options = (4, model.flow.parameters.kind(), Device::Cpu);
     let seed = TaskSeed::new(&task(temperature));
     let frozen = model.freeze();
-    let kernel = Kernel::new(name, &frozen, options, temperature);
+    let kernel = Kernel::new(name, &frozen, options, temperature, config);
     let settings = (config, Start::Hot);
     let sampling = sampler::sample(name, &kernel, settings, options, &seed, None, |_| Ok(()));
     sampling.unwrap().chains(name, config)
@@ -271,7 +271,25 @@ fn trained_flow_samples_the_enumerated_ising_model() {
     })
     .unwrap();
     assert!(gap < 1.5, "trained to a gap of {gap} nats");
-    assert_equal_to_enumeration(&sample(&model, temperature, &long_chains()), temperature);
+    for global_moves in [true, false] {
+        let config = HmcConfig { global_moves, ..long_chains() };
+        assert_equal_to_enumeration(&sample(&model, temperature, &config), temperature);
+    }
+}
+
+/// At low temperature HMC hardly leaves a sector of the latent space; proposals of the flow do.
+#[test]
+fn global_moves_carry_chains_between_sectors() {
+    let temperature = 1.6;
+    let model = flows::trained(4, temperature, 500);
+    let time_of_m = |global_moves| {
+        let config = HmcConfig { global_moves, chains: 64, ..long_chains() };
+        let chains = sample(&model, temperature, &config);
+        gamma_method(chains.get("magnetization")).tau_int
+    };
+    let (with, without) = (time_of_m(true), time_of_m(false));
+    println!("tau_int of m with {with:.2}, without {without:.2}");
+    assert!(with < 2.0 && with < 0.5 * without, "tau_int of m with {with}, without {without}");
 }
 
 #[test]
@@ -336,7 +354,7 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
     let options = (4, Kind::Float, Device::Cpu);
     let seed = TaskSeed::new(&task(2.7));
     let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
-    let kernel = Kernel::new(Sampler::Latent, &frozen, options, 2.7);
+    let kernel = Kernel::new(Sampler::Latent, &frozen, options, 2.7, &config);
     let stage = (&seed, Stage::LatentHmc);
     let begin = || {
         seed.reseed_torch(Stage::LatentHmc, -1);
