@@ -241,7 +241,11 @@ pub const SAMPLER_SCALARS: &[Item] = &[
     number("warmup_divergences", "1", "the same during the warm-up"),
     number("step_size", "1", "leapfrog step size, frozen after the warm-up"),
     number("trajectory_length", "1", "mean trajectory length, frozen after the warm-up"),
-    number("leapfrog_steps", "1", "mean leapfrog steps of a measured trajectory"),
+    number(
+        "leapfrog_steps",
+        "1",
+        "mean gradients of a measured trajectory: its leapfrog steps, and one for a global move",
+    ),
     number("e_bfmi", "1", "energy's fraction of missing information over all chains"),
     number("longest_rejection", "trajectory", "most proposals that one chain rejected in a row"),
     number("ess_least", "1", "least bulk ESS of all observables"),
