@@ -1,26 +1,15 @@
-//! The mutual information of one pair of 5,000 samples: neighbours by the sorted sweep, and by a k-d tree.
+//! The mutual information of one pair of variables.
 //!
 //!     cargo bench --bench mutual_information
 
 use std::hint::black_box;
-use std::num::NonZero;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kiddo::Chebyshev;
-use kiddo::immutable::float::kdtree::ImmutableKdTree;
 use neuralrg::mutual_information::{Variable, mutual_information};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
 
 const NEIGHBOURS: usize = 3;
-
-/// Distances to the third neighbours alone, which the estimate then needs two counts each for.
-fn by_tree(points: &[[f64; 2]]) -> f64 {
-    let tree = ImmutableKdTree::<f64, u32, 2, 8>::new_from_slice(points);
-    // Each point is its own nearest.
-    let count = NonZero::new(NEIGHBOURS + 1).expect("positive");
-    points.iter().map(|point| tree.nearest_n::<Chebyshev>(point, count)[NEIGHBOURS].distance).sum()
-}
 
 fn pair(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pair");
@@ -33,16 +22,10 @@ fn pair(criterion: &mut Criterion) {
             };
             let points: Vec<[f64; 2]> = (0..samples).map(|_| point()).collect();
             let [x, y] = [0, 1].map(|i| Variable::new(points.iter().map(|p| p[i]).collect()));
-            let case = format!("{samples} samples, correlation {rho}");
-            group.bench_function(BenchmarkId::new("sweep", &case), |bencher| {
+            let id = BenchmarkId::new(format!("{samples} samples"), format!("correlation {rho}"));
+            group.bench_function(id, |bencher| {
                 bencher.iter(|| black_box(mutual_information(&x, &y, NEIGHBOURS)));
             });
-            group.bench_function(
-                BenchmarkId::new("k-d tree, neighbours alone", &case),
-                |bencher| {
-                    bencher.iter(|| black_box(by_tree(&points)));
-                },
-            );
         }
     }
     group.finish();

@@ -2,6 +2,10 @@
 //! Phys. Rev. E 69, 066138 (2004), cond-mat/0305641 (equations cited as there), with error bars from parts of the
 //! samples (Holmes and Nemenman, Phys. Rev. E 100, 022404 (2019)).
 
+use std::num::NonZero;
+
+use kiddo::Chebyshev;
+use kiddo::immutable::float::kdtree::ImmutableKdTree;
 use ndarray::{Array1, Array2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use statrs::function::gamma::digamma;
@@ -11,13 +15,14 @@ use crate::stats::mean_and_standard_error;
 /// Most parts that the samples are cut into for the error bars.
 const PARTS: usize = 10;
 
+/// Samples in a leaf of the k-d tree.
+const LEAF: usize = 8;
+
 /// Samples of one variable, also in ascending order.
 #[derive(Debug)]
 pub struct Variable {
     values: Vec<f64>,
     sorted: Vec<f64>,
-    /// Which sample stands at each place of `sorted`.
-    order: Vec<u32>,
     /// At which place of `sorted` each sample stands.
     rank: Vec<u32>,
 }
@@ -32,11 +37,12 @@ impl Variable {
             rank[sample as usize] = place as u32;
         }
         let sorted = order.iter().map(|&sample| values[sample as usize]).collect();
-        Self { values, sorted, order, rank }
+        Self { values, sorted, rank }
     }
 
-    /// How many other samples lie closer than `radius` to the one at a place of `sorted`.
-    fn closer(&self, place: usize, radius: f64) -> usize {
+    /// How many other samples lie closer than `radius` to this one.
+    fn closer(&self, sample: usize, radius: f64) -> usize {
+        let place = self.rank[sample] as usize;
         let (below, above) = (&self.sorted[..place], &self.sorted[place + 1..]);
         let value = self.sorted[place];
         leading(above.len(), |steps| above[steps] - value < radius)
@@ -63,56 +69,21 @@ fn leading(limit: usize, holds: impl Fn(usize) -> bool) -> usize {
 /// ⟨ψ(n_x + 1) + ψ(n_y + 1)⟩, n_x being how many other samples are closer in x than that neighbour (algorithm 1,
 /// Eq. 8). On average it is 0 for independent variables, and negative as often as positive.
 ///
-/// Neighbours are found by going up and down from each sample in the order of x until x alone is too far away. That
-/// looks at about √(4 k n) others, which for thousands of samples costs less than to build and search a k-d tree
-/// (`cargo bench --bench mutual_information`).
-///
 /// Panics unless there are as many samples of both variables, and more than `neighbours`.
 pub fn mutual_information(x: &Variable, y: &Variable, neighbours: usize) -> f64 {
-    let count = x.sorted.len();
-    assert!(y.sorted.len() == count && count > neighbours && neighbours > 0);
+    let count = x.values.len();
+    assert!(y.values.len() == count && count > neighbours && neighbours > 0);
     let digammas: Vec<f64> = (1..=count).map(|n| digamma(n as f64)).collect();
-    let ys: Vec<f64> = x.order.iter().map(|&sample| y.values[sample as usize]).collect();
-    let mut nearest = vec![0.0; neighbours];
-    let marginal = (0..count).map(|place| {
-        let radius = neighbour_distance(&x.sorted, &ys, place, &mut nearest);
-        let place_in_y = y.rank[x.order[place] as usize] as usize;
-        digammas[x.closer(place, radius)] + digammas[y.closer(place_in_y, radius)]
+    let points: Vec<[f64; 2]> = x.values.iter().zip(&y.values).map(|(&x, &y)| [x, y]).collect();
+    let tree = ImmutableKdTree::<f64, u32, 2, LEAF>::new_from_slice(&points);
+    // Each sample is its own nearest.
+    let nearest = NonZero::new(neighbours + 1).expect("positive");
+    let marginal = points.iter().enumerate().map(|(sample, point)| {
+        let radius = tree.nearest_n::<Chebyshev>(point, nearest)[neighbours].distance;
+        digammas[x.closer(sample, radius)] + digammas[y.closer(sample, radius)]
     });
     let marginal = marginal.sum::<f64>() / count as f64;
     digammas[neighbours - 1] + digammas[count - 1] - marginal
-}
-
-/// Distance of the sample at `place` to the farthest of its nearest others, as many as `nearest` has room for. The
-/// samples are in the order of x.
-fn neighbour_distance(xs: &[f64], ys: &[f64], place: usize, nearest: &mut [f64]) -> f64 {
-    let last = nearest.len() - 1;
-    nearest.fill(f64::INFINITY);
-    // Whether the other sample is close enough in x for those beyond it to matter.
-    let mut consider = |other: usize| {
-        let along_x = (xs[other] - xs[place]).abs();
-        if along_x >= nearest[last] {
-            return false;
-        }
-        let distance = along_x.max((ys[other] - ys[place]).abs());
-        if distance < nearest[last] {
-            let farther = nearest.iter().position(|&known| distance < known);
-            let farther = farther.expect("the last one is farther");
-            nearest[farther..].rotate_right(1);
-            nearest[farther] = distance;
-        }
-        true
-    };
-    let (mut below, mut above) = (place, place + 1);
-    loop {
-        let up = above < xs.len() && consider(above);
-        let down = below > 0 && consider(below - 1);
-        if !up && !down {
-            return nearest[last];
-        }
-        above += usize::from(up);
-        below -= usize::from(down);
-    }
 }
 
 /// Mutual information of all pairs of variables.
@@ -253,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sweep_finds_the_neighbours_of_the_definition_ties_and_all() {
+    fn neighbours_are_those_of_the_definition_ties_and_all() {
         let mut rng = StdRng::seed_from_u64(1);
         for (count, neighbours) in [(2, 1), (5, 3), (100, 1), (100, 3), (300, 8), (9, 8)] {
             for rounding in [0.0, 0.5] {
