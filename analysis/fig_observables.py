@@ -3,7 +3,8 @@
 
 Latent HMC samples the target itself, so that every depth must give the same curves within its
 error bars (one standard error; analysis/sweep.py says how seeds are combined): where one does not,
-its chains have not reached equilibrium. Crosses are exact values on this lattice.
+its chains have not reached equilibrium. Crosses are exact values on this lattice. Markers are
+hollow where a task's verdict is not ok.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figure import (
     STYLE,
@@ -30,6 +32,7 @@ from sweep import (
     depth_curves,
     describe_lattice,
     describe_progress,
+    finished_only,
     read_sweep,
     require_variables,
 )
@@ -72,6 +75,11 @@ def draw_figure(dataset: xr.Dataset) -> Figure:
         figure.suptitle(title, fontsize=STYLE["axes.titlesize"], x=0.01, ha="left")
         # The first panel has exact values too.
         handles, labels = panels.flat[0].get_legend_handles_labels()
+        if any(has_problems(dataset, depth).any() for depth in dataset["depth"].values):
+            handles.append(
+                Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="none")
+            )
+            labels.append("verdict not ok")
         # Matplotlib lists plain lines, here the references, before curves with error bars.
         order = sorted(range(len(labels)), key=lambda index: not labels[index].startswith("depth"))
         figure.legend(
@@ -103,6 +111,16 @@ def draw_observable(axes: Axes, dataset: xr.Dataset, observable: Observable) -> 
             label=depth_label(depth, curve),
             zorder=3,
         )
+        doubtful = has_problems(dataset, depth)
+        axes.plot(
+            curve.temperature[doubtful] + offset,
+            curve.value[doubtful],
+            color=look.color,
+            marker=look.marker,
+            markerfacecolor="white",
+            linestyle="none",
+            zorder=3.5,
+        )
     if observable.exact is not None:
         require_variables(dataset, [observable.exact])
         exact = dataset[observable.exact].sortby("temperature").values
@@ -118,6 +136,12 @@ def draw_observable(axes: Axes, dataset: xr.Dataset, observable: Observable) -> 
     set_temperature_axis(axes, temperature)
     mark_critical_temperature(axes)
     axes.set_ylabel(observable.label)
+
+
+def has_problems(dataset: xr.Dataset, depth: int) -> np.ndarray:
+    """Where a seed's verdict is not ok, by ascending temperature. Shape: (num_temperatures,)."""
+    problems = finished_only(dataset, "problems").sel(depth=depth).sortby("temperature")
+    return (problems > 0).any("seed").values
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -50,7 +50,13 @@ def _cells(curve: Curve) -> dict[float, str]:
     points = zip(
         curve.temperature[finished], curve.value[finished], curve.error[finished], strict=True
     )
-    return {round(float(t), 4): f"{value:.2f} ± {error:.2f}" for t, value, error in points}
+    return {round(float(t), 4): with_error(value, error) for t, value, error in points}
+
+
+def with_error(value: float, error: float) -> str:
+    """`value ± error` to two decimals, or to three where two would leave nothing of the error."""
+    decimals = 2 if error >= 0.01 else 3
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def main() -> list[str]:

@@ -40,6 +40,23 @@ def test_exact_values_are_drawn_where_there_are_any(sweep_path):
             np.testing.assert_array_equal(line.get_xdata(), dataset["temperature"])
 
 
+def test_tasks_whose_verdict_is_not_ok_are_hollow(tmp_path):
+    made_up = SyntheticSweep()
+    made_up.variables["problems"][...] = 0
+    figure, _ = drawn(made_up.write(tmp_path / "healthy.h5"))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "verdict not ok" not in texts
+    made_up.variables["problems"][2, 1, 0] = 1
+    figure, dataset = drawn(made_up.write(tmp_path / "sweep.h5"))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "verdict not ok" in texts
+    for axes, observable in zip(figure.axes, fig_observables.OBSERVABLES, strict=True):
+        hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+        (points,) = [line.get_ydata() for line in hollow if line.get_ydata().size]
+        averaged = sweep.average_over_seeds(dataset, observable.variable)
+        np.testing.assert_array_equal(points, averaged["value"][2:3, 1])
+
+
 def test_panels_have_units(sweep_path):
     figure, _ = drawn(sweep_path)
     labels = [axes.get_ylabel() for axes in figure.axes]

@@ -6,7 +6,7 @@ import pytest
 
 import sweep
 from fig_s1 import PUBLISHED
-from s1_table import rows
+from s1_table import rows, with_error
 from synthetic import SyntheticSweep
 
 
@@ -26,7 +26,12 @@ def test_rows_hold_both_sweeps(tmp_path):
             if (row["T"], row["depth"]) == ("2.4", "5")
         )
     assert cells[columns.index("depth 5, published")].startswith(f"{published:.2f} ± ")
-    assert cells[columns.index("depth 5, ours")] == f"{ours.value[2]:.2f} ± {ours.error[2]:.2f}"
+    assert cells[columns.index("depth 5, ours")] == with_error(ours.value[2], ours.error[2])
+
+
+def test_errors_keep_a_digit():
+    assert with_error(118.928, 0.573) == "118.93 ± 0.57"
+    assert with_error(0.1534, 0.0042) == "0.153 ± 0.004"
 
 
 def test_unfinished_tasks_are_dashes(tmp_path):
