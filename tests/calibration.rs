@@ -158,7 +158,7 @@ fn errors_of_every_sampler_are_calibrated_at_the_critical_temperature() {
 #[test]
 #[ignore = "ten minutes"]
 fn errors_are_calibrated_below_at_and_above_the_critical_temperature() {
-    let of = |temperature| calibrate((4, temperature), 400, 800, (32, 50, 100));
+    let of = |temperature| calibrate((4, temperature), 400, 400, (32, 50, 100));
     assert_calibrated([2.0, CRITICAL_TEMPERATURE, 2.7].into_iter().flat_map(of).collect());
 }
 
