@@ -122,7 +122,15 @@ def draw_couplings(figure: SubFigure, studies: Sequence[Study]) -> None:
         axes.set_xlabel("level")
         axes.set_ylabel(label)
         axes.set_xticks(studies[0].arrays["level"])
-    panels[-1].legend(title=r"$T$ ($J/k_\mathrm{B}$)", fontsize=7, title_fontsize=7)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside right center",
+        title=r"$T$ ($J/k_\mathrm{B}$)",
+        fontsize=7,
+        title_fontsize=7,
+    )
     figure.suptitle("(d) effective couplings of the kept variables", x=0.01, ha="left", size=9)
 
 

@@ -6,7 +6,7 @@ use std::num::NonZero;
 
 use kiddo::Chebyshev;
 use kiddo::immutable::float::kdtree::ImmutableKdTree;
-use ndarray::{Array1, Array2, ArrayView3, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use statrs::function::gamma::digamma;
 
@@ -96,7 +96,8 @@ pub struct Pairs {
 
 impl Pairs {
     /// Estimates of all pairs on all threads of rayon. Parts are groups of whole chains, ten of them if there are as
-    /// many chains, so that the errors know of correlations along the chains.
+    /// many chains, so that the errors know of correlations along the chains. Draws at which a chain did not move are left
+    /// out.
     ///
     /// Shapes: samples (chain, draw, variable); two chains or more, and more draws in each than `neighbours`.
     pub fn estimate(samples: ArrayView3<f64>, neighbours: usize) -> Self {
@@ -105,7 +106,7 @@ impl Pairs {
         let ranges = (0..parts).map(|part| part * chains / parts..(part + 1) * chains / parts);
         let sorted: Vec<Vec<Variable>> = std::iter::once(0..chains)
             .chain(ranges)
-            .map(|range| variables_of(samples.slice(s![range, .., ..])))
+            .map(|range| variables_of_moved(samples.slice(s![range, .., ..])))
             .collect();
         let pairs: Vec<(usize, usize)> = pairs(variables).collect();
         let of_pair = |&(i, j): &(usize, usize)| {
@@ -176,10 +177,29 @@ fn pairs(variables: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// Each variable's samples from all chains.
 fn variables_of(samples: ArrayView3<f64>) -> Vec<Variable> {
-    samples
-        .axis_iter(Axis(2))
-        .map(|values| Variable::new(values.iter().copied().collect()))
-        .collect()
+    let rows: Vec<ArrayView1<f64>> = samples.rows().into_iter().collect();
+    variables_of_rows(samples.dim().2, &rows)
+}
+
+/// The same without draws at which a chain stayed where it was. Samples that are equal in all variables look like
+/// infinitely dependent ones, and a chain that rejects a dozen proposals in a row adds some 10 nats × 12 / 5000 to every
+/// pair.
+fn variables_of_moved(samples: ArrayView3<f64>) -> Vec<Variable> {
+    let moved = |chain: ArrayView2<f64>| {
+        (0..chain.nrows())
+            .filter(|&draw| draw == 0 || chain.row(draw) != chain.row(draw - 1))
+            .collect::<Vec<usize>>()
+    };
+    let mut rows = Vec::new();
+    for chain in samples.axis_iter(Axis(0)) {
+        rows.extend(moved(chain).into_iter().map(|draw| chain.index_axis_move(Axis(0), draw)));
+    }
+    variables_of_rows(samples.dim().2, &rows)
+}
+
+fn variables_of_rows(variables: usize, rows: &[ArrayView1<f64>]) -> Vec<Variable> {
+    let of = |variable: usize| Variable::new(rows.iter().map(|row| row[variable]).collect());
+    (0..variables).map(of).collect()
 }
 
 #[cfg(test)]
@@ -340,6 +360,22 @@ mod tests {
             let expected = exact(0.8f64.powi(distance as i32));
             assert!((mean - expected).abs() < 4.5 * error, "{distance}: {mean} ± {error}");
         }
+    }
+
+    #[test]
+    fn a_chain_that_does_not_move_adds_nothing() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut samples = normal_chains((20, 50, 3), 0.0, &mut rng);
+        let all = Pairs::estimate(samples.view(), 3).matrices()[0][[0, 1]];
+        for draw in 1..12 {
+            let first = samples.slice(s![4, 0, ..]).to_owned();
+            samples.slice_mut(s![4, draw, ..]).assign(&first);
+        }
+        let stuck = Pairs::estimate(samples.view(), 3).matrices()[0][[0, 1]];
+        assert!((stuck - all).abs() < 0.01, "{stuck}, {all}");
+        // Left in, they would count for much.
+        let [x, y, _] = variables_of(samples.view()).try_into().unwrap();
+        assert!(mutual_information(&x, &y, 3) > all + 0.05);
     }
 
     #[test]
