@@ -22,6 +22,8 @@ use neuralrg::store::Numbers;
 use neuralrg::wolff::reference;
 use tch::{Device, Kind};
 
+/// Samples of a run of reweighting, for each trajectory of latent HMC: they cost little.
+const REWEIGHTED: i64 = 4;
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 
 /// Exact values by name, with the error of those that are none: energy and specific heat of Kaufman; <m²> and Binder
@@ -93,16 +95,16 @@ fn pulls(
         };
         batches.map(run).collect()
     } else {
-        let samples = count * lengths.0 * lengths.2;
+        let each = REWEIGHTED * lengths.0 * lengths.2;
+        let samples = count * each;
         let config = EvaluateConfig { samples, batch: 4096, keep_samples: 1 };
         let evaluation =
             Evaluation::draw(&frozen, &config, options, &seed, None, |_| Ok(())).unwrap();
         let weights = Array2::from_shape_vec((1, samples as usize), evaluation.ln_weights());
         let weights = weights.unwrap();
         let scalars = evaluation.scalars.t().insert_axis(Axis(1));
-        let each = (lengths.0 * lengths.2) as usize;
-        let batches = scalars.axis_chunks_iter(Axis(2), each);
-        let batches = batches.zip(weights.axis_chunks_iter(Axis(1), each));
+        let batches = scalars.axis_chunks_iter(Axis(2), each as usize);
+        let batches = batches.zip(weights.axis_chunks_iter(Axis(1), each as usize));
         batches.map(|(x, weights)| reweighted(x, weights, linear_size, temperature)).collect()
     };
     assert_eq!(runs.len(), count as usize);
