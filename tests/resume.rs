@@ -218,8 +218,9 @@ fn damaged_checkpoint_is_passed_over_for_the_one_before() {
             .filter(|path| path.extension().is_some())
             .collect::<Vec<_>>()
     };
-    for _ in 0..50 {
-        interrupted(&sweep, neuralrg(), "-KILL", Duration::from_millis(500));
+    // A busy machine needs longer to come as far as two checkpoints.
+    for attempt in 0..50 {
+        interrupted(&sweep, neuralrg(), "-KILL", Duration::from_millis(500 + 50 * attempt));
         if !checkpoints(&sweep).is_empty() {
             break;
         }
