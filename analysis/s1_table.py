@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from fig_s1 import PUBLISHED_LINEAR_SIZE, QUANTITIES, published_curves
-from figure import run_script
+from figure import run_script, with_error
 from sweep import Curve, SweepError, depth_curves, read_sweep
 
 
@@ -28,19 +28,22 @@ def rows(dataset: xr.Dataset) -> list[str]:
         )
     ours = depth_curves(dataset, "gap")
     published = published_curves(QUANTITIES["nats"])
-    depths = sorted(set(ours) & set(published))
-    temperatures = sorted(
-        {key for depth in depths for key in _cells(ours[depth])}
-        & {key for depth in depths for key in _cells(published[depth])}
-    )
+    columns = {
+        f"depth {depth}, {whose}": _cells(curves[depth])
+        for depth in sorted(set(ours) & set(published))
+        for whose, curves in (("published", published), ("ours", ours))
+    }
+    both = [
+        set().union(*(cells for name, cells in columns.items() if name.endswith(whose)))
+        for whose in ("published", "ours")
+    ]
+    temperatures = sorted(set.intersection(*both))
     if not temperatures:
         raise SweepError("no depth and temperature is in both sweeps")
-    columns = [f"depth {depth}, {whose}" for depth in depths for whose in ("published", "ours")]
     lines = [f"| {' | '.join(['T', *columns])} |", "|---" * (len(columns) + 1) + "|"]
     for temperature in temperatures:
-        pairs = [_cells(sweep[depth]) for depth in depths for sweep in (published, ours)]
-        cells = [pair.get(temperature, "-") for pair in pairs]
-        lines.append(f"| {' | '.join([str(temperature), *cells])} |")
+        row = [str(temperature), *(cells.get(temperature, "-") for cells in columns.values())]
+        lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
@@ -51,12 +54,6 @@ def _cells(curve: Curve) -> dict[float, str]:
         curve.temperature[finished], curve.value[finished], curve.error[finished], strict=True
     )
     return {round(float(t), 4): with_error(value, error) for t, value, error in points}
-
-
-def with_error(value: float, error: float) -> str:
-    """`value ± error` to two decimals, or to three where two would leave nothing of the error."""
-    decimals = 2 if error >= 0.01 else 3
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def main() -> list[str]:

@@ -1,9 +1,11 @@
-"""Times tasks on one rank and on teams of ranks (`run.ranks_per_task`), in turns.
+"""Times tasks on one rank and on several: teams (`run.ranks_per_task`), or a task for each rank.
 
 Runs the same small task again and again, alone and under mpirun, at L = 16 with batches of 512
 samples and 64 chains, one thread a rank; prints samples per second of the training and leapfrog
-steps per second (all chains together) of the latent HMC, and their ratios. The machine should have
-a free core for each rank: the ratios of a busy machine mean little.
+steps per second (all chains together) of the latent HMC, and their ratios. Then it runs a sweep of
+two tasks a rank, alone and with a task for each rank, and prints tasks per hour, start and end of
+the job included. The machine should have a free core for each rank: the ratios of a busy machine
+mean little.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import h5py
@@ -21,6 +24,7 @@ name = "teams"
 linear_size = 16
 temperatures = [2.269185314213022]
 depths = [4]
+seeds = {seeds}
 
 [flow]
 preset = "{preset}"
@@ -45,7 +49,7 @@ adapt_length = false
 [run]
 device = "cpu"
 engine = "{engine}"
-ranks_per_task = {ranks}
+ranks_per_task = {ranks_per_task}
 """
 
 # Open MPI as the Makefile wants it: no rank pinned, and root may.
@@ -57,22 +61,37 @@ ENVIRONMENT = {
 }
 
 
+def run_sweep(folder: Path, ranks: int, values: dict[str, object]) -> Path:
+    """Runs a sweep of the configuration with these values; its folder."""
+    config, directory = folder / "teams.toml", folder / "sweep"
+    config.write_text(CONFIGURATION.format(**values))
+    launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
+    command = [*launcher, values["program"], "run", str(config), "-o", str(directory)]
+    environment = os.environ | ENVIRONMENT | {"RUST_LOG": "error"}
+    subprocess.run(command, check=True, env=environment)
+    return directory
+
+
 def rates(ranks: int, preset: str, arguments: argparse.Namespace) -> tuple[float, float]:
     """Training samples and leapfrog steps per second of one task on a team of ranks."""
-    values = vars(arguments) | {"ranks": ranks, "preset": preset}
+    values = vars(arguments) | {"ranks_per_task": ranks, "preset": preset, "seeds": [1]}
     with tempfile.TemporaryDirectory() as folder:
-        config, directory = Path(folder, "teams.toml"), Path(folder, "sweep")
-        config.write_text(CONFIGURATION.format(**values))
-        launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
-        command = [*launcher, arguments.program, "run", str(config), "-o", str(directory)]
-        environment = os.environ | ENVIRONMENT | {"RUST_LOG": "error"}
-        subprocess.run(command, check=True, env=environment)
-        (path,) = (directory / "tasks").glob("*.h5")
+        (path,) = (run_sweep(Path(folder), ranks, values) / "tasks").glob("*.h5")
         with h5py.File(path) as task:
             seconds = {name: task["timing"][name][()] for name in ("train_seconds", "hmc_seconds")}
     samples = arguments.steps * arguments.batch
     leapfrogs = 10 * arguments.trajectories * arguments.chains
     return samples / seconds["train_seconds"], leapfrogs / seconds["hmc_seconds"]
+
+
+def throughput(ranks: int, preset: str, arguments: argparse.Namespace) -> float:
+    """Tasks per hour of a sweep with two tasks for each of `arguments.ranks`, on so many ranks."""
+    seeds = list(range(1, 2 * arguments.ranks + 1))
+    own = {"ranks_per_task": 1, "preset": preset, "seeds": seeds, "steps": arguments.task_steps}
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        run_sweep(Path(folder), ranks, vars(arguments) | own)
+        return 3600 * len(seeds) / (time.perf_counter() - begin)
 
 
 def compare(preset: str, arguments: argparse.Namespace) -> None:
@@ -89,15 +108,20 @@ def compare(preset: str, arguments: argparse.Namespace) -> None:
         ]
         print(f"  1 → {ranks} ranks: " + "   ".join(parts), flush=True)
     train, hmc = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(f"  medians: training {train:.2f} x, HMC {hmc:.2f} x")
+    print(f"  medians: training {train:.2f} x, HMC {hmc:.2f} x", flush=True)
+    one, many = throughput(1, preset, arguments), throughput(ranks, preset, arguments)
+    print(f"  a task for each rank: {one:.0f} → {many:.0f} tasks/hour ({many / one:.2f} x)")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ranks", type=int, default=2, help="ranks of the team")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind")
+    parser.add_argument("--ranks", type=int, default=2, help="ranks to compare with one")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind of team")
     parser.add_argument("--steps", type=int, default=100, help="training steps of a run")
+    parser.add_argument(
+        "--task-steps", type=int, default=400, help="training steps of each task of the sweep"
+    )
     parser.add_argument(
         "--trajectories", type=int, default=20, help="HMC trajectories of a run, 8 or more"
     )

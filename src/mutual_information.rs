@@ -6,7 +6,7 @@ use std::num::NonZero;
 
 use kiddo::Chebyshev;
 use kiddo::immutable::float::kdtree::ImmutableKdTree;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayView3, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use statrs::function::gamma::digamma;
 
@@ -185,16 +185,13 @@ fn variables_of(samples: ArrayView3<f64>) -> Vec<Variable> {
 /// infinitely dependent ones, and a chain that rejects a dozen proposals in a row adds some 10 nats × 12 / 5000 to every
 /// pair.
 fn variables_of_moved(samples: ArrayView3<f64>) -> Vec<Variable> {
-    let moved = |chain: ArrayView2<f64>| {
-        (0..chain.nrows())
-            .filter(|&draw| draw == 0 || chain.row(draw) != chain.row(draw - 1))
-            .collect::<Vec<usize>>()
-    };
-    let mut rows = Vec::new();
-    for chain in samples.axis_iter(Axis(0)) {
-        rows.extend(moved(chain).into_iter().map(|draw| chain.index_axis_move(Axis(0), draw)));
-    }
-    variables_of_rows(samples.dim().2, &rows)
+    let (chains, draws, variables) = samples.dim();
+    let row = |chain, draw| samples.slice(s![chain, draw, ..]);
+    let places = (0..chains).flat_map(|chain| (0..draws).map(move |draw| (chain, draw)));
+    let moved =
+        places.filter(|&(chain, draw)| draw == 0 || row(chain, draw) != row(chain, draw - 1));
+    let rows: Vec<ArrayView1<f64>> = moved.map(|(chain, draw)| row(chain, draw)).collect();
+    variables_of_rows(variables, &rows)
 }
 
 fn variables_of_rows(variables: usize, rows: &[ArrayView1<f64>]) -> Vec<Variable> {

@@ -69,7 +69,7 @@ pub trait Real:
     /// ln(1 + x) of 0 ≤ x ≤ 1.
     fn logarithm_1p(self) -> Self;
 
-    /// sum += factor × numbers in all lanes, in AVX-512's own instructions. From plain loops LLVM 21 makes vectors of the
+    /// sum += factor × numbers in all lanes, in AVX-512's own instructions. From plain loops LLVM 22 makes vectors of the
     /// same lane of several sums, gathered and scattered each time, which takes ten times as long.
     ///
     /// # Safety
