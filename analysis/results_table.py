@@ -2,7 +2,7 @@
 """Table of a sweep's free energies in Markdown, one row per finished task.
 
 Gap with its error, effective sample sizes of both directions, the importance-weighted estimate and
-the forward bound against the exact value, times.
+that of the bridge against the exact value, times.
 """
 
 import argparse
@@ -20,8 +20,8 @@ VARIABLES = (
     "forward_effective_sample_size",
     "importance_free_energy",
     "importance_free_energy_error",
-    "forward_free_energy",
-    "forward_free_energy_error",
+    "bridge_free_energy",
+    "bridge_free_energy_error",
     "free_energy_exact",
     "train_seconds",
     "wall_seconds",
@@ -29,7 +29,7 @@ VARIABLES = (
 
 HEADER = (
     "| L | T | depth | seed | gap (nat) | ESS | forward ESS | importance-weighted - exact "
-    "| forward bound - exact | training (s) | task (s) |",
+    "| bridge - exact | training (s) | task (s) |",
     "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
@@ -61,7 +61,7 @@ def rows(dataset: xr.Dataset) -> list[str]:
             with_error(
                 number["importance_free_energy"] - exact, number["importance_free_energy_error"]
             ),
-            with_error(number["forward_free_energy"] - exact, number["forward_free_energy_error"]),
+            with_error(number["bridge_free_energy"] - exact, number["bridge_free_energy_error"]),
             f"{number['train_seconds']:.0f}",
             f"{number['wall_seconds']:.0f}",
         )

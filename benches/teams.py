@@ -2,10 +2,11 @@
 
 Runs the same small task again and again, alone and under mpirun, at L = 16 with batches of 512
 samples and 64 chains, one thread a rank; prints samples per second of the training and leapfrog
-steps per second (all chains together) of the latent HMC, and their ratios. Then it runs a sweep of
-two tasks a rank, alone and with a task for each rank, and prints tasks per hour, start and end of
-the job included. The machine should have a free core for each rank: the ratios of a busy machine
-mean little.
+steps per second (all chains together) of the latent HMC, and their ratios. Beside them stands what
+the machine allows: the same for unrelated tasks at the same time, one for each rank with its share
+of the batch, which never wait for each other. Then it runs a sweep of two tasks a rank, alone and
+with a task for each rank, and prints tasks per hour, start and end of the job included. The machine
+should have a free core for each rank: the ratios of a busy machine mean little.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -84,6 +86,16 @@ def rates(ranks: int, preset: str, arguments: argparse.Namespace) -> tuple[float
     return samples / seconds["train_seconds"], leapfrogs / seconds["hmc_seconds"]
 
 
+def unrelated(preset: str, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Rates of tasks at the same time, one for each rank with its share of the batch, together."""
+    share = {name: vars(arguments)[name] // arguments.ranks for name in ("batch", "chains")}
+    one = argparse.Namespace(**vars(arguments) | share)
+    with ThreadPoolExecutor(arguments.ranks) as pool:
+        found = list(pool.map(lambda _: rates(1, preset, one), range(arguments.ranks)))
+    train, hmc = (sum(column) for column in zip(*found, strict=True))
+    return train, hmc
+
+
 def throughput(ranks: int, preset: str, arguments: argparse.Namespace) -> float:
     """Tasks per hour of a sweep with two tasks for each of `arguments.ranks`, on so many ranks."""
     seeds = list(range(1, 2 * arguments.ranks + 1))
@@ -101,14 +113,20 @@ def compare(preset: str, arguments: argparse.Namespace) -> None:
     ratios: list[tuple[float, ...]] = []
     for _ in range(arguments.repeats):
         alone, team = rates(1, preset, arguments), rates(ranks, preset, arguments)
-        ratios.append(tuple(many / one for one, many in zip(alone, team, strict=True)))
-        parts = [
-            f"{one:8.0f} → {many:8.0f} ({many / one:.2f} x)"
-            for one, many in zip(alone, team, strict=True)
+        both = zip(alone, team, unrelated(preset, arguments), strict=True)
+        parts = [(one, many, many / one, limit / one) for one, many, limit in both]
+        ratios.append(tuple(ratio for part in parts for ratio in part[2:]))
+        texts = [
+            f"{one:8.0f} → {many:8.0f} ({ratio:.2f} x of {limit:.2f} x)"
+            for one, many, ratio, limit in parts
         ]
-        print(f"  1 → {ranks} ranks: " + "   ".join(parts), flush=True)
-    train, hmc = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(f"  medians: training {train:.2f} x, HMC {hmc:.2f} x", flush=True)
+        print(f"  1 → {ranks} ranks: " + "   ".join(texts), flush=True)
+    train, train_limit, hmc, hmc_limit = map(statistics.median, zip(*ratios, strict=True))
+    print(
+        f"  medians: training {train:.2f} x, HMC {hmc:.2f} x; unrelated tasks {train_limit:.2f} x, "
+        f"{hmc_limit:.2f} x",
+        flush=True,
+    )
     one, many = throughput(1, preset, arguments), throughput(ranks, preset, arguments)
     print(f"  a task for each rank: {one:.0f} → {many:.0f} tasks/hour ({many / one:.2f} x)")
 

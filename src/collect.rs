@@ -74,6 +74,7 @@ fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
                 name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
             })
             .map(|scalars| scalars[&format!("{name}_pull")])
+            .filter(|pull| !pull.is_nan())
             .collect();
         if pulls.is_empty() {
             return format!("deviations of {name} from exact values: none to judge");
@@ -87,7 +88,7 @@ fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
             pulls.len()
         )
     };
-    ["energy", "specific_heat", "importance_free_energy"].map(line).into()
+    ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"].map(line).into()
 }
 
 /// The file while it is written, with the coordinates that arrays are attached to.

@@ -24,6 +24,7 @@
 
 pub mod adam;
 pub mod adaptation;
+pub mod bridge;
 pub mod checkpoint;
 pub mod claims;
 pub mod cli;

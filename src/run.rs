@@ -3,6 +3,7 @@
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
 use tch::{Device, Tensor};
 
+use crate::bridge::bridge;
 use crate::checkpoint::{Checkpoints, under, within};
 use crate::config::{Config, Sampler};
 use crate::course::Course;
@@ -132,8 +133,8 @@ pub fn run_task(
         config.controls.samplers.iter().map(|&name| sample(name)).collect::<Result<_>>()?;
 
     let estimates = diagnostics::estimates(&chains, task.linear_size, task.temperature);
-    let mut scalars = free_energies(&evaluation, &references, task.linear_size);
-    scalars.extend(forward_check(&chains, scalars["importance_free_energy"]));
+    let mut scalars = bound(&evaluation, &references, task.linear_size);
+    scalars.extend(estimated_free_energies(&evaluation, &chains));
     scalars.extend(estimates.clone());
     scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
     scalars.extend(pulls(&scalars, &references));
@@ -215,13 +216,12 @@ pub fn references(linear_size: usize, temperature: f64) -> Numbers {
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// The variational bound, its gap in the three customary ways, and the importance-weighted estimate.
-fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usize) -> Numbers {
+/// The variational bound and its gap in the three customary ways.
+fn bound(evaluation: &Evaluation, references: &Numbers, linear_size: usize) -> Numbers {
     let (free_energy, error) = evaluation.free_energy();
     let exact = references["free_energy_exact"];
     let sites = (linear_size * linear_size) as f64;
     let gap = free_energy - exact;
-    let importance = evaluation.importance();
     let numbers = [
         ("free_energy", free_energy),
         ("free_energy_error", error),
@@ -231,25 +231,53 @@ fn free_energies(evaluation: &Evaluation, references: &Numbers, linear_size: usi
         ("gap_per_site_error", error / sites),
         ("relative_error", gap / exact.abs()),
         ("relative_error_error", error / exact.abs()),
+    ];
+    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+/// -ln Z from the flow's samples, from those and the chains, which are samples of the target, and what the chains say of
+/// the flow.
+fn estimated_free_energies(evaluation: &Evaluation, chains: &Chains) -> Numbers {
+    let of_target = chains.get("ln_weight");
+    let importance = evaluation.importance();
+    let forward = forward(of_target, importance.free_energy);
+    let (free_energy, error) = bridge(&evaluation.ln_weights(), of_target);
+    let mut numbers: Numbers = [
         ("importance_free_energy", importance.free_energy),
         ("importance_free_energy_error", importance.free_energy_error),
         ("effective_sample_size", importance.effective_sample_size),
         ("weighted_samples", evaluation.ln_q.len() as f64),
         ("largest_weight_share", importance.largest_weight_share),
-    ];
-    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
-}
-
-/// What the chains, being samples of the target, say of the model.
-fn forward_check(chains: &Chains, importance_free_energy: f64) -> Numbers {
-    let forward = forward(chains.get("ln_weight"), importance_free_energy);
-    let numbers = [
         ("forward_free_energy", forward.free_energy),
         ("forward_free_energy_error", forward.free_energy_error),
         ("forward_effective_sample_size", forward.effective_sample_size),
         ("forward_weight_mean", forward.weight_mean),
-    ];
-    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+        ("bridge_free_energy", free_energy),
+        ("bridge_free_energy_error", error),
+    ]
+    .map(|(name, value)| (name.into(), value))
+    .into();
+    let error = importance_error(&numbers);
+    numbers.insert("importance_free_energy_error".into(), error);
+    numbers
+}
+
+/// The jackknife's error of the importance-weighted free energy, or its distance to the bridge where the flow is known to
+/// miss weight and that is larger.
+fn importance_error(scalars: &Numbers) -> f64 {
+    let jackknife = scalars["importance_free_energy_error"];
+    if !misses_weight(scalars) {
+        return jackknife;
+    }
+    let distance = scalars["importance_free_energy"] - scalars["bridge_free_energy"];
+    jackknife.max(distance.abs())
+}
+
+/// Whether samples of the target have far smaller weights under the flow than its own samples know of. No jackknife over
+/// these sees what is missing.
+fn misses_weight(scalars: &Numbers) -> bool {
+    scalars["forward_effective_sample_size"]
+        < LEAST_FORWARD_SHARE * scalars["effective_sample_size"]
 }
 
 /// Deviations from exact values in standard errors.
@@ -262,6 +290,7 @@ fn pulls(scalars: &Numbers, references: &Numbers) -> Numbers {
         deviation("energy", references["energy_exact"]),
         deviation("specific_heat", references["specific_heat_exact"]),
         deviation("importance_free_energy", references["free_energy_exact"]),
+        deviation("bridge_free_energy", references["free_energy_exact"]),
     ])
 }
 
@@ -274,15 +303,15 @@ fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
             "importance weights are worth {weighted:.0} samples: importance_free_energy and reweighting say nothing"
         ));
     }
-    let [reverse, forward] =
-        ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
-    if weighted >= LEAST_WEIGHTED_SAMPLES && forward < LEAST_FORWARD_SHARE * reverse {
+    if weighted >= LEAST_WEIGHTED_SAMPLES && misses_weight(scalars) {
+        let [reverse, forward] =
+            ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
         problems.push(format!(
             "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
-             importance_free_energy is too high"
+             importance_free_energy is too high and bridge_free_energy to be used"
         ));
     }
-    for name in ["energy", "specific_heat", "importance_free_energy"] {
+    for name in ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"] {
         let deviation = scalars[&format!("{name}_pull")];
         let meaningful = name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES;
         if deviation.abs() > LARGEST_PULL && meaningful {
@@ -392,6 +421,23 @@ mod tests {
     use std::path::Path;
 
     #[test]
+    fn importance_weights_that_miss_some_have_an_error_that_says_so() {
+        let numbers = |forward, bridge| {
+            let numbers = [
+                ("importance_free_energy", -10.0),
+                ("importance_free_energy_error", 0.01),
+                ("effective_sample_size", 0.3),
+                ("forward_effective_sample_size", forward),
+                ("bridge_free_energy", bridge),
+            ];
+            numbers.map(|(name, value)| (name.to_owned(), value)).into()
+        };
+        assert_eq!(importance_error(&numbers(0.2, -10.5)), 0.01);
+        assert_eq!(importance_error(&numbers(0.0, -10.5)), 0.5);
+        assert_eq!(importance_error(&numbers(0.0, -10.0)), 0.01);
+    }
+
+    #[test]
     fn weight_that_the_flow_misses_is_named() {
         let text = "[sweep]\nname = 'test'\nlinear_size = 4\ntemperatures = [2.3]\ndepths = [1]\n";
         let config = Config::parse(text, Path::new("test.toml")).unwrap();
@@ -414,6 +460,7 @@ mod tests {
             ("energy_pull", 1.0),
             ("specific_heat_pull", 1.0),
             ("importance_free_energy_pull", 3.9),
+            ("bridge_free_energy_pull", 1.0),
             ("gap", 1.0),
             ("gap_error", 0.1),
             ("effective_sample_size", 0.19),

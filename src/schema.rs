@@ -93,7 +93,11 @@ pub const TASK_SCALARS: &[Item] = &[
     number("relative_error", "1", "gap / |ln Z| of the field (the paper's convention)"),
     number("relative_error_error", "1", "standard error of relative_error"),
     number("importance_free_energy", "nat", "importance-weighted estimate of -ln Z"),
-    number("importance_free_energy_error", "nat", "jackknife error of importance_free_energy"),
+    number(
+        "importance_free_energy_error",
+        "nat",
+        "jackknife error; where chains find weight that the flow misses, at least the distance to bridge_free_energy",
+    ),
     number("effective_sample_size", "1", "(sum w)^2 / (n sum w^2), a fraction of the samples"),
     number("weighted_samples", "1", "samples that the importance weights are of"),
     number("largest_weight_share", "1", "largest importance weight / sum of all"),
@@ -113,6 +117,12 @@ pub const TASK_SCALARS: &[Item] = &[
         "1",
         "E_pi[Z / w] with Z from the importance weights: 1, less where samples of q miss weight",
     ),
+    number(
+        "bridge_free_energy",
+        "nat",
+        "estimate of -ln Z from samples of the flow and HMC chains together, right where the flow misses weight",
+    ),
+    number("bridge_free_energy_error", "nat", "standard error, autocorrelation included"),
     number("energy_pull", "1", "deviation of energy from the exact value in standard errors"),
     number("specific_heat_pull", "1", "deviation of specific_heat in standard errors"),
     number(
@@ -120,6 +130,7 @@ pub const TASK_SCALARS: &[Item] = &[
         "1",
         "deviation of importance_free_energy in standard errors",
     ),
+    number("bridge_free_energy_pull", "1", "deviation of bridge_free_energy in standard errors"),
     number("problems", "1", "how many problems the verdict lists; 0: ok"),
     number("skipped_steps", "1", "training steps skipped for a non-finite loss or gradient"),
 ];

@@ -648,7 +648,13 @@ fn open_task(path: &Path) -> Result<hdf5::File> {
 fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
     let numbers = |group: &str, items: &mut dyn Iterator<Item = &'static Item>| {
         let group = file.group(group)?;
-        let number = |item: &Item| group.dataset(item.name)?.read_scalar();
+        // Numbers that came later are not in files of older programs.
+        let number = |item: &Item| {
+            if !group.link_exists(item.name) {
+                return Ok(f64::NAN);
+            }
+            group.dataset(item.name)?.read_scalar()
+        };
         items.map(|item| Ok((item.name.into(), number(item)?))).collect::<hdf5::Result<Numbers>>()
     };
     let verdict: VarLenUnicode = file.attr(schema::VERDICT)?.read_scalar()?;

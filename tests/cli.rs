@@ -238,7 +238,7 @@ fn collect_masks_missing_tasks_and_says_how_many_there_are() {
     let told = |finished: usize| format!("{}: {finished} of 4 tasks\n", path.display());
     let all = sweep.look("collect").success().to_owned();
     assert!(all.starts_with(&told(4)), "{all}");
-    for name in ["energy", "specific_heat", "importance_free_energy"] {
+    for name in ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"] {
         assert!(all.contains(&format!("deviations of {name} from ")), "{all}");
     }
 

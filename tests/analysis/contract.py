@@ -54,6 +54,8 @@ PER_TASK = (
     "forward_free_energy_error",
     "forward_effective_sample_size",
     "forward_weight_mean",
+    "bridge_free_energy",
+    "bridge_free_energy_error",
     *(
         f"{observable}{ending}"
         for observable in OBSERVABLES
@@ -71,6 +73,7 @@ PER_TASK = (
     "energy_pull",
     "specific_heat_pull",
     "importance_free_energy_pull",
+    "bridge_free_energy_pull",
     "problems",
     "acceptance",
     "divergences",

@@ -14,12 +14,17 @@ use tch::{Device, Kind};
 
 /// A flow with three narrow couplings a layer, trained for `steps` steps.
 pub fn trained(linear_size: usize, temperature: f64, steps: i64) -> Model {
+    trained_as("couplings = 3\nhidden_width = 12", linear_size, temperature, steps)
+}
+
+/// A flow of preset `best` but for `overrides`, lines of section `flow`, trained for `steps` steps.
+pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: i64) -> Model {
     // Tensors this small gain nothing from threads.
     tch::set_num_threads(1);
     let depth = linear_size.ilog2() as usize;
     let text = format!(
         "[sweep]\nname = 'test'\nlinear_size = {linear_size}\ntemperatures = [{temperature}]\ndepths = [{depth}]\n\
-         [flow]\npreset = 'best'\ncouplings = 3\nhidden_width = 12\n[train]\nsteps = {steps}\n"
+         [flow]\npreset = 'best'\n{overrides}\n[train]\nsteps = {steps}\n"
     );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let seed = TaskSeed::new(&Task { linear_size, temperature, depth, seed: 1 });
