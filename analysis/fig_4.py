@@ -8,7 +8,6 @@ lost in the noise of independent variables it has the darkest colour. (d) Means 
 equal distance.
 """
 
-import argparse
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,8 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 
-from figure import COLOURS, STYLE, figure_arguments, run_script, save_figure
-from study import Study, describe_task, most_telling, read_studies
+from figure import COLOURS, STYLE, run_script, save_figure, with_error
+from study import Study, describe_task, most_telling, read_studies, study_parser
 
 #: Noise that single estimates of the mutual information are shown above, in standard deviations.
 NOISE_DEVIATIONS = 3.0
@@ -89,15 +88,7 @@ def draw_response(axes: Axes, study: Study, index: int) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.imshow(response, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.set_title(with_error(response[largest], error[largest]), fontsize=7, pad=2)
-
-
-def with_error(value: float, error: float) -> str:
-    """A number with its standard error, both to the error's first significant digit."""
-    if not error > 0.0:
-        return f"{value:.3g}"
-    digits = max(0, -int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    axes.set_title(with_error(response[largest], error[largest], digits=1), fontsize=7, pad=2)
 
 
 def noise_floor(study: Study) -> float:
@@ -150,20 +141,9 @@ def draw_distances(axes: Axes, study: Study) -> None:
     axes.set_title("(d) mean over pairs", loc="left")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[figure_arguments("fig_4")],
-    )
-    parser.add_argument("--task", help="which task (default: the deepest, nearest to T_c)")
-    return parser.parse_args()
-
-
 def main() -> list[Path]:
     """Read, draw, save."""
-    arguments = parse_arguments()
+    arguments = study_parser("fig_4", __doc__).parse_args()
     figure = draw_sweep(arguments.sweep, arguments.task)
     return save_figure(figure, arguments.output, arguments.formats)
 

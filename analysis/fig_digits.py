@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from figure import FORMATS, STYLE, run_script, save_figure
+from figure import STYLE, output_arguments, run_script, save_figure, with_error
 from pictures import PixelMap, crop
 from sweep import SweepError
 
@@ -82,7 +82,8 @@ def draw_figure(pictures: Pictures, count: int) -> Figure:
             panels[row, 0].set_ylabel(
                 row_label(level), rotation=0, ha="right", va="center", labelpad=4
             )
-        title = f"{pictures.bits_per_dimension:.3f} ± {pictures.error:.3f} bits per pixel, held out"
+        bits = with_error(pictures.bits_per_dimension, pictures.error)
+        title = f"{bits} bits per pixel, held out"
         figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
     return figure
 
@@ -95,18 +96,11 @@ def row_label(level: int) -> str:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[output_arguments("fig_digits")],
     )
     parser.add_argument("learned", type=Path, help="file that `neuralrg learn` has written")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("fig_digits"),
-        metavar="STEM",
-        help="path of the figure without its extension (default: %(default)s)",
-    )
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--count", type=int, default=10, help="pictures (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.count < 1:

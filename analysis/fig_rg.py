@@ -10,7 +10,6 @@ r sum y^2/2 - J sum_nn y y' + u sum y^4;
 and R^2, how much of it these terms explain.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from figure import COLOURS, MARKERS, STYLE, figure_arguments, run_script, save_figure
-from study import Study, describe_task, most_telling, read_studies
+from figure import COLOURS, MARKERS, STYLE, run_script, save_figure
+from study import Study, describe_task, most_telling, read_studies, study_parser
 
 COLOUR_MAP = "RdBu_r"
 SCALE_QUANTILE = 0.995
@@ -140,20 +139,9 @@ def same_but_temperature(studies: Sequence[Study], study: Study) -> list[Study]:
     return sorted(alike, key=lambda other: other.temperature)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[figure_arguments("fig_rg")],
-    )
-    parser.add_argument("--task", help="whose fields (default: the deepest, nearest to T_c)")
-    return parser.parse_args()
-
-
 def main() -> list[Path]:
     """Read, draw, save."""
-    arguments = parse_arguments()
+    arguments = study_parser("fig_rg", __doc__).parse_args()
     figure = draw_sweep(arguments.sweep, arguments.task)
     return save_figure(figure, arguments.output, arguments.formats)
 

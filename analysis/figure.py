@@ -63,8 +63,14 @@ def depth_label(depth: int, curve: Curve) -> str:
 
 def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
     """Parent parser with the arguments of every figure script."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, parents=[output_arguments(default_stem)])
     parser.add_argument("sweep", type=Path, help="sweep.h5, as `neuralrg collect` writes it")
+    return parser
+
+
+def output_arguments(default_stem: str) -> argparse.ArgumentParser:
+    """Parent parser with the arguments that say where a figure goes."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "-o",
         "--output",
@@ -135,11 +141,11 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
     return written
 
 
-def with_error(value: float, error: float) -> str:
-    """`value ± error` with two digits of the error."""
+def with_error(value: float, error: float, digits: int = 2) -> str:
+    """`value ± error` with so many digits of the error."""
     if not (np.isfinite(value) and np.isfinite(error) and error > 0.0):
         return f"{value:.5g}"
-    decimals = max(0, 1 - int(np.floor(np.log10(error))))
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(error))))
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from figure import run_script
+from figure import run_script, with_error
 from sweep import is_finished, read_sweep, require_variables
 
 VARIABLES = (
@@ -32,11 +32,6 @@ HEADER = (
     "| bridge - exact | training (s) | task (s) |",
     "|---|---|---|---|---|---|---|---|---|---|---|",
 )
-
-
-def with_error(value: float, error: float) -> str:
-    """`value ± error` to four decimals."""
-    return f"{value:.4f} ± {error:.4f}"
 
 
 def rows(dataset: xr.Dataset) -> list[str]:

@@ -1,5 +1,6 @@
 """Reader of the studies of finished tasks that `neuralrg collect` links to in sweep.h5."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from figure import figure_arguments
 from sweep import CRITICAL_TEMPERATURE, SweepError, read_sweep
 
 #: The command that makes each study.
@@ -59,6 +61,17 @@ def describe_task(study: Study) -> str:
         rf"${size}\times{size}$ lattice, $T = {study.temperature:.6g}\,J/k_\mathrm{{B}}$, "
         f"depth {study.depth}, seed {study.seed}"
     )
+
+
+def study_parser(stem: str, description: str) -> argparse.ArgumentParser:
+    """The command line of a figure of one task's study."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[figure_arguments(stem)],
+    )
+    parser.add_argument("--task", help="which task (default: the deepest, nearest to T_c)")
+    return parser
 
 
 def _distance(study: Study) -> float:

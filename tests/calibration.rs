@@ -1,7 +1,7 @@
 //! Are the errors right? Deviations of many short independent runs from exact values, in stated standard errors, have
 //! mean 0 and standard deviation 1, for every sampler.
 //!
-//! The full set takes some tens of minutes: `cargo test --release --test calibration -- --ignored --nocapture`.
+//! The full set takes some hours of one core: `cargo test --release --test calibration -- --ignored --nocapture`.
 
 mod enumeration;
 mod flows;
@@ -212,12 +212,19 @@ fn errors_are_calibrated_below_at_and_above_the_critical_temperature() {
 /// At T = 2 a hundredth of the configurations has a domain wall, far from all others in energy and m²: runs must be long
 /// enough to have many of them, or estimates are skewed even with independent samples.
 #[test]
-#[ignore = "some tens of minutes"]
-fn errors_are_calibrated_on_a_larger_lattice() {
-    let of = |(temperature, trajectories)| {
-        calibrate((8, temperature), 5000, 200, (32, 50, trajectories))
-    };
-    assert_calibrated(
-        [(2.0, 800), (CRITICAL_TEMPERATURE, 150), (2.7, 150)].into_iter().flat_map(of).collect(),
-    );
+#[ignore = "an hour of one core"]
+fn errors_are_calibrated_on_a_larger_lattice_below_the_critical_temperature() {
+    assert_calibrated(calibrate((8, 2.0), 5000, 200, (32, 50, 600)));
+}
+
+#[test]
+#[ignore = "half an hour of one core"]
+fn errors_are_calibrated_on_a_larger_lattice_at_the_critical_temperature() {
+    assert_calibrated(calibrate((8, CRITICAL_TEMPERATURE), 5000, 200, (32, 50, 300)));
+}
+
+#[test]
+#[ignore = "a quarter of an hour of one core"]
+fn errors_are_calibrated_on_a_larger_lattice_above_the_critical_temperature() {
+    assert_calibrated(calibrate((8, 2.7), 5000, 200, (32, 50, 150)));
 }

@@ -63,12 +63,6 @@ def test_the_deepest_flow_nearest_to_the_critical_temperature_is_chosen(studied_
     assert chosen.task == TASK
 
 
-def test_numbers_have_as_many_digits_as_they_are_known_to():
-    assert fig_4.with_error(0.12345, 0.0021) == "0.123 ± 0.002"
-    assert fig_4.with_error(-12.3, 2.2) == "-12 ± 2"
-    assert fig_4.with_error(0.5, 0.0) == "0.5"
-
-
 def test_script_draws_both_formats(studied_sweep, run_figure, tmp_path):
     done = run_figure("fig_4.py", studied_sweep, "--task", TASK, "-o", tmp_path / "fig_4")
     assert (done.returncode, done.stderr) == (0, "")

@@ -175,8 +175,9 @@ def test_unfinished_tasks_and_absent_files_are_told(tmp_path):
     assert "<b>not markup" not in text
 
 
-def test_errors_have_two_digits():
+def test_errors_have_the_digits_asked_for():
     assert with_error(1.23456, 0.0123) == "1.235 ± 0.012"
+    assert with_error(0.12345, 0.0021, digits=1) == "0.123 ± 0.002"
     assert with_error(-123.4, 17.0) == "-123 ± 17"
     assert with_error(0.5, np.nan) == "0.5"
 

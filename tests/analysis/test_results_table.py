@@ -1,7 +1,8 @@
 """analysis/results_table.py: one row per finished task, with the file's numbers."""
 
 import sweep
-from results_table import rows, with_error
+from figure import with_error
+from results_table import rows
 
 
 def test_rows_hold_the_numbers_of_the_real_sweep(real_sweep):
