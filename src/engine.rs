@@ -162,6 +162,11 @@ impl FrozenModel<'_> {
         self.bound.symmetry()
     }
 
+    /// The ranks that share this model's batches.
+    pub fn team(&self) -> &Team {
+        &self.model.team
+    }
+
     /// x = g(z) with the log-densities of model and target. Shapes: z (batch, L, L).
     pub fn draw(&self, z: &Tensor) -> Draw {
         let shares = Shares::new(&self.model.team, z.size()[0]);
@@ -196,17 +201,11 @@ impl FrozenModel<'_> {
         ln_q
     }
 
-    /// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture.
+    /// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture. Each member of a team computes
+    /// its own, since trajectories are long between exchanges.
     ///
     /// Shapes: z (chains, L, L).
     pub fn potential(&self, z: &Tensor) -> Potential {
-        let shares = Shares::new(&self.model.team, z.size()[0]);
-        let Potential { energy, gradient, field } = self.potential_here(&shares.own(z));
-        let [energy, gradient, field] = shares.join([energy, gradient, field].map(Part::Rows));
-        Potential { energy, gradient, field }
-    }
-
-    fn potential_here(&self, z: &Tensor) -> Potential {
         match &self.model.engine {
             Engine::Torch(target) => Potential::by_autograd(z, |z| {
                 let draw = self.bound.draw(z);

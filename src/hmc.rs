@@ -4,6 +4,8 @@
 use tch::{Kind, Tensor};
 
 use crate::engine::Potential;
+use crate::rank::Team;
+use crate::shares::{Part, Shares};
 
 /// Positions of all chains with what the potential gives there.
 #[derive(Debug)]
@@ -23,6 +25,16 @@ impl State {
     pub fn new(potential: &impl Fn(&Tensor) -> Potential, position: &Tensor) -> Self {
         let Potential { energy, gradient, field } = potential(position);
         Self { position: position.shallow_clone(), energy, gradient, field }
+    }
+
+    /// The chains that this member of a team works on.
+    fn own(&self, shares: &Shares) -> Self {
+        Self {
+            position: shares.own(&self.position),
+            energy: shares.own(&self.energy),
+            gradient: shares.own(&self.gradient),
+            field: shares.own(&self.field),
+        }
     }
 
     /// Chain by chain the proposal where `accepted` (chains) holds, else this state; what a rejected
@@ -114,15 +126,22 @@ impl Trajectory {
     }
 }
 
-/// Fresh momenta, leapfrog, Metropolis; random numbers from torch's generator.
+/// Fresh momenta, leapfrog, Metropolis; random numbers from torch's generator. Each member of the team moves its chains
+/// by itself, after which all members have all.
 pub fn trajectory(
     potential: &impl Fn(&Tensor) -> Potential,
     state: &State,
-    step_size: f64,
-    steps: i64,
+    (step_size, steps): (f64, i64),
+    team: &Team,
 ) -> Trajectory {
     let momentum = state.position.randn_like();
-    let (end, end_momentum) = leapfrog(potential, state, &momentum, step_size, steps);
+    let shares = Shares::new(team, momentum.size()[0]);
+    let own = (state.own(&shares), shares.own(&momentum));
+    let (end, end_momentum) = leapfrog(potential, &own.0, &own.1, step_size, steps);
+    let State { position, energy, gradient, field } = end;
+    let parts = [position, energy, gradient, field, end_momentum].map(Part::Rows);
+    let [position, energy, gradient, field, end_momentum] = shares.join(parts);
+    let end = State { position, energy, gradient, field };
     let before = hamiltonian(state, &momentum);
     let after = hamiltonian(&end, &end_momentum);
     Trajectory::metropolis(state, (end, end_momentum), &(&after - &before), [&before, &after])

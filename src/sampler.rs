@@ -17,6 +17,7 @@ use crate::host::to_array;
 use crate::independence;
 use crate::observe;
 use crate::physical::PhysicalPotential;
+use crate::rank::Team;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded of each trajectory behind the observables, in this order.
@@ -31,7 +32,10 @@ pub enum Kernel<'a> {
         /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
         global_moves: bool,
     },
-    Physical(PhysicalPotential),
+    Physical {
+        potential: PhysicalPotential,
+        team: &'a Team,
+    },
     Independence(&'a FrozenModel<'a>),
 }
 
@@ -44,13 +48,15 @@ impl<'a> Kernel<'a> {
         temperature: f64,
         config: &HmcConfig,
     ) -> Self {
+        let physical = |accelerated| Self::Physical {
+            potential: PhysicalPotential::new(options, temperature, accelerated),
+            team: model.team(),
+        };
         match sampler {
             Sampler::Latent => Self::Latent { model, global_moves: config.global_moves },
             Sampler::Independence => Self::Independence(model),
-            Sampler::Physical => {
-                Self::Physical(PhysicalPotential::new(options, temperature, false))
-            }
-            Sampler::Fourier => Self::Physical(PhysicalPotential::new(options, temperature, true)),
+            Sampler::Physical => physical(false),
+            Sampler::Fourier => physical(true),
         }
     }
 
@@ -62,7 +68,7 @@ impl<'a> Kernel<'a> {
         start: Start,
     ) -> Tensor {
         match self {
-            Self::Physical(potential) => potential.start(chains, start),
+            Self::Physical { potential, .. } => potential.start(chains, start),
             Self::Latent { .. } | Self::Independence(_) => {
                 Tensor::randn([chains, size, size], (kind, device))
             }
@@ -73,7 +79,7 @@ impl<'a> Kernel<'a> {
     pub fn state(&self, position: &Tensor) -> State {
         match self {
             Self::Latent { model, .. } => State::new(&|z: &Tensor| model.potential(z), position),
-            Self::Physical(potential) => State::new(&|x: &Tensor| potential.at(x), position),
+            Self::Physical { potential, .. } => State::new(&|x: &Tensor| potential.at(x), position),
             Self::Independence(model) => independence::state(model, position),
         }
     }
@@ -85,9 +91,10 @@ impl<'a> Kernel<'a> {
         adaptation: &mut Adaptation,
         adapt: bool,
     ) -> (Trajectory, i64) {
-        let hmc = |potential: &dyn Fn(&Tensor) -> Potential, adaptation: &mut Adaptation| {
+        let hmc = |potential: &dyn Fn(&Tensor) -> Potential, team, adaptation: &mut Adaptation| {
             let steps = adaptation.plan();
-            let moved = hmc::trajectory(&potential, state, adaptation.step_size(), steps);
+            let length = (adaptation.step_size(), steps);
+            let moved = hmc::trajectory(&potential, state, length, team);
             if adapt {
                 adaptation.update(&state.position, &moved, steps);
             }
@@ -95,14 +102,14 @@ impl<'a> Kernel<'a> {
         };
         match self {
             Self::Latent { model, global_moves } => {
-                let (mut moved, gradients) = hmc(&|z| model.potential(z), adaptation);
+                let (mut moved, gradients) = hmc(&|z| model.potential(z), model.team(), adaptation);
                 if !global_moves {
                     return (moved, gradients);
                 }
                 moved.state = independence::trajectory(|z| self.state(z), &moved.state).state;
                 (moved, gradients + 1)
             }
-            Self::Physical(potential) => hmc(&|x| potential.at(x), adaptation),
+            Self::Physical { potential, team } => hmc(&|x| potential.at(x), team, adaptation),
             Self::Independence(_) => (independence::trajectory(|z| self.state(z), state), 0),
         }
     }
@@ -113,7 +120,7 @@ impl<'a> Kernel<'a> {
             Self::Latent { model, .. } | Self::Independence(model) => {
                 with_signs(&state.field, model.symmetry())
             }
-            Self::Physical(_) => state.field.shallow_clone(),
+            Self::Physical { .. } => state.field.shallow_clone(),
         }
     }
 
@@ -123,7 +130,7 @@ impl<'a> Kernel<'a> {
             Self::Latent { .. } | Self::Independence(_) => {
                 -(&state.energy + ln_prior(&state.position))
             }
-            Self::Physical(_) => state.energy.full_like(f64::NAN),
+            Self::Physical { .. } => state.energy.full_like(f64::NAN),
         }
     }
 }

@@ -12,6 +12,7 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
 use neuralrg::physical::PhysicalPotential;
 use neuralrg::plan::Task;
+use neuralrg::rank::Team;
 use neuralrg::sampler::{self, Chains, Kernel, Sampling};
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
@@ -95,7 +96,7 @@ fn mean_of_exp_minus_energy_error_is_one() {
     };
     tch::manual_seed(3);
     let start = State::new(&potential, &(Tensor::randn([20_000, 4, 4], F64) / 3f64.sqrt()));
-    let moved = trajectory(&potential, &start, 0.45, 3);
+    let moved = trajectory(&potential, &start, (0.45, 3), &Team::Alone);
     let weights: Vec<f64> = Vec::try_from((-moved.energy_error).exp()).unwrap();
     let (mean, error) = mean_and_standard_error(&weights);
     assert!(error > 1e-3, "a step too small for an energy error tests nothing");
@@ -135,7 +136,7 @@ fn a_chain_without_finite_energy_stays_and_changes_no_other() {
             let mut divergent = 0;
             for step in 0..5 {
                 tch::manual_seed(100 + step);
-                let moved = trajectory(&potential, &state, 0.2, 4);
+                let moved = trajectory(&potential, &state, (0.2, 4), &Team::Alone);
                 divergent += moved.energy_error.isinf().sum(Kind::Int64).int64_value(&[]);
                 state = moved.state;
             }
@@ -326,7 +327,7 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
                     found
                 };
                 tch::manual_seed(100 + draw);
-                let moved = trajectory(&poisoned, &state, 0.5, 3);
+                let moved = trajectory(&poisoned, &state, (0.5, 3), &Team::Alone);
                 divergences += moved.divergences(config.divergence_threshold).int64_value(&[]);
                 state = moved.state;
                 fields.push(state.field.copy());
