@@ -272,17 +272,16 @@ pub struct Forward {
 /// Shapes: log_weights (chain, draw).
 pub fn forward(log_weights: ArrayView2<f64>, free_energy: f64) -> Forward {
     let estimate = gamma_method(log_weights);
-    let centre = estimate.mean;
-    let mean = |sign: f64| {
-        let terms = log_weights.mapv(|ln_w| (sign * (ln_w - centre)).exp());
-        terms.mean().expect("there are draws")
+    let ln_mean_of_power = |power: f64| {
+        let terms = log_weights.mapv(|ln_w| power * ln_w);
+        ln_sum_exp(terms.iter()) - (terms.len() as f64).ln()
     };
-    let inverse = mean(-1.0);
+    let ln_inverse = ln_mean_of_power(-1.0);
     Forward {
         free_energy: -estimate.mean,
         free_energy_error: estimate.error,
-        effective_sample_size: 1.0 / (mean(1.0) * inverse),
-        weight_mean: (-free_energy - centre).exp() * inverse,
+        effective_sample_size: (-ln_mean_of_power(1.0) - ln_inverse).exp(),
+        weight_mean: (-free_energy + ln_inverse).exp().clamp(0.0, f64::MAX),
     }
 }
 
@@ -316,6 +315,24 @@ mod tests {
     use rand_distr::StandardNormal;
 
     const REPETITIONS: usize = 300;
+
+    /// Two states, π = (3, 1)/4 and q = (1, 1)/2: E_π[Z q/π] = 1, E_π[π/q] = 5/4.
+    #[test]
+    fn forward_check_of_two_states_is_the_exact_one_and_finite_for_any_weights() {
+        let ln_z = 2.0;
+        let weights = array![[1.5f64, 1.5, 0.5, 1.5], [1.5, 0.5, 1.5, 1.5]];
+        let found = forward(weights.mapv(|w| ln_z + w.ln()).view(), -ln_z);
+        assert!((found.weight_mean - 1.0).abs() < 1e-12);
+        assert!((found.effective_sample_size - 0.8).abs() < 1e-12);
+        let bound = -(ln_z + 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln());
+        assert!((found.free_energy - bound).abs() < 1e-12);
+
+        for free_energy in [3000.0, -3000.0] {
+            let found = forward(array![[-2000.0, 0.0], [10.0, 3000.0]].view(), free_energy);
+            assert_eq!(found.effective_sample_size, 0.0);
+            assert!(found.weight_mean.is_finite(), "{found:?}");
+        }
+    }
 
     /// The variance m₂ - m₁² of AR(1) chains is 1: the plain estimate is low by the variance of the mean, the jackknife
     /// is not, and its error is the true one, for few long and many short chains, weighted or not.
