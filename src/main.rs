@@ -180,6 +180,7 @@ fn print_collected(dir: &Path) -> anyhow::Result<()> {
 
 /// Does the study of each task and names its file as soon as it is there.
 fn print_study(tasks: &FinishedTasks, study: Study) -> anyhow::Result<()> {
+    start_logging(&Ranks::alone());
     let (dir, tasks) = finished_tasks(&tasks.dir, &tasks.names)?;
     for task in &tasks {
         let (path, new) = study::study(&dir, task, study)?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, concatenate};
 use tch::{Device, Kind, Tensor};
@@ -171,6 +172,7 @@ fn study_information(
         (schema::DISTANCE, distances.collect::<Array1<f64>>().into_dyn()),
     ];
     for (items, samples) in schema::MUTUAL_INFORMATION.into_iter().zip([latents, fields]) {
+        let start = Instant::now();
         let (chains, draws, ..) = samples.dim();
         let samples = samples.into_shape_with_order((chains, draws, size * size));
         let samples = samples.expect("as many numbers");
@@ -185,6 +187,15 @@ fn study_information(
         let independent = of_independent(samples.view(), neighbours);
         let vectors = [mean, mean_error, independent].map(|values| Array1::from(values).into_dyn());
         let values = [information, error].into_iter().map(Array2::into_dyn).chain(vectors);
+        let [all, ..] = &items;
+        log::info!(
+            "{}: {} of {} variables by {} samples, {:.0} s",
+            trained.task.name(),
+            all.name,
+            size * size,
+            chains * draws,
+            start.elapsed().as_secs_f64()
+        );
         arrays.extend(items.into_iter().zip(values));
     }
     Ok(arrays)
@@ -292,7 +303,11 @@ fn sample_target(trained: &Trained, path: &Path, samples: usize) -> Result<Targe
     let spacing = target::spacing(&store::read_task(path)?.scalars);
     let seed = TaskSeed::new(task);
     let hmc = (&config.hmc, task.temperature, &seed);
-    target::sample(&model.freeze(), hmc, options(model), spacing, samples)
+    let start = Instant::now();
+    let found = target::sample(&model.freeze(), hmc, options(model), spacing, samples)?;
+    let seconds = start.elapsed().as_secs_f64();
+    log::info!("{}: samples of the target, {seconds:.0} s", task.name());
+    Ok(found)
 }
 
 /// L, precision and device of a model.
