@@ -89,16 +89,19 @@ impl Lattice {
             .sum();
         let energy = -bonds / sites;
         let m = (0..self.spins.len()).map(spin).sum::<f64>() / sites;
-        let wave = |line: &dyn Fn(usize) -> usize| {
+        let wave = |site: &dyn Fn(usize, usize) -> usize| {
             let (mut real, mut imaginary) = (0.0, 0.0);
-            for site in 0..self.spins.len() {
-                let angle = std::f64::consts::TAU * line(site) as f64 / self.size as f64;
-                real += spin(site) * angle.cos();
-                imaginary += spin(site) * angle.sin();
+            for line in 0..self.size {
+                let sum: f64 = (0..self.size).map(|along| spin(site(line, along))).sum();
+                let angle = std::f64::consts::TAU * line as f64 / self.size as f64;
+                real += sum * angle.cos();
+                imaginary += sum * angle.sin();
             }
             (real * real + imaginary * imaginary) / sites
         };
-        let smallest = 0.5 * (wave(&|site| site / self.size) + wave(&|site| site % self.size));
+        let of_rows = wave(&|row, column| row * self.size + column);
+        let of_columns = wave(&|column, row| row * self.size + column);
+        let smallest = 0.5 * (of_rows + of_columns);
         [energy, m * m, m.powi(4), m.abs(), m, energy * energy, smallest]
     }
 }
