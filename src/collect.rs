@@ -61,34 +61,42 @@ pub fn collect(root: &Path) -> Result<Collected> {
     Ok(Collected { path, finished, total: tasks.len(), pulls, suspect })
 }
 
-/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible. Free energies
-/// that rest on hardly any effective samples have no error to speak of and are left out.
+/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of all tasks, and
+/// where some verdicts are not ok, of the others. Free energies that rest on hardly any effective samples have no error to
+/// speak of and are left out.
 fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
+    let all: Vec<&TaskSummary> = summaries.iter().flatten().collect();
+    let ok: Vec<&TaskSummary> =
+        all.iter().copied().filter(|summary| summary.verdict == schema::VERDICT_OK).collect();
     let line = |name: &str| {
-        let pulls: Vec<f64> = summaries
-            .iter()
-            .flatten()
-            .map(|summary| &summary.scalars)
-            .filter(|scalars| {
-                let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
-                name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
-            })
-            .map(|scalars| scalars[&format!("{name}_pull")])
-            .filter(|pull| !pull.is_nan())
-            .collect();
-        if pulls.is_empty() {
-            return format!("deviations of {name} from exact values: none to judge");
+        let mut line = format!("deviations of {name} from exact values in standard errors: ");
+        line += &judgement(&all, name);
+        if ok.len() < all.len() {
+            line += &format!("; where the verdict is ok: {}", judgement(&ok, name));
         }
-        let (mean, deviation, problem) = judge_pulls(&pulls);
-        let verdict =
-            problem.map_or("plausible".into(), |problem| format!("NOT plausible: {problem}"));
-        format!(
-            "deviations of {name} from {} exact values in standard errors: mean {mean:.2}, root mean square \
-             {deviation:.2}: {verdict}",
-            pulls.len()
-        )
+        line
     };
     ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"].map(line).into()
+}
+
+/// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
+fn judgement(tasks: &[&TaskSummary], name: &str) -> String {
+    let pulls: Vec<f64> = tasks
+        .iter()
+        .map(|task| &task.scalars)
+        .filter(|scalars| {
+            let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
+            name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
+        })
+        .map(|scalars| scalars[&format!("{name}_pull")])
+        .filter(|pull| !pull.is_nan())
+        .collect();
+    if pulls.is_empty() {
+        return "none to judge".into();
+    }
+    let (mean, deviation, problem) = judge_pulls(&pulls);
+    let verdict = problem.map_or("plausible".into(), |problem| format!("NOT plausible: {problem}"));
+    format!("{} of mean {mean:.2}, root mean square {deviation:.2}: {verdict}", pulls.len())
 }
 
 /// The file while it is written, with the coordinates that arrays are attached to.

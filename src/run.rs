@@ -308,7 +308,7 @@ fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
             ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
         problems.push(format!(
             "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
-             importance_free_energy is too high and bridge_free_energy to be used"
+             importance_free_energy is too high (bridge_free_energy is not if the chains have converged)"
         ));
     }
     for name in ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"] {

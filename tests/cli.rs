@@ -239,7 +239,10 @@ fn collect_masks_missing_tasks_and_says_how_many_there_are() {
     let all = sweep.look("collect").success().to_owned();
     assert!(all.starts_with(&told(4)), "{all}");
     for name in ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"] {
-        assert!(all.contains(&format!("deviations of {name} from ")), "{all}");
+        assert!(
+            all.contains(&format!("deviations of {name} from exact values in standard errors: ")),
+            "{all}"
+        );
     }
 
     // Temperature 3 (index 1), depth 1 (index 0).
