@@ -72,7 +72,7 @@ fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
         let mut line = format!("deviations of {name} from exact values in standard errors: ");
         line += &judgement(&all, name);
         if ok.len() < all.len() {
-            line += &format!("; where the verdict is ok: {}", judgement(&ok, name));
+            line += &format!(". Where the verdict is ok: {}", judgement(&ok, name));
         }
         line
     };
