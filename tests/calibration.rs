@@ -41,7 +41,7 @@ fn exact_values(size: usize, temperature: f64) -> BTreeMap<&'static str, (f64, f
         values.insert("magnetization_squared", (m_2, 0.0));
         values.insert("binder_cumulant", (1.0 - m_4 / (3.0 * m_2 * m_2), 0.0));
     } else {
-        let found = reference(size, temperature, 4_000_000, 1);
+        let found = reference(size, temperature, 16_000_000, 1);
         let m_2 = found.scalars[1];
         values.insert("magnetization_squared", (m_2.mean, m_2.error));
         values.insert("binder_cumulant", found.derived[1]);
