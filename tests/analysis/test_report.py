@@ -178,8 +178,11 @@ def test_unfinished_tasks_and_absent_files_are_told(tmp_path):
 def test_errors_have_the_digits_asked_for():
     assert with_error(1.23456, 0.0123) == "1.235 ± 0.012"
     assert with_error(0.12345, 0.0021, digits=1) == "0.123 ± 0.002"
+    assert with_error(-12.3, 2.2, digits=1) == "-12 ± 2"
+    assert with_error(118.928, 0.573) == "118.93 ± 0.57"
     assert with_error(-123.4, 17.0) == "-123 ± 17"
     assert with_error(0.5, np.nan) == "0.5"
+    assert with_error(0.5, 0.0) == "0.5"
 
 
 def test_script_writes_the_page(real_sweep, run_figure, tmp_path):
