@@ -120,6 +120,13 @@ COLUMNS: tuple[tuple[str, str, Callable[[Callable[[str], float]], str]], ...] = 
         "%",
         lambda get: with_error(100 * get("relative_error"), 100 * get("relative_error_error")),
     ),
+    (
+        "bridge - exact",
+        "nat",
+        lambda get: with_error(
+            get("bridge_free_energy") - get("free_energy_exact"), get("bridge_free_energy_error")
+        ),
+    ),
     ("ESS", "of 1", lambda get: f"{get('effective_sample_size'):.3f}"),
     ("energy", "J", lambda get: with_error(get("energy"), get("energy_error"))),
     ("exact energy", "J", lambda get: f"{get('energy_exact'):.5f}"),
@@ -135,6 +142,9 @@ NEEDED = (
     "gap_error",
     "relative_error",
     "relative_error_error",
+    "bridge_free_energy",
+    "bridge_free_energy_error",
+    "free_energy_exact",
     "effective_sample_size",
     "energy",
     "energy_error",
