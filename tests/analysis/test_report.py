@@ -146,11 +146,12 @@ def test_rows_hold_the_numbers_of_the_sweep(page, real_sweep):
     with sweep.read_sweep(real_sweep) as dataset, h5py.File(real_sweep) as file:
         first = dataset.isel(temperature=0, depth=0, seed=0)
         gap = with_error(float(first["gap"]), float(first["gap_error"]))
-        assert rows[0][:4] == ["2", "1", "1", gap]
+        problems = int(first["problems"])
+        assert rows[0][:5] == ["2", "1", "1", f"{problems} problems", gap]
         bridge = float(first["bridge_free_energy"] - first["free_energy_exact"])
         cell = with_error(bridge, float(first["bridge_free_energy_error"]))
         headings = [heading for heading, _, _ in report.COLUMNS]
-        assert rows[0][3 + headings.index("bridge - exact")] == cell
+        assert rows[0][4 + headings.index("bridge - exact")] == cell
         verdict = file["tasks/L4_T2_d1_s1"].attrs["verdict"]
     text = page.read_text(encoding="utf-8")
     for problem in verdict.split("; "):
@@ -172,7 +173,7 @@ def test_unfinished_tasks_and_absent_files_are_told(tmp_path):
     rows = Table(text).body()
     assert len(rows) == 24
     assert [row for row in rows if "not finished" in row] == [
-        ["2.2", "1", "0", *[""] * 11, "not finished"]
+        ["2.2", "1", "0", "not finished", *[""] * 11]
     ]
     assert "1 task file is not beside the sweep file" in text
     assert "During the training: not drawn." in text
