@@ -57,20 +57,15 @@ fn sublattice(field: &Tensor, level: usize) -> Tensor {
     field.slice(1, None, None, step).slice(2, None, None, step)
 }
 
-/// x = g(z) with the latents of all levels below `level` set to 0, their mean: the field without its finer details.
+/// z with the latents of all levels below `level` set to 0, their mean: g of it is the field without its finer details.
 ///
 /// Shapes: z (batch, L, L) → (batch, L, L).
-pub fn blurred(
-    flow: &SymmetrizedFlow,
-    architecture: &Architecture,
-    z: &Tensor,
-    level: usize,
-) -> Tensor {
+pub fn without_finer(architecture: &Architecture, z: &Tensor, level: usize) -> Tensor {
     let levels = latent_levels(architecture);
     let stays: Vec<f64> = levels.iter().map(|&other| f64::from(other >= level)).collect();
     let stays = Tensor::from_slice(&stays).to_kind(z.kind()).to_device(z.device());
     let size = architecture.linear_size as i64;
-    flow.map().forward(&(z * stays.view([size, size]))).0
+    z * stays.view([size, size])
 }
 
 /// Points on the great circle from one vector of latents to another, their lengths changing evenly.

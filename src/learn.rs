@@ -8,12 +8,13 @@ use ndarray::Array2;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoints;
+use crate::coarse::without_finer;
 use crate::config::learn::LearnConfig;
 use crate::data::Data;
 use crate::device;
 use crate::engine::{FrozenModel, Model};
 use crate::error::{Error, Result};
-use crate::flow::{Architecture, Flow, arrangement};
+use crate::flow::{Architecture, Flow};
 use crate::host::{self, to_array};
 use crate::rank::Team;
 use crate::run::{check_finite, with_learning_rates};
@@ -139,14 +140,8 @@ fn tell(progress: Progress, steps: i64) {
 
 /// The fields of latents z of which those below each level are zero. Shapes: (batch, L, L) → (level, batch, L, L).
 fn by_level(model: &FrozenModel, architecture: &Architecture, z: &Tensor) -> Tensor {
-    let levels: Vec<i64> =
-        arrangement::latent_levels(architecture).into_iter().map(|level| level as i64).collect();
-    let size = architecture.linear_size as i64;
-    let levels = Tensor::from_slice(&levels).view([size, size]).to_device(z.device());
-    let fields: Vec<Tensor> = (0..=architecture.depth as i64)
-        .map(|level| model.draw(&(z * levels.ge(level).to_kind(z.kind()))).field)
-        .collect();
-    Tensor::stack(&fields, 0)
+    let field = |level| model.draw(&without_finer(architecture, z, level)).field;
+    Tensor::stack(&(0..=architecture.depth).map(field).collect::<Vec<_>>(), 0)
 }
 
 fn fill(

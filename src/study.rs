@@ -8,7 +8,7 @@ use std::time::Instant;
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, concatenate};
 use tch::{Device, Kind, Tensor};
 
-use crate::coarse::{self, COUPLINGS, blurred, effective_couplings, great_circle, kept};
+use crate::coarse::{self, COUPLINGS, effective_couplings, great_circle, kept, without_finer};
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{kinds_of_latents, latent_levels};
@@ -241,7 +241,8 @@ fn coarse_fields(model: &Model, z: &Tensor) -> Arrays {
         })
         .collect();
     let levels = (0..=architecture.depth).rev();
-    let blurred: Vec<Tensor> = levels.map(|level| blurred(&flow, architecture, z, level)).collect();
+    let blurred = |level| flow.map().forward(&without_finer(architecture, z, level)).0;
+    let blurred: Vec<Tensor> = levels.map(blurred).collect();
     let fields = [kept, blurred].map(|levels| to_array(&Tensor::stack(&levels, 0)));
     schema::COARSE_FIELDS.into_iter().zip(fields).collect()
 }
