@@ -232,13 +232,13 @@ fn errors_are_calibrated_below_at_and_above_the_critical_temperature() {
 /// At T = 2 a hundredth of the configurations has a domain wall, far from all others in energy and m²: runs must be long
 /// enough to have many of them, or estimates are skewed even with independent samples.
 #[test]
-#[ignore = "two hours of one core"]
+#[ignore = "an hour and a half of one core"]
 fn errors_are_calibrated_on_a_larger_lattice_below_the_critical_temperature() {
     assert_calibrated(calibrate((8, 2.0), 5000, (200, 600), (32, 50, 600)));
 }
 
 #[test]
-#[ignore = "an hour and a half of one core"]
+#[ignore = "an hour of one core"]
 fn errors_are_calibrated_on_a_larger_lattice_at_the_critical_temperature() {
     assert_calibrated(calibrate((8, CRITICAL_TEMPERATURE), 5000, (200, 800), (32, 50, 300)));
 }
