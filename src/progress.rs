@@ -149,6 +149,13 @@ impl TaskProgress {
         self.resumed = true;
     }
 
+    /// All steps are done. Where an interruption came after the last one, no step has told yet that the task goes on.
+    pub fn completed(&mut self) {
+        if std::mem::take(&mut self.resumed) {
+            self.note(&format!("task {} goes on with its file", self.name));
+        }
+    }
+
     /// The task was asked to stop, and has saved what it did.
     pub fn stopped(&self) {
         self.note(&format!("task {} stops after {}", self.name, self.place()));

@@ -408,6 +408,7 @@ impl Worker<'_> {
             _ => {}
         }
         let written = outcome.and_then(|record| {
+            progress.completed();
             store::write_task(&dir.task_path(task), &record)
                 .inspect_err(|_| checkpoints.save_finished())?;
             Ok(record)
