@@ -545,7 +545,7 @@ impl<T: Real> Native<T> {
     fn shares(&self, ln_q: f64, ln_q_mirror: f64) -> (f64, f64) {
         match self.symmetry {
             Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => (1.0, 0.0),
-            Symmetry::Mixture => (share(ln_q, ln_q_mirror), share(ln_q_mirror, ln_q)),
+            Symmetry::Mixture => (share::<T>(ln_q, ln_q_mirror), share::<T>(ln_q_mirror, ln_q)),
         }
     }
 

@@ -297,7 +297,7 @@ fn global_moves_carry_chains_between_sectors() {
 fn physical_and_independence_samplers_sample_the_enumerated_ising_model() {
     let model = flows::trained(4, 2.7, 300);
     for name in [Sampler::Physical, Sampler::Fourier, Sampler::Independence] {
-        let config = HmcConfig { chains: 256, trajectories: 150, ..long_chains() };
+        let config = HmcConfig { chains: 256, trajectories: 250, ..long_chains() };
         assert_equal_to_enumeration(&sample_by(name, &model, 2.7, &config), 2.7);
     }
 }

@@ -52,7 +52,26 @@ pub fn ln_mean_exp(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p() - std::f64::consts::LN_2
 }
 
-/// eᵃ / (eᵃ + eᵇ).
-pub fn share(a: f64, b: f64) -> f64 {
-    1.0 / (1.0 + (b - a).exp())
+/// eᵃ / (eᵃ + eᵇ), or 0 where the other share rounds to 1 in `T`: products with smaller numbers become
+/// subnormal, with which processors take many times longer, and a pass with zeros only is not made.
+pub fn share<T: Real>(a: f64, b: f64) -> f64 {
+    let share = 1.0 / (1.0 + (b - a).exp());
+    if T::of(1.0 - share) == T::ONE { 0.0 } else { share }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_one_and_are_zero_where_rounding_loses_them() {
+        for difference in [0.0, 1.0, 17.0, 18.0, 37.0, 38.0, 800.0] {
+            let single = [share::<f32>(-difference, 0.0), share::<f32>(0.0, -difference)];
+            assert_eq!(single.iter().sum::<f64>() as f32, 1.0);
+            assert_eq!(single[0] == 0.0, difference > 17.33, "{difference}");
+            let double = [share::<f64>(-difference, 0.0), share::<f64>(0.0, -difference)];
+            assert!((double.iter().sum::<f64>() - 1.0).abs() <= f64::EPSILON);
+            assert_eq!(double[0] == 0.0, difference > 37.43, "{difference}");
+        }
+    }
 }
