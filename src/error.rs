@@ -5,12 +5,13 @@ use std::path::PathBuf;
 /// Result of every fallible public function of the crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a user, a file or a machine did wrong; bugs of our own panic instead.
+/// What a user, a file or a machine did wrong; bugs of our own panic instead. Each message holds its causes, which are
+/// no `source`: a printed chain would tell them twice.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read, written or renamed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot {action} {}: {cause}", path.display())]
+    Io { action: &'static str, path: PathBuf, cause: std::io::Error },
 
     /// The TOML text has a syntax error, an unknown key or a value of the wrong type.
     #[error("{}: {message}", path.display())]
@@ -74,8 +75,8 @@ pub enum Error {
     ParentFailed { parent: String },
 
     /// The file of the task that a task starts from cannot be read.
-    #[error("cannot start from task {parent}: {source}; the same command tries again")]
-    UnreadableParent { parent: String, source: Box<Error> },
+    #[error("cannot start from task {parent}: {cause}; the same command tries again")]
+    UnreadableParent { parent: String, cause: Box<Error> },
 
     /// A file to learn from cannot be used.
     #[error("data file {}: {problem}", path.display())]
@@ -174,7 +175,7 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |cause| Self::Io { action, path, cause }
     }
 
     /// Makes the closure that `map_err` wants, for HDF5 errors on `path`.

@@ -438,7 +438,7 @@ impl Worker<'_> {
             store::wait_for(&self.dir.task_path(task));
             read_finished(task, self.config, self.dir).map_err(|error| Error::UnreadableParent {
                 parent: task.name(),
-                source: Box::new(error),
+                cause: Box::new(error),
             })
         };
         let parameters = if self.team.leads() { read()?.parameters } else { Vec::new() };

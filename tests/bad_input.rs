@@ -98,6 +98,7 @@ fn missing_configuration_is_named() {
     let name = sweep.config.display().to_string();
     for result in [sweep.run(), check(&sweep.config), outcome(neuralrg().arg("plan").arg(&name))] {
         assert_contains(result.refusal(), &["cannot read configuration", &name, "No such file"]);
+        assert_eq!(result.refusal().matches("No such file").count(), 1, "{}", result.refusal());
     }
     assert!(!sweep.dir.exists());
 }
