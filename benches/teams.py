@@ -4,9 +4,11 @@ Runs the same small task again and again, alone and under mpirun, at L = 16 with
 samples and 64 chains, one thread a rank; prints samples per second of the training and leapfrog
 steps per second (all chains together) of the latent HMC, and their ratios. Beside them stands what
 the machine allows: the same for unrelated tasks at the same time, one for each rank with its share
-of the batch, which never wait for each other. Then it runs a sweep of two tasks a rank, alone and
+of the batch, which never wait for each other. Then it runs a sweep of four tasks a rank, alone and
 with a task for each rank, again and again, and prints tasks per hour, start and end of the job
-included. The machine should have a free core for each rank: ratios of a busy machine mean little.
+included; beside them, sweeps at the same time that know nothing of each other, one for each rank
+with its share of the tasks. The machine should have a free core for each rank: ratios of a busy
+machine mean little.
 """
 
 import argparse
@@ -15,10 +17,17 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
+
+Result = TypeVar("Result")
+
+# So many that one of unequal length at the end of a sweep weighs little.
+TASKS_PER_RANK = 4
 
 CONFIGURATION = """
 [sweep]
@@ -86,24 +95,34 @@ def rates(ranks: int, preset: str, arguments: argparse.Namespace) -> tuple[float
     return samples / seconds["train_seconds"], leapfrogs / seconds["hmc_seconds"]
 
 
+def at_once(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """What `work` returns for 0 to `count` - 1, done at the same time."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
 def unrelated(preset: str, arguments: argparse.Namespace) -> tuple[float, float]:
     """Rates of tasks at the same time, one for each rank with its share of the batch, together."""
     share = {name: vars(arguments)[name] // arguments.ranks for name in ("batch", "chains")}
     one = argparse.Namespace(**vars(arguments) | share)
-    with ThreadPoolExecutor(arguments.ranks) as pool:
-        found = list(pool.map(lambda _: rates(1, preset, one), range(arguments.ranks)))
+    found = at_once(arguments.ranks, lambda _: rates(1, preset, one))
     train, hmc = (sum(column) for column in zip(*found, strict=True))
     return train, hmc
 
 
-def throughput(ranks: int, preset: str, arguments: argparse.Namespace) -> float:
-    """Tasks per hour of a sweep with two tasks for each of `arguments.ranks`, on so many ranks."""
-    seeds = list(range(1, 2 * arguments.ranks + 1))
-    own = {"ranks_per_task": 1, "preset": preset, "seeds": seeds, "steps": arguments.task_steps}
-    with tempfile.TemporaryDirectory() as folder:
-        begin = time.perf_counter()
-        run_sweep(Path(folder), ranks, vars(arguments) | own)
-        return 3600 * len(seeds) / (time.perf_counter() - begin)
+def throughput(ranks: int, sweeps: int, preset: str, arguments: argparse.Namespace) -> float:
+    """Tasks per hour of all tasks in so many sweeps at the same time, each on so many ranks."""
+    seeds = list(range(1, TASKS_PER_RANK * arguments.ranks + 1))
+    common = {"ranks_per_task": 1, "preset": preset, "steps": arguments.task_steps}
+
+    def run_share(index: int) -> None:
+        own = common | {"seeds": seeds[index::sweeps]}
+        with tempfile.TemporaryDirectory() as folder:
+            run_sweep(Path(folder), ranks, vars(arguments) | own)
+
+    begin = time.perf_counter()
+    at_once(sweeps, run_share)
+    return 3600 * len(seeds) / (time.perf_counter() - begin)
 
 
 def compare(preset: str, arguments: argparse.Namespace) -> None:
@@ -129,10 +148,16 @@ def compare(preset: str, arguments: argparse.Namespace) -> None:
     )
     gains = []
     for _ in range(arguments.task_repeats):
-        one, many = throughput(1, preset, arguments), throughput(ranks, preset, arguments)
-        gains.append(many / one)
-        print(f"  a task for each rank: {one:.0f} → {many:.0f} tasks/hour ({many / one:.2f} x)")
-    print(f"  median: {statistics.median(gains):.2f} x", flush=True)
+        kinds = (1, 1), (ranks, 1), (1, ranks)
+        one, many, limit = (throughput(*kind, preset, arguments) for kind in kinds)
+        gains.append((many / one, limit / one))
+        print(
+            f"  a task for each rank: {one:.0f} → {many:.0f} tasks/hour ({many / one:.2f} x of "
+            f"{limit / one:.2f} x)",
+            flush=True,
+        )
+    gain, limit = map(statistics.median, zip(*gains, strict=True))
+    print(f"  medians: {gain:.2f} x; unrelated sweeps {limit:.2f} x", flush=True)
 
 
 def main() -> None:
@@ -142,7 +167,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each kind of team")
     parser.add_argument("--steps", type=int, default=300, help="training steps of a run")
     parser.add_argument(
-        "--task-steps", type=int, default=600, help="training steps of each task of the sweep"
+        "--task-steps", type=int, default=300, help="training steps of each task of the sweep"
     )
     parser.add_argument("--task-repeats", type=int, default=3, help="runs of each kind of sweep")
     parser.add_argument(
