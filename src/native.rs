@@ -509,17 +509,15 @@ impl<T: Real> Native<T> {
         if estimator == Estimator::Path {
             add_product(&mut space.cotangent, &of(|of| of.score), &space.score);
         }
-        if coefficients.iter().any(|of| of.ln_q_mirror != 0.0) {
-            // Its cotangent reuses the place of the score.
-            let coefficient = of(|of| of.ln_q_mirror);
-            let Workspace { panels, mirror, score, mirror_record, cotangent, .. } = space;
-            // The path gradient of the mixture holds the parameters of ln q(-x) fixed.
-            let fixed = estimator == Estimator::Path && self.symmetry == Symmetry::Mixture;
-            let gradient = if fixed { None } else { gradient.as_deref_mut() };
-            pull_back_ln_q(flow, panels, mirror, mirror_record, score, &coefficient, gradient);
-            subtract(cotangent, score);
-        }
-        let Workspace { panels, field, record, cotangent, .. } = space;
+        // The cotangent of ln q(-x) reuses the place of the score.
+        let Workspace { panels, field, record, mirror, score, mirror_record, cotangent, .. } =
+            space;
+        let of_mirror = of(|of| of.ln_q_mirror);
+        // The path gradient of the mixture holds the parameters of ln q(-x) fixed.
+        let fixed = estimator == Estimator::Path && self.symmetry == Symmetry::Mixture;
+        let of_parameters = if fixed { None } else { gradient.as_deref_mut() };
+        pull_back_ln_q(flow, panels, mirror, mirror_record, score, &of_mirror, of_parameters);
+        subtract(cotangent, score);
         let of_log_det = of(|of| -of.ln_q);
         flow.pull_back_forward(panels, field, record, cotangent, &of_log_det, gradient);
     }
@@ -595,7 +593,8 @@ impl<T: Real> Workspace<T> {
 }
 
 /// After an inverse pass: with ln q(y) = ln p(z) + log_det and ∂ ln p/∂z = -z, leaves coefficient × ∂ ln q/∂y
-/// in `cotangent` and adds that of the parameters to `gradient`; `latent` goes from z back to y.
+/// in `cotangent` and adds that of the parameters to `gradient`; `latent` goes from z back to y. With coefficients
+/// of zero no pass is made.
 fn pull_back_ln_q<T: Real>(
     flow: &Flow<'_, T>,
     panels: &mut Panels<T>,
@@ -606,6 +605,9 @@ fn pull_back_ln_q<T: Real>(
     gradient: Option<&mut [f64]>,
 ) {
     cotangent.fill(Lanes::ZERO);
+    if coefficient.0.iter().all(|&value| value == T::ZERO) {
+        return;
+    }
     add_product(cotangent, &Lanes(coefficient.0.map(|value| -value)), latent);
     flow.pull_back_inverse(panels, latent, record, cotangent, coefficient, gradient);
 }
