@@ -27,6 +27,18 @@ impl State {
         Self { position: position.shallow_clone(), energy, gradient, field }
     }
 
+    /// The same on all members of a team, each of which evaluates its chains.
+    pub fn by_team(
+        potential: &impl Fn(&Tensor) -> Potential,
+        position: &Tensor,
+        team: &Team,
+    ) -> Self {
+        let shares = Shares::new(team, position.size()[0]);
+        let Potential { energy, gradient, field } = potential(&shares.own(position));
+        let [energy, gradient, field] = shares.join([energy, gradient, field].map(Part::Rows));
+        Self { position: position.shallow_clone(), energy, gradient, field }
+    }
+
     /// The chains that this member of a team works on.
     fn own(&self, shares: &Shares) -> Self {
         Self {

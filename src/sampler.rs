@@ -78,8 +78,12 @@ impl<'a> Kernel<'a> {
     /// The state at given positions.
     pub fn state(&self, position: &Tensor) -> State {
         match self {
-            Self::Latent { model, .. } => State::new(&|z: &Tensor| model.potential(z), position),
-            Self::Physical { potential, .. } => State::new(&|x: &Tensor| potential.at(x), position),
+            Self::Latent { model, .. } => {
+                State::by_team(&|z: &Tensor| model.potential(z), position, model.team())
+            }
+            Self::Physical { potential, team } => {
+                State::by_team(&|x: &Tensor| potential.at(x), position, team)
+            }
             Self::Independence(model) => independence::state(model, position),
         }
     }
