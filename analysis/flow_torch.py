@@ -22,7 +22,8 @@ import torch.nn.functional as F  # noqa: N812 (its customary name)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-FORMAT = "neuralrg-flow 1"
+#: The present format and those before it.
+FORMATS = ("neuralrg-flow 2", "neuralrg-flow 1")
 
 NEWTON_STEPS = 100
 
@@ -97,6 +98,8 @@ class Coupling(nn.Module):
         super().__init__()
         self.is_odd = structure["conditioner"] == "odd"
         self.is_bump = structure["transform"] == "bump"
+        # Format 1 knew joint networks only.
+        self.is_separate = structure.get("networks") == "separate"
         self.hidden_layers = structure["hidden_layers"]
         prefix = f"couplings.{index}"
         # All rows of the first updated site, then of the second.
@@ -141,14 +144,22 @@ class Coupling(nn.Module):
         inputs = [shell(field).flatten() for shell in self.shells]
         if self.stencil:
             inputs += self._features(field, weights)
-        hidden = inputs = torch.cat([part.reshape(-1, inputs[0].numel()) for part in inputs])
+        inputs = torch.cat([part.reshape(-1, inputs[0].numel()) for part in inputs])
+        if not self.is_odd:
+            networks = (5 if self.is_bump else 2) if self.is_separate else 1
+            return torch.cat([self._elu_network(weights, inputs) for _ in range(networks)])
+        hidden = inputs
         for _ in range(self.hidden_layers):
             hidden = self._layer(weights, hidden)
-        if not self.is_odd:
-            weight, bias = weights[:2]
-            return torch.addmm(bias, weight, hidden)
         odd, skip, even, bias = weights[:4]
         return torch.cat([odd @ hidden + skip @ inputs, torch.addmm(bias, even, hidden**2)])
+
+    def _elu_network(self, weights: list[Tensor], hidden: Tensor) -> Tensor:
+        """The outputs of one network, whose weights it takes off the list."""
+        for _ in range(self.hidden_layers):
+            hidden = self._layer(weights, hidden)
+        weight, bias = weights.pop(0), weights.pop(0)
+        return torch.addmm(bias, weight, hidden)
 
     def _layer(self, weights: list[Tensor], inputs: Tensor) -> Tensor:
         """A hidden layer, whose weights it takes off the list."""
@@ -212,9 +223,9 @@ class Flow(nn.Module):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path}: not a safetensors file ({error})") from error
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in FORMATS:
             raise ValueError(
-                f"{path}: its format is {metadata.get('format')!r}, this reader knows {FORMAT!r}; "
+                f"{path}: its format is {metadata.get('format')!r}, this reader knows {FORMATS}; "
                 "export the task again with the neuralrg that this file came with"
             )
         flow = cls(json.loads(metadata["flow"]), tensors)

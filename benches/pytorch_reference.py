@@ -1,9 +1,9 @@
 """Seconds of one training step of the paper's flow in plain PyTorch: the yardstick of the engine.
 
 The flow is MERA of full depth with a Real NVP of shared weights for each layer (Li and Wang,
-arXiv:1802.02840), its density symmetrized by the Z2 mixture, its target the continuous dual of the
-Ising model at the critical temperature. A step is: sample z, reverse Kullback-Leibler loss,
-backward, Adam; all in f32.
+arXiv:1802.02840), its target the continuous dual of the Ising model at the critical temperature. A
+step is: sample z, reverse Kullback-Leibler loss plus the KL symmetry regularizer, backward, Adam;
+all in f32. s and t have a network each (`--networks separate`, as in the paper) or share one.
 
 People-readable lines go to stderr, one JSON object to stdout. Needs a torch package that Python
 can import, which the CPU set-up of scripts/setup does not have: `scripts/setup --cuda`, or any
@@ -29,20 +29,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
-#: Frozen and updated sites of the couplings in turn, sites in order (0,0), (0,1), (1,0), (1,1).
-SPLITS = (
-    ((0, 3), (1, 2)),
-    ((1, 2), (0, 3)),
-    ((0, 1), (2, 3)),
-    ((2, 3), (0, 1)),
-    ((0, 2), (1, 3)),
-    ((1, 3), (0, 2)),
-)
 COUPLINGS = 10
 HIDDEN_LAYERS = 3
 CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 LOWEST_EIGENVALUE = 0.1
 LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-3
+SYMMETRY_WEIGHT = 1.0
 
 MATMUL_SIZE = 4096
 MATMUL_REPEATS = 5
@@ -51,34 +44,49 @@ FEWEST_STEPS = 5
 CHECK_TOLERANCE = 1e-10
 
 
-def layer_widths(hidden_width: int) -> list[int]:
-    """Numbers of features of a coupling's network: 2 → h → h → h → 4."""
-    return [2, *[hidden_width] * HIDDEN_LAYERS, 4]
+class Shape(NamedTuple):
+    """Size of a coupling's networks."""
+
+    hidden_width: int
+    networks: str
+
+    def widths(self) -> list[int]:
+        """Numbers of features of each network: 2 → h → h → h → 2, or 4 of a joint one."""
+        return [2, *[self.hidden_width] * HIDDEN_LAYERS, 4 // self.count()]
+
+    def count(self) -> int:
+        """Networks of a coupling."""
+        return 2 if self.networks == "separate" else 1
+
+
+def random_splits() -> list[tuple[list[int], list[int]]]:
+    """Frozen and updated sites of the couplings of a Real NVP: a random half, its complement."""
+    splits = []
+    for _ in range(COUPLINGS // 2):
+        frozen, updated = torch.randperm(4).view(2, 2).sort().values.tolist()
+        splits += [(frozen, updated), (updated, frozen)]
+    return splits
 
 
 class Coupling(nn.Module):
     """Affine coupling x_u = z_u e^s + t, with s and t functions of the two frozen sites."""
 
-    def __init__(self, split: tuple[tuple[int, int], tuple[int, int]], hidden_width: int) -> None:
+    def __init__(self, split: tuple[list[int], list[int]], shape: Shape) -> None:
         super().__init__()
         self.frozen, self.updated = split
-        widths = layer_widths(hidden_width)
-        self.layers = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths)
+        self.networks = nn.ModuleList(
+            nn.ModuleList(
+                nn.Linear(inputs, outputs) for inputs, outputs in pairwise(shape.widths())
+            )
+            for _ in range(shape.count())
         )
         self.scale = nn.Parameter(torch.zeros(2, 1))
 
     def scale_and_shift(self, sites: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """s = scale · tanh(raw) and t, both from one network.
-
-        Shapes: four times (rows) → s, t (2, rows).
-        """
-        hidden = torch.stack([sites[i] for i in self.frozen])
-        for i, layer in enumerate(self.layers):
-            if i > 0:
-                hidden = F.elu(hidden, inplace=True)
-            hidden = torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden)
-        raw, shift = hidden.chunk(2)
+        """s = scale · tanh(raw) and t. Shapes: four times (rows) → s, t (2, rows)."""
+        inputs = torch.stack([sites[i] for i in self.frozen])
+        outputs = [outputs_of(network, inputs) for network in self.networks]
+        raw, shift = outputs if len(outputs) == 2 else outputs[0].chunk(2)
         return self.scale * torch.tanh(raw), shift
 
     def replace(self, sites: list[Tensor], values: Tensor) -> list[Tensor]:
@@ -99,14 +107,21 @@ class Coupling(nn.Module):
         return self.replace(sites, (updated - t) * torch.exp(-s)), -s
 
 
+def outputs_of(network: nn.ModuleList, hidden: Tensor) -> Tensor:
+    """Linear layers with ELU between them. Shapes: (2, rows) → (outputs, rows)."""
+    for i, layer in enumerate(network):
+        if i > 0:
+            hidden = F.elu(hidden, inplace=True)
+        hidden = torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden)
+    return hidden
+
+
 class RealNVP(nn.Module):
     """A stack of couplings that acts on all 2x2 blocks of a field with the same weights."""
 
-    def __init__(self, hidden_width: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.couplings = nn.ModuleList(
-            Coupling(SPLITS[i % len(SPLITS)], hidden_width) for i in range(COUPLINGS)
-        )
+        self.couplings = nn.ModuleList(Coupling(split, shape) for split in random_splits())
 
     def forward(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """From z to x, with ln|det ∂x/∂z|. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
@@ -163,10 +178,10 @@ def sum_by_sample(log_scales: list[Tensor], field: Tensor) -> Tensor:
 class Level(nn.Module):
     """The two layers that act on the sites that are multiples of 2^l: an (n, n) field."""
 
-    def __init__(self, hidden_width: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.disentangler = RealNVP(hidden_width)
-        self.decimator = RealNVP(hidden_width)
+        self.disentangler = RealNVP(shape)
+        self.decimator = RealNVP(shape)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Decimator, then disentangler. Shapes: (n, n, batch) → (n, n, batch), (batch)."""
@@ -188,10 +203,10 @@ class Mera(nn.Module):
     of 2^(l+1) in both coordinates.
     """
 
-    def __init__(self, linear_size: int, hidden_width: int) -> None:
+    def __init__(self, linear_size: int, shape: Shape) -> None:
         super().__init__()
         depth = linear_size.bit_length() - 1
-        self.levels = nn.ModuleList(Level(hidden_width) for _ in range(depth))
+        self.levels = nn.ModuleList(Level(shape) for _ in range(depth))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = g(z) and ln|det ∂x/∂z|. Shapes: (L, L, batch) → (L, L, batch), (batch)."""
@@ -256,21 +271,21 @@ def ln_prior(z: Tensor) -> Tensor:
 
 
 class ReverseKL(nn.Module):
-    """The loss, mean of ln q_sym(x) - ln π(x) over x = g(z)."""
+    """The loss, mean of ln q(x) - ln π(x) + λ [ln q(x) - ln q(-x)] over x = g(z)."""
 
-    def __init__(self, linear_size: int, hidden_width: int) -> None:
+    def __init__(self, linear_size: int, shape: Shape) -> None:
         super().__init__()
-        self.flow = Mera(linear_size, hidden_width)
+        self.flow = Mera(linear_size, shape)
         self.target = IsingDual(linear_size, CRITICAL_BETA)
 
     def forward(self, z: Tensor) -> Tensor:
-        """With ln q_sym(x) = ln ½[q(x) + q(-x)]. Shapes: z (L, L, batch) → ()."""
+        """Shapes: z (L, L, batch) → ()."""
         x, log_det = self.flow(z)
         ln_q = ln_prior(z) - log_det
         mirror_z, mirror_log_det = self.flow.inverse(-x)
         ln_q_mirror = ln_prior(mirror_z) + mirror_log_det
-        ln_q_sym = torch.logaddexp(ln_q, ln_q_mirror) - math.log(2.0)
-        return (ln_q_sym - self.target(x)).mean()
+        asymmetry = ln_q - ln_q_mirror
+        return (ln_q - self.target(x) + SYMMETRY_WEIGHT * asymmetry).mean()
 
 
 class Case(NamedTuple):
@@ -279,7 +294,12 @@ class Case(NamedTuple):
     mode: str
     linear_size: int
     hidden_width: int
+    networks: str
     batch: int
+
+    def shape(self) -> Shape:
+        """Of its networks."""
+        return Shape(self.hidden_width, self.networks)
 
 
 def useful_flops_per_step(case: Case) -> int:
@@ -287,8 +307,8 @@ def useful_flops_per_step(case: Case) -> int:
 
     3 passes (forward, and 2 for backward) · 2 · multiplications · 2 (map and inverse map).
     """
-    widths = layer_widths(case.hidden_width)
-    products = sum(inputs * outputs for inputs, outputs in pairwise(widths))
+    shape = case.shape()
+    products = shape.count() * sum(inputs * outputs for inputs, outputs in pairwise(shape.widths()))
     depth = case.linear_size.bit_length() - 1
     blocks = sum((case.linear_size >> level) ** 2 // 4 for level in range(depth))
     return 3 * 2 * products * 2 * COUPLINGS * blocks * case.batch * 2
@@ -296,7 +316,8 @@ def useful_flops_per_step(case: Case) -> int:
 
 def describe(case: Case) -> str:
     """The case's name in messages."""
-    return f"{case.mode}, L = {case.linear_size}, width {case.hidden_width}, batch {case.batch}"
+    networks = f"{case.networks} networks of width {case.hidden_width}"
+    return f"{case.mode}, L = {case.linear_size}, {networks}, batch {case.batch}"
 
 
 def compile_layers(module: nn.Module) -> None:
@@ -316,8 +337,10 @@ def compile_layers(module: nn.Module) -> None:
 def seconds_of_steps(case: Case, budget: float) -> list[float]:
     """Of each training step, for `budget` seconds after warm-up and compilation."""
     torch.manual_seed(1)
-    loss_of = ReverseKL(case.linear_size, case.hidden_width)
-    optimizer = torch.optim.Adam(loss_of.parameters(), lr=LEARNING_RATE, fused=True)
+    loss_of = ReverseKL(case.linear_size, case.shape())
+    optimizer = torch.optim.Adam(
+        loss_of.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     if case.mode == "compile":
         compile_layers(loss_of)
 
@@ -365,12 +388,12 @@ def keep_freed_memory() -> None:
         mallopt(top_pad, 64 << 20)
 
 
-def check() -> bool:
+def check(networks: str) -> bool:
     """Whether inverse and log_det are right in f64 at L = 4, with scales that are not 0."""
     torch.manual_seed(1)
     torch.set_default_dtype(torch.double)
     size, batch = 4, 3
-    flow = Mera(size, hidden_width=10).requires_grad_(False)
+    flow = Mera(size, Shape(10, networks)).requires_grad_(False)
     for name, parameter in flow.named_parameters():
         if name.endswith("scale"):
             parameter.normal_(std=0.3)
@@ -407,7 +430,8 @@ def benchmark(arguments: argparse.Namespace) -> dict:
     cases = []
     for mode in arguments.modes:
         for hidden_width in arguments.hidden_width:
-            case = Case(mode, arguments.linear_size, hidden_width, arguments.batch)
+            size, networks = arguments.linear_size, arguments.networks
+            case = Case(mode, size, hidden_width, networks, arguments.batch)
             try:
                 seconds = seconds_of_steps(case, arguments.seconds)
             except Exception as error:
@@ -477,6 +501,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="H",
         help="neurons of each of the networks' three hidden layers; one case for each",
     )
+    parser.add_argument(
+        "--networks",
+        choices=["separate", "joint"],
+        default="separate",
+        help="one each for s and t, or one for both",
+    )
     parser.add_argument("--batch", type=positive, default=512, help="samples of one step")
     parser.add_argument(
         "--threads",
@@ -507,7 +537,7 @@ def main() -> int:
     """Checks or measures."""
     arguments = parse_arguments()
     if arguments.check:
-        return 0 if check() else 1
+        return 0 if check(arguments.networks) else 1
     print(json.dumps(benchmark(arguments)))
     return 0
 

@@ -42,7 +42,8 @@ def print_reference(criterion: Path, reference: dict) -> None:
     print(f"{'PyTorch':8} {'flow':9} {'L':>3} {'s':>8} {'native s':>9} {'ratio':>6} {'share':>6}")
     for case in reference["cases"]:
         width, size = case["hidden_width"], case["linear_size"]
-        flow = "paper" if width == 10 else f"paper-{width}"
+        joint = "joint" if case["networks"] == "joint" else "paper"
+        flow = joint if width == 10 else f"{joint}-{width}"
         native = seconds.get(("native", flow, size))
         if native is None:
             continue

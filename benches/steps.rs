@@ -1,8 +1,8 @@
 //! One training step, one leapfrog step and one draw, for both engines and presets at L = 8, 16, 32.
 //!
 //! `cargo bench` uses all cores of the machine; `NEURALRG_THREADS=1 cargo bench` one. Names are
-//! `train_step/ENGINE/PRESET/L`; a filter picks some: `cargo bench -- native/paper/16`. `paper-64` is preset
-//! paper with 64 hidden neurons.
+//! `train_step/ENGINE/FLOW/L`; a filter picks some: `cargo bench -- native/paper/16`. `paper-64` is preset
+//! paper with 64 hidden neurons, `joint` has one network for s and t, fixed halves and the mixture.
 
 use std::hint::black_box;
 
@@ -19,9 +19,10 @@ use neuralrg::hmc::{State, leapfrog};
 const BATCH: i64 = 512;
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 const SIZES: [usize; 3] = [8, 16, 32];
-const FLOWS: [(&str, &str); 3] = [
+const FLOWS: [(&str, &str); 4] = [
     ("paper", "preset = 'paper'"),
     ("paper-64", "preset = 'paper'\nhidden_width = 64"),
+    ("joint", "networks = 'joint'\nsplits = 'cycle'\nsymmetry = 'mixture'"),
     ("best", "preset = 'best'"),
 ];
 const ENGINES: [(&str, EngineChoice); 2] =
@@ -47,7 +48,7 @@ fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
          temperatures = [{CRITICAL_TEMPERATURE}]\n[flow]\n{flow}\n"
     );
     let config = Config::parse(&text, "bench".as_ref()).expect("the bench's configuration");
-    let architecture = Architecture::new(linear_size, CRITICAL_TEMPERATURE, depth, &config.flow);
+    let architecture = Architecture::new(linear_size, CRITICAL_TEMPERATURE, depth, 1, &config.flow);
     let flow = Flow::initialize(architecture, Kind::Float, Device::Cpu);
     let model = Model::new(flow, &RunConfig { engine, threads, ..Default::default() });
     let size = linear_size as i64;
@@ -77,10 +78,11 @@ fn train_step(criterion: &mut Criterion) {
     for_all(criterion, "train_step", |group, id, set_up| {
         group.bench_function(id, |bencher| {
             let Setup { config, mut model, z } = set_up();
-            let mut adam = Adam::new(&model.flow.parameters, 0.0);
+            let mut adam =
+                Adam::new(&model.flow.parameters, config.train.decay, config.train.weight_decay);
             let always = Tensor::from(1i64).to_kind(Kind::Bool);
             bencher.iter(|| {
-                let loss = model.loss(&z, 0.0, config.train.estimator);
+                let loss = model.loss(&z, config.flow.symmetry_weight, config.train.estimator);
                 adam.step(&mut model.flow.parameters, &loss.gradient, 1e-3, &always);
             });
         });

@@ -1,9 +1,10 @@
-//! Adam (Kingma and Ba, arXiv:1412.6980) with decoupled weight decay (arXiv:1711.05101), on one flat
-//! parameter vector, with a state that can be saved.
+//! Adam (Kingma and Ba, arXiv:1412.6980) with weight decay, in the gradient or decoupled (arXiv:1711.05101), on one
+//! flat parameter vector, with a state that can be saved.
 
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Tensors, tensor};
+use crate::config::Decay;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -18,16 +19,18 @@ pub struct Adam {
     second_moment: Tensor,
     /// Updates applied so far, on the device: (), f64.
     updates: Tensor,
+    decay: Decay,
     weight_decay: f64,
 }
 
 impl Adam {
     /// A fresh state for `parameters`.
-    pub fn new(parameters: &Tensor, weight_decay: f64) -> Self {
+    pub fn new(parameters: &Tensor, decay: Decay, weight_decay: f64) -> Self {
         Self {
             first_moment: parameters.zeros_like(),
             second_moment: parameters.zeros_like(),
             updates: Tensor::zeros([], (Kind::Double, parameters.device())),
+            decay,
             weight_decay,
         }
     }
@@ -61,13 +64,18 @@ impl Adam {
     ) {
         let _guard = tch::no_grad_guard();
         let kind = parameters.kind();
+        let (of_gradient, of_parameters) = match self.decay {
+            Decay::L2 => (self.weight_decay, 0.0),
+            Decay::Decoupled => (0.0, self.weight_decay),
+        };
+        let gradient = &(gradient + &*parameters * of_gradient);
         let first = &self.first_moment * BETA_1 + gradient * (1.0 - BETA_1);
         let second = &self.second_moment * BETA_2 + gradient.square() * (1.0 - BETA_2);
         let updates = &self.updates + 1.0;
         let correction = |beta: f64| ((&updates * beta.ln()).expm1() * -1.0).to_kind(kind);
         let denominator = (&second / correction(BETA_2)).sqrt() + EPSILON;
         let direction = &first / correction(BETA_1) / denominator;
-        let decayed = &*parameters * (1.0 - learning_rate * self.weight_decay);
+        let decayed = &*parameters * (1.0 - learning_rate * of_parameters);
         let updated = decayed - direction * learning_rate;
 
         parameters.copy_(&updated.where_self(apply, parameters));
@@ -86,23 +94,27 @@ mod tests {
         Tensor::from(i64::from(yes)).to_kind(Kind::Bool)
     }
 
-    /// The textbook update, written with plain numbers.
+    /// The textbook update, written with plain numbers, with both kinds of decay.
     #[test]
     fn updates_equal_a_scalar_transcription() {
-        let mut parameters = Tensor::from_slice(&[1.0f64, -2.0]);
-        let mut adam = Adam::new(&parameters, 0.1);
-        let (mut x, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
-        for step in 1..=20 {
-            let rate = 0.1 / f64::from(step);
-            let gradient = [x[0] * 2.0, x[1].cos()];
-            adam.step(&mut parameters, &Tensor::from_slice(&gradient), rate, &apply(true));
-            for i in 0..2 {
-                m[i] = 0.9 * m[i] + 0.1 * gradient[i];
-                v[i] = 0.999 * v[i] + 0.001 * gradient[i] * gradient[i];
-                let m_hat = m[i] / (1.0 - 0.9f64.powi(step));
-                let v_hat = v[i] / (1.0 - 0.999f64.powi(step));
-                x[i] = x[i] * (1.0 - rate * 0.1) - rate * m_hat / (v_hat.sqrt() + 1e-8);
-                assert!((parameters.double_value(&[i as i64]) - x[i]).abs() < 1e-12);
+        for (decay, in_gradient, decoupled) in [(Decay::L2, 0.1, 0.0), (Decay::Decoupled, 0.0, 0.1)]
+        {
+            let mut parameters = Tensor::from_slice(&[1.0f64, -2.0]);
+            let mut adam = Adam::new(&parameters, decay, 0.1);
+            let (mut x, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
+            for step in 1..=20 {
+                let rate = 0.1 / f64::from(step);
+                let gradient = [x[0] * 2.0, x[1].cos()];
+                adam.step(&mut parameters, &Tensor::from_slice(&gradient), rate, &apply(true));
+                for i in 0..2 {
+                    let gradient = gradient[i] + in_gradient * x[i];
+                    m[i] = 0.9 * m[i] + 0.1 * gradient;
+                    v[i] = 0.999 * v[i] + 0.001 * gradient * gradient;
+                    let m_hat = m[i] / (1.0 - 0.9f64.powi(step));
+                    let v_hat = v[i] / (1.0 - 0.999f64.powi(step));
+                    x[i] = x[i] * (1.0 - rate * decoupled) - rate * m_hat / (v_hat.sqrt() + 1e-8);
+                    assert!((parameters.double_value(&[i as i64]) - x[i]).abs() < 1e-12);
+                }
             }
         }
     }
@@ -110,11 +122,11 @@ mod tests {
     #[test]
     fn a_step_that_is_not_applied_changes_nothing() {
         let mut parameters = Tensor::from_slice(&[1.0f64, -2.0]);
-        let mut adam = Adam::new(&parameters, 0.0);
+        let mut adam = Adam::new(&parameters, Decay::Decoupled, 0.0);
         let poison = Tensor::from_slice(&[f64::NAN, f64::INFINITY]);
         adam.step(&mut parameters, &poison, 0.1, &apply(false));
         assert_eq!(parameters, Tensor::from_slice(&[1.0f64, -2.0]));
-        let mut fresh = Adam::new(&parameters, 0.0);
+        let mut fresh = Adam::new(&parameters, Decay::Decoupled, 0.0);
         let mut copy = parameters.copy();
         let gradient = Tensor::from_slice(&[0.3f64, 0.7]);
         adam.step(&mut parameters, &gradient, 0.1, &apply(true));
@@ -126,11 +138,11 @@ mod tests {
     fn restored_state_goes_on_as_the_saved_one() {
         let start = Tensor::from_slice(&[1.0f32, -2.0]);
         let gradient = |step: i32| Tensor::from_slice(&[step as f32, 0.3]);
-        let (mut parameters, mut adam) = (start.copy(), Adam::new(&start, 0.1));
+        let (mut parameters, mut adam) = (start.copy(), Adam::new(&start, Decay::Decoupled, 0.1));
         for step in 0..3 {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
         }
-        let (mut copy, mut other) = (parameters.copy(), Adam::new(&start, 0.1));
+        let (mut copy, mut other) = (parameters.copy(), Adam::new(&start, Decay::Decoupled, 0.1));
         other.restore(&adam.state());
         for step in 3..6 {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
@@ -142,7 +154,7 @@ mod tests {
     #[test]
     fn state_lives_on_the_parameters_device_and_in_their_precision() {
         let parameters = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-        let adam = Adam::new(&parameters, 0.0);
+        let adam = Adam::new(&parameters, Decay::Decoupled, 0.0);
         assert_eq!(adam.first_moment.kind(), Kind::Float);
         assert_eq!(adam.updates.device(), Device::Cpu);
     }

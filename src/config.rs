@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::flow::arrangement::{Arrangement, Neighbours};
-use crate::flow::coupling::{Conditioner, Transform};
+use crate::flow::arrangement::{Arrangement, Neighbours, Splits};
+use crate::flow::coupling::{Conditioner, Networks, Transform};
 use crate::seal;
 
 pub mod learn;
@@ -105,7 +105,7 @@ pub enum Symmetry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// The flow and training of the paper.
+    /// The flow and training of the paper's study of depth against temperature (App. B and E).
     Paper,
     /// The most accurate free energy per core-hour that we know of.
     Best,
@@ -132,7 +132,10 @@ pub struct FlowConfig {
     pub couplings: usize,
     /// Layers of blocks at each level are repeated this often; unused in checkerboards.
     pub repeats: usize,
+    /// Unused in checkerboards.
+    pub splits: Splits,
     pub conditioner: Conditioner,
+    pub networks: Networks,
     pub transform: Transform,
     /// Classes of neighbours at equal distance that a checkerboard's coupling sees; blocks see their two
     /// frozen sites.
@@ -161,6 +164,26 @@ pub enum Estimator {
     /// The same without the explicit θ of ln q_θ, whose mean is 0: its variance vanishes where q = π
     /// (arXiv:2207.08219).
     Path,
+}
+
+/// How weights decay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// `weight_decay` × parameters is added to the gradient: the paper's.
+    L2,
+    /// Each step shrinks parameters by learning rate × `weight_decay` (arXiv:1711.05101).
+    Decoupled,
+}
+
+/// Course of the learning rate after its warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// As it is: the paper's.
+    Constant,
+    /// Half a cosine down to `final_learning_rate_fraction`.
+    Cosine,
 }
 
 /// Where the parameters of a task's flow start: at random, or at those of another task's trained flow,
@@ -196,12 +219,14 @@ pub struct TrainConfig {
     pub batch_doublings: u32,
     /// Largest learning rate, reached after the warm-up.
     pub learning_rate: f64,
-    /// The cosine decay ends at this fraction of `learning_rate`.
+    pub schedule: Schedule,
+    /// The cosine decay ends at this fraction of `learning_rate`; unused with a constant rate.
     pub final_learning_rate_fraction: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: i64,
-    /// Decoupled weight decay: each step shrinks parameters by learning rate × this.
+    /// Strength of the decay of all parameters; 0: none.
     pub weight_decay: f64,
+    pub decay: Decay,
     pub estimator: Estimator,
     /// Decay of the running mean of the parameters that the trained flow ends with; 0: the last ones.
     pub averaging: f64,
@@ -372,7 +397,9 @@ impl Default for FlowConfig {
             arrangement: Arrangement::Mera,
             couplings: 10,
             repeats: 1,
+            splits: Splits::Random,
             conditioner: Conditioner::Elu,
+            networks: Networks::Separate,
             transform: Transform::Affine,
             shells: 3,
             neighbours: Neighbours::Shells,
@@ -380,7 +407,7 @@ impl Default for FlowConfig {
             hidden_layers: 3,
             hidden_width: 10,
             preconditioner: false,
-            symmetry: Symmetry::Mixture,
+            symmetry: Symmetry::Regularizer,
             symmetry_weight: 1.0,
         }
     }
@@ -395,12 +422,14 @@ impl Default for TrainConfig {
             batch: 512,
             batch_doublings: 0,
             learning_rate: 1e-3,
+            schedule: Schedule::Constant,
             final_learning_rate_fraction: 0.01,
-            warmup_steps: 50,
-            weight_decay: 0.0,
+            warmup_steps: 0,
+            weight_decay: 1e-3,
+            decay: Decay::L2,
             estimator: Estimator::Total,
             averaging: 0.0,
-            clip_norm: 10.0,
+            clip_norm: 0.0,
             max_skipped_steps: 20,
             log_every: 100,
             measure_every: 0,
@@ -649,6 +678,12 @@ impl FlowConfig {
             "flow.symmetry",
             "\"construction\"",
             "another one, unless flow.conditioner is \"odd\"",
+        )?;
+        require(
+            self.networks == Networks::Joint || self.conditioner == Conditioner::Elu,
+            "flow.networks",
+            "\"separate\"",
+            "\"joint\", unless flow.conditioner is \"elu\"",
         )?;
         require(
             (1..=10).contains(&self.hidden_layers),

@@ -12,15 +12,14 @@ use tch::Tensor;
 use crate::checkpoint::{Tensors, serialize};
 use crate::config::Symmetry;
 use crate::error::Result;
-use crate::flow::coupling::{Conditioner, Convolution, Coupling, Shell, Transform};
+use crate::flow::coupling::{Conditioner, Convolution, Coupling, Networks, Shell, Transform};
 use crate::flow::{Architecture, Flow};
 use crate::ising::coupling_eigenvalues;
-use crate::plan::Task;
 use crate::store::write_atomically;
 use crate::trained::{Trained, check_output};
 
 /// Metadata `format` of the file.
-const FORMAT: &str = "neuralrg-flow 1";
+const FORMAT: &str = "neuralrg-flow 2";
 
 /// What a reader needs to know besides the tensors.
 #[derive(Debug, Serialize)]
@@ -33,6 +32,7 @@ struct Structure {
     seed: u64,
     symmetry: Symmetry,
     conditioner: Conditioner,
+    networks: Networks,
     transform: Transform,
     hidden_layers: usize,
     couplings: Vec<Inputs>,
@@ -54,8 +54,7 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     check_output(task, output)?;
     let trained = Trained::load(task)?;
     let flow = &trained.model.flow;
-    let structure = serde_json::to_string(&structure(&trained.task, flow))
-        .expect("a structure has a JSON form");
+    let structure = serde_json::to_string(&structure(flow)).expect("a structure has a JSON form");
     let metadata = [
         ("format", FORMAT),
         ("code_version", crate::VERSION),
@@ -68,8 +67,8 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     write_atomically(output, &serialize(metadata, &tensors(flow)))
 }
 
-fn structure(task: &Task, flow: &Flow) -> Structure {
-    let Architecture { linear_size, temperature, depth, config } = &flow.architecture;
+fn structure(flow: &Flow) -> Structure {
+    let Architecture { linear_size, temperature, depth, seed, config } = &flow.architecture;
     let weights = |shells: &[Shell]| shells.iter().map(|shell| shell.weight).collect();
     let inputs = |coupling: &Coupling| {
         let convolution = coupling.convolution.as_ref();
@@ -86,9 +85,10 @@ fn structure(task: &Task, flow: &Flow) -> Structure {
         linear_size: *linear_size,
         temperature: *temperature,
         depth: *depth,
-        seed: task.seed,
+        seed: *seed,
         symmetry: config.symmetry,
         conditioner: config.conditioner,
+        networks: config.networks,
         transform: config.transform,
         hidden_layers: config.hidden_layers,
         couplings: flow.couplings().iter().map(inputs).collect(),

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::FlowConfig;
 use arrangement::Layer;
-use coupling::{Coupling, Network};
+use coupling::{Coupling, Network, Networks};
 use symmetry::SymmetrizedFlow;
 use torch::{Layout, Map};
 
@@ -29,19 +29,32 @@ pub struct Architecture {
     pub temperature: f64,
     /// Levels of the hierarchy.
     pub depth: usize,
+    /// Of the task; random halves of blocks depend on it.
+    pub seed: u64,
     pub config: FlowConfig,
 }
 
 impl Architecture {
     /// The architecture of a task. `depth` is from 1 to log₂ L, as the configuration has checked.
-    pub fn new(linear_size: usize, temperature: f64, depth: usize, config: &FlowConfig) -> Self {
-        Self { linear_size, temperature, depth, config: config.clone() }
+    pub fn new(
+        linear_size: usize,
+        temperature: f64,
+        depth: usize,
+        seed: u64,
+        config: &FlowConfig,
+    ) -> Self {
+        Self { linear_size, temperature, depth, seed, config: config.clone() }
     }
 
     /// The architecture of a flow whose data have no temperature, and which so has no preconditioner. Whatever asks for
     /// the target density gets NaN.
-    pub fn without_temperature(linear_size: usize, depth: usize, config: &FlowConfig) -> Self {
-        Self::new(linear_size, f64::NAN, depth, config)
+    pub fn without_temperature(
+        linear_size: usize,
+        depth: usize,
+        seed: u64,
+        config: &FlowConfig,
+    ) -> Self {
+        Self::new(linear_size, f64::NAN, depth, seed, config)
     }
 
     /// All layers in the order from z to x.
@@ -68,12 +81,17 @@ impl Architecture {
 
     /// The network of a coupling with so many inputs.
     fn network(&self, shells: usize, updated_per_row: usize) -> Network {
-        let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
+        let FlowConfig { conditioner, transform, networks, hidden_layers, hidden_width, .. } =
+            self.config;
         Network {
             conditioner,
             transform,
             convolution: None,
             inputs: shells,
+            branches: match networks {
+                Networks::Separate => transform.parameters(),
+                Networks::Joint => 1,
+            },
             hidden_layers,
             hidden_width,
             updated_per_row,

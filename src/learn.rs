@@ -98,7 +98,8 @@ fn train(
     let (linear_size, depth) = (data.linear_size(), config.learn.depth);
     let options = (config.run.precision.kind(), device);
     let seed = TaskSeed::of_pictures(linear_size, depth, config.learn.seed);
-    let architecture = Architecture::without_temperature(linear_size, depth, &config.flow);
+    let architecture =
+        Architecture::without_temperature(linear_size, depth, config.learn.seed, &config.flow);
     seed.reseed_torch(Stage::Initialize, 0);
     let flow = Flow::initialize(architecture, options.0, device);
     let mut model = Model::new(flow, &config.run);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{Config, StartFrom};
+use crate::config::{Config, FlowConfig, StartFrom};
 use crate::flow::Architecture;
 use crate::flow::coupling::Coupling;
 
@@ -22,6 +22,12 @@ impl Task {
     pub fn name(&self) -> String {
         let Self { linear_size, temperature, depth, seed } = self;
         format!("L{linear_size}_T{temperature}_d{depth}_s{seed}")
+    }
+
+    /// What its flow is.
+    pub fn architecture(&self, config: &FlowConfig) -> Architecture {
+        let Self { linear_size, temperature, depth, seed } = *self;
+        Architecture::new(linear_size, temperature, depth, seed, config)
     }
 }
 
@@ -135,8 +141,7 @@ pub struct Cost {
 impl Cost {
     /// The cost of `task`.
     pub fn of(config: &Config, task: &Task) -> Self {
-        let architecture =
-            Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
+        let architecture = task.architecture(&config.flow);
         let passes = 1.0 + f64::from(config.flow.needs_inverse());
         // Ranks of one task evaluate a batch in shares; the largest share is what takes time.
         let ranks = config.run.ranks_per_task as i64;

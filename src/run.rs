@@ -13,7 +13,7 @@ use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::exact::{ExactIsing, exact_ising};
-use crate::flow::{Architecture, Flow, transfer};
+use crate::flow::{Flow, transfer};
 use crate::gaussian::gaussian_free_energy;
 use crate::host::to_array;
 use crate::plan::Task;
@@ -61,8 +61,7 @@ pub fn run_task(
     let data = data.transpose()?;
 
     // Build.
-    let architecture =
-        Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
+    let architecture = task.architecture(&config.flow);
     seed.reseed_torch(Stage::Initialize, 0);
     let mut flow = Flow::initialize(architecture, kind, device);
     if let Some(parent) = parent {
@@ -191,8 +190,7 @@ pub fn run_task(
 
 /// Replaces the random parameters of `flow` by those of a trained task, as far as it has them.
 fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
-    let Task { linear_size, temperature, depth, .. } = parent.task;
-    let architecture = Architecture::new(linear_size, temperature, depth, &config.flow);
+    let architecture = parent.task.architecture(&config.flow);
     let initial: Vec<f64> = to_array::<ndarray::Ix1>(&flow.parameters).to_vec();
     let parameters = transfer(&flow.architecture, &initial, &architecture, &parent.parameters);
     let (kind, device) = (flow.parameters.kind(), flow.parameters.device());

@@ -16,7 +16,6 @@ use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events};
-use crate::flow::Architecture;
 use crate::host;
 use crate::plan::{self, PlannedTask, Task};
 use crate::progress::TaskProgress;
@@ -280,8 +279,7 @@ fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
 fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSummary> {
     let path = dir.task_path(task);
     let summary = store::read_task(&path)?;
-    let architecture =
-        Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
+    let architecture = task.architecture(&config.flow);
     check_parameters(&path, &architecture, &summary.parameters)?;
     Ok(summary)
 }

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::adam::Adam;
 use crate::checkpoint::{Tensors, number, read_number, tensor};
-use crate::config::TrainConfig;
+use crate::config::{Schedule, TrainConfig};
 use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
@@ -47,13 +47,19 @@ pub struct Progress {
     pub loss: Option<(f64, f64)>,
 }
 
-/// Learning rate of step 0, 1, …: linear warm-up, times half a cosine of the training's `progress` (0 to 1)
+/// Learning rate of step 0, 1, …: linear warm-up, times 1 or half a cosine of the training's `progress` (0 to 1)
 /// down to the final fraction.
 pub fn learning_rate(config: &TrainConfig, step: i64, progress: f64) -> f64 {
     let warmup = ((step + 1) as f64 / config.warmup_steps.max(1) as f64).min(1.0);
-    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-    let floor = config.final_learning_rate_fraction;
-    config.learning_rate * warmup * (floor + (1.0 - floor) * cosine)
+    let factor = match config.schedule {
+        Schedule::Constant => 1.0,
+        Schedule::Cosine => {
+            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+            let floor = config.final_learning_rate_fraction;
+            floor + (1.0 - floor) * cosine
+        }
+    };
+    config.learning_rate * warmup * factor
 }
 
 /// Samples of a step at the training's `progress` (0 to 1).
@@ -105,7 +111,7 @@ impl Training {
     pub fn new(model: &Model, config: &TrainConfig) -> Self {
         let device = model.flow.parameters.device();
         Self {
-            adam: Adam::new(&model.flow.parameters, config.weight_decay),
+            adam: Adam::new(&model.flow.parameters, config.decay, config.weight_decay),
             average: RunningMean::new(&model.flow.parameters, config.averaging),
             records: Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device)),
             learning_rates: Vec::new(),

@@ -30,8 +30,7 @@ impl Trained {
     pub fn load(path: &Path) -> Result<Self> {
         let StoredFlow { task, configuration, parameters } = store::read_flow(path)?;
         let mut config = Config::parse(&configuration, path)?;
-        let architecture =
-            Architecture::new(task.linear_size, task.temperature, task.depth, &config.flow);
+        let architecture = task.architecture(&config.flow);
         check_parameters(path, &architecture, &parameters)?;
 
         config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -5,8 +5,8 @@ mod common;
 
 use neuralrg::config::{EngineChoice, Estimator, FlowConfig, RunConfig, Symmetry};
 use neuralrg::engine::Model;
-use neuralrg::flow::arrangement::{Arrangement, Neighbours};
-use neuralrg::flow::coupling::{Conditioner, Transform};
+use neuralrg::flow::arrangement::{Arrangement, Neighbours, Splits};
+use neuralrg::flow::coupling::{Conditioner, Networks, Transform};
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::host::to_array;
 use neuralrg::rank::Ranks;
@@ -15,8 +15,15 @@ use tch::{Device, Kind, Tensor};
 const TEMPERATURE: f64 = 2.269185314213022;
 
 fn configs() -> Vec<FlowConfig> {
-    let small =
-        FlowConfig { couplings: 3, hidden_layers: 2, hidden_width: 6, ..Default::default() };
+    let small = FlowConfig {
+        couplings: 3,
+        hidden_layers: 2,
+        hidden_width: 6,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
+        symmetry: Symmetry::Mixture,
+        ..Default::default()
+    };
     let mut configs = Vec::new();
     for arrangement in [Arrangement::Mera, Arrangement::Checkerboard] {
         for conditioner in [Conditioner::Elu, Conditioner::Odd] {
@@ -58,6 +65,31 @@ fn configs() -> Vec<FlowConfig> {
         [Arrangement::Tree, Arrangement::Tebd]
             .map(|arrangement| FlowConfig { arrangement, ..small.clone() }),
     );
+    configs.extend(separate_networks(&small));
+    configs
+}
+
+/// Networks of their own for each parameter of the map, and random halves.
+fn separate_networks(small: &FlowConfig) -> Vec<FlowConfig> {
+    let separate = FlowConfig {
+        splits: Splits::Random,
+        networks: Networks::Separate,
+        symmetry: Symmetry::Regularizer,
+        ..small.clone()
+    };
+    let checkerboard =
+        FlowConfig { arrangement: Arrangement::Checkerboard, channels: 4, ..separate.clone() };
+    let mut configs: Vec<FlowConfig> = [Transform::Affine, Transform::Bump]
+        .into_iter()
+        .flat_map(|transform| {
+            [&separate, &checkerboard].map(|flow| FlowConfig { transform, ..flow.clone() })
+        })
+        .collect();
+    configs.extend([Symmetry::None, Symmetry::Mixture].map(|symmetry| FlowConfig {
+        symmetry,
+        preconditioner: true,
+        ..separate.clone()
+    }));
     configs
 }
 
@@ -77,7 +109,7 @@ fn model_on(
     tch::set_num_threads(1);
     tch::manual_seed(3);
     let depth = linear_size.ilog2() as usize;
-    let architecture = Architecture::new(linear_size, TEMPERATURE, depth, config);
+    let architecture = Architecture::new(linear_size, TEMPERATURE, depth, 1, config);
     let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
     // Many layers far from the identity would amplify rounding.
     let deviation = match config.transform {
@@ -169,6 +201,7 @@ fn engines_agree_in_double_precision() {
 fn engines_agree_on_a_larger_lattice() {
     let paper = FlowConfig { couplings: 6, ..Default::default() };
     let wide = FlowConfig { couplings: 10, hidden_width: 64, ..paper.clone() };
+    let joint = FlowConfig { splits: Splits::Cycle, networks: Networks::Joint, ..paper.clone() };
     let convolutions = FlowConfig {
         arrangement: Arrangement::Checkerboard,
         couplings: 4,
@@ -177,7 +210,7 @@ fn engines_agree_on_a_larger_lattice() {
         hidden_width: 64,
         ..paper.clone()
     };
-    for config in [paper, wide, convolutions] {
+    for config in [paper, joint, wide, convolutions] {
         compare(16, &config, Kind::Double, 1e-10);
     }
 }

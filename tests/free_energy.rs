@@ -5,11 +5,13 @@ mod enumeration;
 
 use enumeration::FieldMixture;
 use neuralrg::config::{
-    EngineChoice, Estimator, EvaluateConfig, FlowConfig, RunConfig, Symmetry, TrainConfig,
+    EngineChoice, Estimator, EvaluateConfig, FlowConfig, RunConfig, Schedule, Symmetry, TrainConfig,
 };
 use neuralrg::engine::Model;
 use neuralrg::evaluate::Evaluation;
 use neuralrg::exact::exact_ising;
+use neuralrg::flow::arrangement::Splits;
+use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::ising::Target;
@@ -32,12 +34,14 @@ fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
     let config = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
         hidden_width: 6,
         symmetry,
         ..Default::default()
     };
     seed(2.0).reseed_torch(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, temperature, 2, &config);
+    let architecture = Architecture::new(4, temperature, 2, 1, &config);
     let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
     let kicked = flow.parameters.detach() + flow.parameters.randn_like() * kick;
     flow.parameters = kicked.set_requires_grad(true);
@@ -202,7 +206,10 @@ fn short_training() -> TrainConfig {
         steps: 120,
         batch: 64,
         learning_rate: 1e-2,
+        schedule: Schedule::Cosine,
         warmup_steps: 10,
+        weight_decay: 0.0,
+        clip_norm: 10.0,
         log_every: 10,
         ..Default::default()
     }
@@ -272,6 +279,7 @@ fn learning_rate_warms_up_and_decays_to_its_final_fraction() {
     let config = TrainConfig {
         warmup_steps: 10,
         learning_rate: 0.5,
+        schedule: Schedule::Cosine,
         final_learning_rate_fraction: 0.1,
         ..Default::default()
     };
@@ -279,6 +287,9 @@ fn learning_rate_warms_up_and_decays_to_its_final_fraction() {
     assert!((learning_rate(&config, 9, 0.0) - 0.5).abs() < 1e-15);
     assert!((learning_rate(&config, 60, 0.5) - 0.275).abs() < 1e-12, "half way down the cosine");
     assert!((learning_rate(&config, 110, 1.0) - 0.05).abs() < 1e-12);
+    let constant = TrainConfig { schedule: Schedule::Constant, ..config };
+    assert!((learning_rate(&constant, 0, 0.0) - 0.05).abs() < 1e-15);
+    assert!([0.1, 0.5, 1.0].iter().all(|&progress| learning_rate(&constant, 60, progress) == 0.5));
 }
 
 #[test]

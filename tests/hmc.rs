@@ -4,10 +4,14 @@ mod enumeration;
 mod flows;
 
 use ndarray::Axis;
-use neuralrg::config::{FlowConfig, HmcConfig, RunConfig, Sampler, Start, Symmetry, TrainConfig};
+use neuralrg::config::{
+    FlowConfig, HmcConfig, RunConfig, Sampler, Schedule, Start, Symmetry, TrainConfig,
+};
 use neuralrg::diagnostics;
 use neuralrg::engine::{Model, Potential};
 use neuralrg::error::Error;
+use neuralrg::flow::arrangement::Splits;
+use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
 use neuralrg::physical::PhysicalPotential;
@@ -32,12 +36,14 @@ fn untrained_model(symmetry: Symmetry, temperature: f64, kind: Kind) -> Model {
     let config = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
         hidden_width: 8,
         symmetry,
         ..Default::default()
     };
     TaskSeed::new(&task(temperature)).reseed_torch(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, temperature, 2, &config);
+    let architecture = Architecture::new(4, temperature, 2, 1, &config);
     Model::new(Flow::initialize(architecture, kind, Device::Cpu), &RunConfig::default())
 }
 
@@ -264,7 +270,16 @@ fn untrained_flow_samples_the_enumerated_ising_model() {
 fn trained_flow_samples_the_enumerated_ising_model() {
     let temperature = CRITICAL_TEMPERATURE;
     let mut model = untrained_model(Symmetry::Mixture, temperature, Kind::Float);
-    let config = TrainConfig { steps: 200, batch: 128, learning_rate: 1e-2, ..Default::default() };
+    let config = TrainConfig {
+        steps: 200,
+        batch: 128,
+        learning_rate: 1e-2,
+        schedule: Schedule::Cosine,
+        warmup_steps: 50,
+        weight_decay: 0.0,
+        clip_norm: 10.0,
+        ..Default::default()
+    };
     let mut gap = f64::INFINITY;
     let exact = neuralrg::exact::exact_ising(4, temperature).free_energy_field;
     train(&mut model, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress, _| {

@@ -100,7 +100,7 @@ fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 1 };
     let seed = TaskSeed::new(&task);
     seed.reseed_torch(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, &config.flow);
+    let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, 1, &config.flow);
     let model = Model::new(Flow::initialize(architecture, F64.0, F64.1), &config.run);
     (config, model, seed)
 }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use neuralrg::config::{Estimator, FlowConfig, Symmetry};
-use neuralrg::flow::coupling::{Conditioner, Coupling, Network, Transform};
-use neuralrg::flow::{Architecture, Flow, arrangement::Arrangement};
+use neuralrg::flow::arrangement::{Arrangement, Splits};
+use neuralrg::flow::coupling::{Conditioner, Coupling, Network, Networks, Transform};
+use neuralrg::flow::{Architecture, Flow};
 use neuralrg::native::{Native, Real};
 use tch::{Device, Kind, Tensor};
 
@@ -17,6 +18,8 @@ fn configs() -> Vec<FlowConfig> {
         couplings: 3,
         hidden_layers: 2,
         hidden_width: 7,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
         symmetry: Symmetry::Mixture,
         ..Default::default()
     };
@@ -26,10 +29,13 @@ fn configs() -> Vec<FlowConfig> {
         preconditioner: true,
         ..small.clone()
     };
+    let separate =
+        FlowConfig { splits: Splits::Random, networks: Networks::Separate, ..small.clone() };
     [Transform::Affine, Transform::Bump]
         .into_iter()
         .flat_map(|transform| {
-            [small.clone(), checkerboard.clone()].map(|config| FlowConfig { transform, ..config })
+            [&small, &checkerboard, &separate]
+                .map(|config| FlowConfig { transform, ..config.clone() })
         })
         .collect()
 }
@@ -37,7 +43,7 @@ fn configs() -> Vec<FlowConfig> {
 /// An engine with random parameters.
 fn engine<T: Real>(config: &FlowConfig) -> (Native<T>, Vec<T>) {
     tch::manual_seed(17);
-    let architecture = Architecture::new(SIZE, 2.5, 3, config);
+    let architecture = Architecture::new(SIZE, 2.5, 3, 1, config);
     let flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
     let deviation = match config.transform {
         Transform::Affine => 0.2,
@@ -136,6 +142,7 @@ fn inverse_of_hard_bumps_converges() {
         transform: Transform::Bump,
         convolution: None,
         inputs: 0,
+        branches: 1,
         hidden_layers: 1,
         hidden_width: 8,
         updated_per_row: 1,
@@ -143,6 +150,7 @@ fn inverse_of_hard_bumps_converges() {
     let sites: Vec<u32> = (0..SITES as u32).collect();
     let coupling = Coupling {
         network,
+        half: None,
         rows: SITES,
         updated: sites,
         shells: Vec::new(),

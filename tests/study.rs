@@ -7,6 +7,8 @@ mod flows;
 use common::{Outcome, Sweep, TINY, contents, neuralrg, outcome, snapshot};
 use ndarray::{Array2, Axis};
 use neuralrg::config::{HmcConfig, Symmetry};
+use neuralrg::flow::arrangement::Splits;
+use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::host::{from_array, to_array};
 use neuralrg::observe;
@@ -200,11 +202,13 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
     let flow = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
         hidden_width: 8,
         symmetry: Symmetry::Mixture,
         ..Default::default()
     };
-    let architecture = Architecture::new(4, 2.7, 2, &flow);
+    let architecture = Architecture::new(4, 2.7, 2, 1, &flow);
     let model =
         Model::new(Flow::initialize(architecture, Kind::Float, Device::Cpu), &RunConfig::default());
     let samples = samples_of(&model, 2.7);

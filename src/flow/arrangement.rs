@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use super::coupling::{Conditioner, Convolution, Coupling, Kernel, Network, Shell};
+use super::coupling::{Conditioner, Convolution, Coupling, Half, Kernel, Network, Shell};
 use crate::config::FlowConfig;
 
 /// Arrangement of the layers (`[flow] arrangement`).
@@ -45,6 +45,17 @@ pub enum Neighbours {
     Sites,
 }
 
+/// Which sites of their blocks couplings freeze (`[flow] splits`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Splits {
+    /// A random half in one coupling and its complement in the next, the same for all temperatures, depths and
+    /// lattices: the paper's.
+    Random,
+    /// Diagonals, rows and columns in turn, each both ways.
+    Cycle,
+}
+
 /// What a layer is for. Seen from x to z as in the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -74,23 +85,38 @@ pub struct Layer {
 impl Layer {
     /// Whether the parameters of `other` have the same meaning here, level apart.
     pub fn fits(&self, other: &Self) -> bool {
-        let networks = |layer: &Self| -> Vec<Network> {
-            layer.couplings.iter().map(|coupling| coupling.network).collect()
+        let of = |layer: &Self| -> Vec<(Network, Option<Half>)> {
+            layer.couplings.iter().map(|coupling| (coupling.network, coupling.half)).collect()
         };
-        (self.role, self.repeat) == (other.role, other.repeat) && networks(self) == networks(other)
+        (self.role, self.repeat) == (other.role, other.repeat) && of(self) == of(other)
     }
 }
 
-/// Which two sites a block's coupling freezes and which two it updates: diagonals, rows and columns of
-/// the block in turn, each both ways. Sites in the order (0,0), (0,1), (1,0), (1,1).
-const SPLITS: [([usize; 2], [usize; 2]); 6] = [
-    ([0, 3], [1, 2]),
-    ([1, 2], [0, 3]),
-    ([0, 1], [2, 3]),
-    ([2, 3], [0, 1]),
-    ([0, 2], [1, 3]),
-    ([1, 3], [0, 2]),
-];
+/// The halves of a block: diagonals, rows and columns, each with its complement behind it.
+const HALVES: [Half; 6] = [[0, 3], [1, 2], [0, 1], [2, 3], [0, 2], [1, 3]];
+
+/// The half that coupling number `index` of a layer of blocks freezes.
+fn half(architecture: &Architecture, layer: (usize, Role, usize), index: usize) -> Half {
+    let place = match architecture.config.splits {
+        Splits::Cycle => index,
+        Splits::Random => {
+            let drawn = random_half(architecture.seed, layer, index / 2);
+            drawn ^ (index % 2)
+        }
+    };
+    HALVES[place % HALVES.len()]
+}
+
+/// Place among [`HALVES`] of the random half of a pair of couplings: a function of these numbers only.
+fn random_half(seed: u64, (level, role, repeat): (usize, Role, usize), pair: usize) -> usize {
+    let mut hasher = blake3::Hasher::new_derive_key("neuralrg 2026 halves of blocks");
+    for number in [seed, level as u64, role as u64, repeat as u64, pair as u64] {
+        hasher.update(&number.to_le_bytes());
+    }
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    (u64::from_le_bytes(bytes) % HALVES.len() as u64) as usize
+}
 
 /// All layers in the order from z to x, their parameters one after the other.
 pub fn layers(architecture: &Architecture) -> Vec<Layer> {
@@ -146,7 +172,7 @@ fn blocks(architecture: &Architecture) -> Vec<Layer> {
                 level: step,
                 role,
                 repeat,
-                couplings: block_couplings(architecture, stride, role),
+                couplings: block_couplings(architecture, stride, (step, role, repeat)),
             }));
         }
     }
@@ -154,8 +180,13 @@ fn blocks(architecture: &Architecture) -> Vec<Layer> {
 }
 
 /// The couplings of one Real NVP laid over all 2×2 blocks of the sites that are multiples of `stride`.
-fn block_couplings(architecture: &Architecture, stride: usize, role: Role) -> Vec<Coupling> {
+fn block_couplings(
+    architecture: &Architecture,
+    stride: usize,
+    layer: (usize, Role, usize),
+) -> Vec<Coupling> {
     let size = architecture.linear_size;
+    let (_, role, _) = layer;
     let shift = if role == Role::Disentangler { stride } else { 0 };
     let starts = || (0..size).step_by(2 * stride);
     let corners: Vec<[u32; 4]> = starts()
@@ -167,7 +198,10 @@ fn block_couplings(architecture: &Architecture, stride: usize, role: Role) -> Ve
             })
         })
         .collect();
-    let coupling = |(frozen, updated): ([usize; 2], [usize; 2])| {
+    let coupling = |index: usize| {
+        let frozen = half(architecture, layer, index);
+        let updated = (0..4).filter(|place| !frozen.contains(place));
+        let updated: Vec<usize> = updated.collect();
         let single = |place: usize| Shell {
             sites: corners.iter().map(|block| block[place]).collect(),
             size: 1,
@@ -176,14 +210,18 @@ fn block_couplings(architecture: &Architecture, stride: usize, role: Role) -> Ve
         };
         Coupling {
             network: architecture.network(2, 2),
+            half: Some(frozen),
             rows: corners.len(),
-            updated: corners.iter().flat_map(|block| updated.map(|place| block[place])).collect(),
+            updated: corners
+                .iter()
+                .flat_map(|block| updated.iter().map(|&place| block[place]))
+                .collect(),
             shells: frozen.map(single).into(),
             convolution: None,
             offset: 0,
         }
     };
-    (0..architecture.config.couplings).map(|i| coupling(SPLITS[i % SPLITS.len()])).collect()
+    (0..architecture.config.couplings).map(coupling).collect()
 }
 
 /// The coarse field, then checkerboards from coarse to fine.
@@ -243,6 +281,7 @@ fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &
     }
     Coupling {
         network,
+        half: None,
         rows: updated.len(),
         updated: updated.to_vec(),
         shells,

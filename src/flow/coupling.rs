@@ -29,6 +29,20 @@ pub enum Transform {
     Bump,
 }
 
+/// How many networks an ELU coupling has (`[flow] networks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Networks {
+    /// One for each parameter of the map, as the paper has for s and t.
+    Separate,
+    /// One with all of them as outputs.
+    Joint,
+}
+
+/// Which two sites of a 2×2 block a coupling freezes, of (0,0), (0,1), (1,0), (1,1) in this order; it updates the
+/// other two.
+pub type Half = [usize; 2];
+
 /// One input of a coupling's network: for every row, the weighted sum over a few frozen sites.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shell {
@@ -69,6 +83,8 @@ pub struct Network {
     pub convolution: Option<Kernel>,
     /// Number of inputs of the rows: shells, then the features of each of the frozen sites seen.
     pub inputs: usize,
+    /// Networks beside each other, each with an equal share of the outputs; 1, or one for each parameter of the map.
+    pub branches: usize,
     pub hidden_layers: usize,
     pub hidden_width: usize,
     /// Sites that each row updates.
@@ -80,6 +96,8 @@ pub struct Network {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coupling {
     pub network: Network,
+    /// Of blocks only.
+    pub half: Option<Half>,
     pub rows: usize,
     /// (rows × updated_per_row), row-major: no site stands twice, and none is in a shell.
     pub updated: Vec<u32>,
@@ -98,6 +116,12 @@ impl Transform {
             Self::Bump => (2, 3),
         }
     }
+
+    /// Parameters of the map for each updated site.
+    pub fn parameters(self) -> usize {
+        let (odd, even) = self.outputs();
+        odd + even
+    }
 }
 
 impl Network {
@@ -105,7 +129,8 @@ impl Network {
     ///
     /// The convolution, if any, comes first as one more hidden layer.
     /// Elu: weight and bias of each hidden layer, weight and bias of the outputs (affine: s, t; bump:
-    /// t, c, s, a, b; all rows of one output together). Odd: weight of each hidden layer, then of the
+    /// t, c, s, a, b; all rows of one output together); where networks are separate, all of these for one output
+    /// after the other. Odd: weight of each hidden layer, then of the
     /// odd outputs (t; t, c) W_o and W_s, then of the even ones (s; s, a, b) W_e and b_e; without inputs
     /// b_e alone. Affine maps end with the scale.
     pub fn parameter_shapes(&self) -> Vec<[usize; 2]> {
@@ -115,16 +140,18 @@ impl Network {
         let convolution = self.convolution.map(|Kernel { inputs, channels }| [channels, inputs]);
         let widths = std::iter::once(inputs).chain(std::iter::repeat(hidden_width));
         let layers = widths.take(hidden_layers).map(|width| [hidden_width, width]);
-        let layers = convolution.into_iter().chain(layers);
         let mut shapes = Vec::new();
         match self.conditioner {
             Conditioner::Elu => {
+                let head = [(odd + even) / self.branches, hidden_width];
+                let branch = layers.chain([head]);
+                let branches = std::iter::repeat_n(branch, self.branches).flatten();
+                let layers = convolution.into_iter().chain(branches);
                 shapes.extend(layers.flat_map(|layer| [layer, [layer[0], 1]]));
-                shapes.extend([[odd + even, hidden_width], [odd + even, 1]]);
             }
             Conditioner::Odd if inputs == 0 => shapes.push([even, 1]),
             Conditioner::Odd => {
-                shapes.extend(layers);
+                shapes.extend(convolution.into_iter().chain(layers));
                 shapes.extend([[odd, hidden_width], [odd, inputs]]);
                 shapes.extend([[even, hidden_width], [even, 1]]);
             }
@@ -135,8 +162,8 @@ impl Network {
         shapes
     }
 
-    /// Layers that an activation follows.
-    pub fn activated_layers(&self) -> usize {
+    /// Layers of an odd network that an activation follows.
+    fn activated_layers(&self) -> usize {
         self.hidden_layers + usize::from(self.convolution.is_some())
     }
 
@@ -167,7 +194,8 @@ impl Coupling {
 
     /// Random initial parameters, in f64 on the CPU. Shapes: flat.
     ///
-    /// Elu: weights and biases uniform within ±1/√inputs. Odd: normal weights of variance 1/inputs, those
+    /// Elu: weights and biases uniform within ±1/√inputs; separate networks start as those of the paper, whose
+    /// first layers see all sites of a row, the updated ones masked by zeros. Odd: normal weights of variance 1/inputs, those
     /// of values further away falling off as e^{1 - distance}, outputs close to 0. Affine scales start at 0,
     /// bumps close to the identity.
     pub fn initial_parameters(&self) -> Tensor {
@@ -226,28 +254,44 @@ impl Coupling {
 }
 
 fn elu_start(network: &Network, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-    let sites = network.updated_per_row;
     let uniform = |[rows, columns]: [usize; 2], inputs: usize| {
         let options = (Kind::Double, Device::Cpu);
         let unit = Tensor::rand([rows as i64, columns as i64], options) * 2.0 - 1.0;
         unit / (inputs as f64).sqrt()
     };
-    let layer = |layer: &[[usize; 2]]| [0, 1].map(|i| uniform(layer[i], layer[0][1]));
-    let (hidden, outputs) = shapes.split_at(2 * network.activated_layers());
-    let mut parts: Vec<Tensor> = hidden.chunks_exact(2).flat_map(layer).collect();
-    match network.transform {
-        Transform::Affine => {
-            parts.extend(layer(outputs));
-            parts.push(zeros(sites, 1));
+    let layer = |layer: &[[usize; 2]], inputs: usize| {
+        [uniform(layer[0], inputs), uniform(layer[1], inputs)]
+    };
+    let (convolution, branches) = shapes.split_at(2 * usize::from(network.convolution.is_some()));
+    let mut parts: Vec<Tensor> = Vec::new();
+    parts.extend(convolution.chunks_exact(2).flat_map(|shapes| layer(shapes, shapes[0][1])));
+    let masked = if network.branches > 1 { network.updated_per_row } else { 0 };
+    for (index, branch) in branches.chunks_exact(2 * network.hidden_layers + 2).enumerate() {
+        let (hidden, outputs) = branch.split_at(2 * network.hidden_layers);
+        for (i, shapes) in hidden.chunks_exact(2).enumerate() {
+            parts.extend(layer(shapes, shapes[0][1] + if i == 0 { masked } else { 0 }));
         }
-        // Nothing else keeps the scales of bumps small.
-        Transform::Bump => {
-            parts.push(normal(outputs[0][0], outputs[0][1]) * OUTPUT_DEVIATION);
-            let shifts = zeros(network.transform.outputs().0 * sites, 1);
-            parts.push(Tensor::cat(&[shifts, even_bias(network.transform, sites)], 0));
+        match network.transform {
+            Transform::Affine => parts.extend(layer(outputs, outputs[0][1])),
+            // Nothing else keeps the scales of bumps small.
+            Transform::Bump => {
+                let [sites, width] = outputs[0];
+                parts.push(normal(sites, width) * OUTPUT_DEVIATION);
+                parts.push(bump_bias(network).narrow(0, (index * sites) as i64, sites as i64));
+            }
         }
     }
+    if network.transform == Transform::Affine {
+        parts.push(zeros(network.updated_per_row, 1));
+    }
     parts
+}
+
+/// Biases of a bump's outputs: t, c, s, a, b of all sites of a row.
+fn bump_bias(network: &Network) -> Tensor {
+    let sites = network.updated_per_row;
+    let shifts = zeros(network.transform.outputs().0 * sites, 1);
+    Tensor::cat(&[shifts, even_bias(network.transform, sites)], 0)
 }
 
 /// Biases of the even outputs, all sites of one output together.

@@ -3,8 +3,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::arrangement::{Arrangement, Neighbours, Role};
-use super::coupling::{Conditioner, Transform};
+use std::collections::HashSet;
+
+use super::arrangement::{Arrangement, Layer, Neighbours, Role, Splits};
+use super::coupling::{Conditioner, Coupling, Half, Networks, Transform};
 use super::symmetry::{SymmetrizedFlow, ln_prior};
 use super::*;
 use crate::coarse;
@@ -16,13 +18,15 @@ fn small_config() -> FlowConfig {
         couplings: 3,
         hidden_layers: 2,
         hidden_width: 6,
+        splits: Splits::Cycle,
+        networks: Networks::Joint,
         symmetry: Symmetry::None,
         ..Default::default()
     }
 }
 
 fn architecture(linear_size: usize, depth: usize, config: &FlowConfig) -> Architecture {
-    Architecture::new(linear_size, 2.3, depth, config)
+    Architecture::new(linear_size, 2.3, depth, 1, config)
 }
 
 /// A flow away from its start, where scales are zero. (ELU outputs are not bounded, and bumps exponentiate
@@ -41,7 +45,7 @@ fn random_flow(architecture: Architecture, kind: Kind) -> Flow {
     flow
 }
 
-/// Every arrangement, conditioner, transform and the preconditioner; one coupling to more than it takes
+/// Every arrangement, conditioner, transform, separate networks and the preconditioner; one coupling to more than it takes
 /// to use every split of a block; all depths.
 fn architectures() -> Vec<Architecture> {
     use Arrangement::{Checkerboard, Mera, Tebd, Tree};
@@ -66,6 +70,13 @@ fn architectures() -> Vec<Architecture> {
             [(8, 1), (8, 2), (8, 3)].map(|(size, depth)| architecture(size, depth, &config)),
         );
     }
+    for arrangement in [Mera, Checkerboard] {
+        table.extend([Transform::Affine, Transform::Bump].map(|transform| {
+            let (splits, networks) = (Splits::Random, Networks::Separate);
+            let config = FlowConfig { arrangement, transform, splits, networks, ..small_config() };
+            architecture(4, 2, &config)
+        }));
+    }
     for couplings in [1, 2, 6, 7] {
         table.push(architecture(4, 1, &FlowConfig { couplings, ..small_config() }));
     }
@@ -88,6 +99,7 @@ fn architectures() -> Vec<Architecture> {
     table.push(architecture(8, 3, &sites));
     table.push(architecture(8, 2, &FlowConfig { channels: 4, couplings: 2, ..best }));
     let elu = FlowConfig { arrangement: Checkerboard, channels: 2, ..small_config() };
+    table.push(architecture(8, 2, &FlowConfig { networks: Networks::Separate, ..elu.clone() }));
     table.push(architecture(8, 3, &elu));
     table
 }
@@ -236,6 +248,62 @@ fn sites_are_the_members_of_the_shells_in_the_same_order_for_every_row() {
             }
         }
     }
+}
+
+/// The half that every coupling of blocks freezes, by level, role, repeat and coupling.
+fn halves(architecture: &Architecture) -> Vec<((usize, Role, usize, usize), Half)> {
+    let of_layer = |layer: Layer| {
+        let Layer { level, role, repeat, couplings } = layer;
+        let half = |(i, coupling): (usize, Coupling)| {
+            ((level, role, repeat, i), coupling.half.expect("blocks have halves"))
+        };
+        couplings.into_iter().enumerate().map(half).collect::<Vec<_>>()
+    };
+    architecture.layers().into_iter().flat_map(of_layer).collect()
+}
+
+#[test]
+fn random_halves_come_with_their_complements_and_depend_on_the_seed_and_the_place_only() {
+    let config = FlowConfig { splits: Splits::Random, couplings: 10, repeats: 2, ..small_config() };
+    let of = |size, temperature, depth, seed| {
+        halves(&Architecture::new(size, temperature, depth, seed, &config))
+    };
+    let all = of(16, 2.0, 4, 1);
+    for pair in all.chunks_exact(2) {
+        let [mut sites, others] = [pair[0].1, pair[1].1].map(Vec::from);
+        sites.extend(others);
+        sites.sort_unstable();
+        assert_eq!(sites, [0, 1, 2, 3], "{pair:?}");
+    }
+    let shallow = of(32, 2.7, 2, 1);
+    let known = shallow.iter().all(|half| all.contains(half));
+    assert!(known && shallow.len() == all.len() / 2, "levels 0 and 1 are the same");
+    // 80 pairs, each with one of six halves.
+    let first =
+        |seed| of(16, 2.0, 4, seed).iter().step_by(2).map(|half| half.1).collect::<Vec<_>>();
+    let (one, two) = (first(1), first(2));
+    let equal = one.iter().zip(&two).filter(|(a, b)| a == b).count();
+    assert!(equal < 30, "{equal} of {} pairs of another seed", one.len());
+    for half in one.iter().collect::<HashSet<_>>() {
+        let count = one.iter().filter(|other| *other == half).count();
+        assert!((4..=26).contains(&count), "{half:?} stands {count} times");
+    }
+    assert_eq!(one.iter().collect::<HashSet<_>>().len(), 6);
+}
+
+#[test]
+fn layers_with_other_halves_pass_no_weights_on() {
+    let config = FlowConfig { splits: Splits::Random, couplings: 4, ..small_config() };
+    let [own, other] = [1, 2].map(|seed| Architecture::new(4, 2.0, 2, seed, &config));
+    let count = own.parameter_count();
+    let from = |parent: &Architecture| transfer(&own, &vec![0.0; count], parent, &vec![1.0; count]);
+    assert!(from(&own).iter().all(|&value| value == 1.0));
+    let differs = |layer: &Layer, other: &Layer| !layer.fits(other);
+    let (layers, others) = (own.layers(), other.layers());
+    let kept = layers.iter().zip(&others).filter(|(a, b)| differs(a, b)).count();
+    assert!(kept > 0, "another seed has other halves somewhere");
+    let zeros = from(&other).iter().filter(|&&value| value == 0.0).count();
+    assert_eq!(zeros, kept * count / layers.len());
 }
 
 #[test]

@@ -253,7 +253,7 @@ impl<'a> MonotoneMap<'a> {
         } else {
             let (inputs, weights) = tables.inputs(weights, field);
             match network.conditioner {
-                Conditioner::Elu => elu_network(weights, &inputs),
+                Conditioner::Elu => elu_networks(network, weights, &inputs),
                 Conditioner::Odd => odd_network(weights, network.hidden_layers, &inputs),
             }
         };
@@ -357,6 +357,13 @@ impl<'a> MonotoneMap<'a> {
         }
         u
     }
+}
+
+/// All networks of a coupling. Shapes: inputs (shells, columns) → (outputs, columns).
+fn elu_networks(network: &Network, weights: &[Tensor], inputs: &Tensor) -> Tensor {
+    let branches = weights.chunks_exact(2 * network.hidden_layers + 2);
+    let outputs: Vec<Tensor> = branches.map(|weights| elu_network(weights, inputs)).collect();
+    Tensor::cat(&outputs, 0)
 }
 
 /// Shapes: inputs (shells, columns) → (outputs, columns).

@@ -4,6 +4,8 @@
 //! `LANES` samples each. The kernels are compiled for AVX-512, AVX2 and the plain target, and the
 //! best one is chosen as the program runs.
 
+use std::ops::Range;
+
 use multiversion::{multiversion, target::match_target};
 
 use super::lanes::{LANES, Lanes, Real};
@@ -59,15 +61,15 @@ pub fn product<T: Real>(
     mut outputs: UnitsMut<'_, T>,
     store: Store,
 ) {
-    for row in 0..rows {
-        let inputs = inputs.row(row);
-        let outputs = outputs.row(row);
+    // Rows in groups, so that few outputs, too, fill the registers with sums that do not wait for each other.
+    for first_row in (0..rows).step_by(GROUP) {
+        let rows = first_row..rows.min(first_row + GROUP);
         match_target! {
             // SAFETY: this is the version for AVX-512F.
-            "x86_64+avx512f" => product_row::<T, 12>(weights, inputs, outputs, store, |weight, input, sum| unsafe {
+            "x86_64+avx512f" => product_rows::<T, 12>(weights, rows, inputs, &mut outputs, store, |weight, input, sum| unsafe {
                 T::add_scaled_512(weight, input, sum);
             }),
-            _ => product_row::<T, 6>(weights, inputs, outputs, store, |weight, input, sum| {
+            _ => product_rows::<T, 6>(weights, rows, inputs, &mut outputs, store, |weight, input, sum| {
                 for (sum, input) in sum.0.iter_mut().zip(&input.0) {
                     *sum = weight.fused(*input, *sum);
                 }
@@ -76,61 +78,85 @@ pub fn product<T: Real>(
     }
 }
 
-/// One row of a product, in blocks of `BLOCK` outputs and then smaller ones; `add` adds a weight times an input.
+/// Most rows whose sums are in registers at once.
+const GROUP: usize = 4;
+
+/// A product for up to `GROUP` rows, in blocks of up to `MOST` outputs, which have as many sums in registers; `add` adds a
+/// weight times an input.
 #[inline(always)]
-fn product_row<T: Real, const BLOCK: usize>(
+fn product_rows<T: Real, const MOST: usize>(
     weights: &[T],
-    inputs: &[Lanes<T>],
-    outputs: &mut [Lanes<T>],
+    rows: Range<usize>,
+    inputs: Units<'_, T>,
+    outputs: &mut UnitsMut<'_, T>,
     store: Store,
     add: impl Fn(T, &Lanes<T>, &mut Lanes<T>) + Copy,
 ) {
-    let width = outputs.len();
     let mut first = 0;
-    while first + BLOCK <= width {
-        product_block::<T, BLOCK>(weights, width, first, inputs, outputs, store, add);
-        first += BLOCK;
-    }
-    if BLOCK > 8 && first + 8 <= width {
-        product_block::<T, 8>(weights, width, first, inputs, outputs, store, add);
-        first += 8;
-    }
-    if BLOCK > 4 && first + 4 <= width {
-        product_block::<T, 4>(weights, width, first, inputs, outputs, store, add);
-        first += 4;
-    }
-    match width - first {
-        1 => product_block::<T, 1>(weights, width, first, inputs, outputs, store, add),
-        2 => product_block::<T, 2>(weights, width, first, inputs, outputs, store, add),
-        3 => product_block::<T, 3>(weights, width, first, inputs, outputs, store, add),
-        _ => {}
+    while first < outputs.count {
+        let count = MOST.min(outputs.count - first);
+        let whole = rows.len() == GROUP;
+        let product = (weights, rows.clone(), inputs, &mut *outputs, first, store);
+        match count {
+            1 if whole => product_block::<T, 4, 1>(product, add),
+            1 => product_block::<T, 1, 1>(product, add),
+            2 if whole && MOST >= 8 => product_block::<T, 4, 2>(product, add),
+            2 if whole => product_block::<T, 2, 2>(product, add),
+            2 => product_block::<T, 1, 2>(product, add),
+            3 if whole && MOST >= 12 => product_block::<T, 4, 3>(product, add),
+            3 if whole => product_block::<T, 2, 3>(product, add),
+            3 => product_block::<T, 1, 3>(product, add),
+            4 if whole && MOST >= 8 => product_block::<T, 2, 4>(product, add),
+            4 => product_block::<T, 1, 4>(product, add),
+            5 if whole && MOST >= 10 => product_block::<T, 2, 5>(product, add),
+            5 => product_block::<T, 1, 5>(product, add),
+            6 => product_block::<T, 1, 6>(product, add),
+            7 => product_block::<T, 1, 7>(product, add),
+            8 => product_block::<T, 1, 8>(product, add),
+            9 => product_block::<T, 1, 9>(product, add),
+            10 => product_block::<T, 1, 10>(product, add),
+            11 => product_block::<T, 1, 11>(product, add),
+            _ => product_block::<T, 1, 12>(product, add),
+        }
+        first += count;
     }
 }
 
-/// `BLOCK` outputs of one row, summed in registers.
+/// `BLOCK` outputs from `first` on, `ROWS` rows at a time.
 #[inline(always)]
-fn product_block<T: Real, const BLOCK: usize>(
-    weights: &[T],
-    width: usize,
-    first: usize,
-    inputs: &[Lanes<T>],
-    outputs: &mut [Lanes<T>],
-    store: Store,
+#[allow(clippy::type_complexity, reason = "the arguments of one product")]
+fn product_block<T: Real, const ROWS: usize, const BLOCK: usize>(
+    (weights, rows, inputs, outputs, first, store): (
+        &[T],
+        Range<usize>,
+        Units<'_, T>,
+        &mut UnitsMut<'_, T>,
+        usize,
+        Store,
+    ),
     add: impl Fn(T, &Lanes<T>, &mut Lanes<T>) + Copy,
 ) {
-    let outputs: &mut [Lanes<T>; BLOCK] =
-        (&mut outputs[first..][..BLOCK]).try_into().expect("a block of outputs");
-    let mut sums = match store {
-        Store::Overwrite => [Lanes::ZERO; BLOCK],
-        Store::Add => *outputs,
-    };
-    for (input, weights) in inputs.iter().zip(weights.chunks_exact(width)) {
-        let weights = &weights[first..][..BLOCK];
-        for (sum, weight) in sums.iter_mut().zip(weights) {
-            add(*weight, input, sum);
+    let width = outputs.count;
+    for row in rows.step_by(ROWS) {
+        let mut sums = [[Lanes::ZERO; BLOCK]; ROWS];
+        if store == Store::Add {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                *sums = *first_of(&outputs.row(row + r)[first..]);
+            }
+        }
+        let inputs: [&[Lanes<T>]; ROWS] = std::array::from_fn(|r| inputs.row(row + r));
+        for (j, weights) in weights.chunks_exact(width).take(inputs[0].len()).enumerate() {
+            let weights: &[T; BLOCK] = first_of(&weights[first..]);
+            for (sums, inputs) in sums.iter_mut().zip(&inputs) {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    add(*weight, &inputs[j], sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            outputs.row(row + r)[first..][..BLOCK].copy_from_slice(sums);
         }
     }
-    *outputs = sums;
 }
 
 /// Where the sums of a layer's weights, row-major (outputs, inputs), and of its biases are added.

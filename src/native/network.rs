@@ -8,9 +8,7 @@ use super::kernels::{
     Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
 use super::lanes::{LANES, Lanes, Real, elu, elu_slope, flat, flat_mut};
-use crate::flow::coupling::{
-    Conditioner, Convolution, Coupling, Kernel, Network, Shell, Transform,
-};
+use crate::flow::coupling::{Conditioner, Convolution, Coupling, Kernel, Shell, Transform};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
 const CHUNK_BYTES: usize = 352 * 1024;
@@ -27,6 +25,15 @@ pub struct Dense {
     packed: usize,
 }
 
+/// One of the networks of a coupling, all of which see the same inputs.
+#[derive(Debug, Clone)]
+struct Branch {
+    hidden: Vec<Dense>,
+    head: Head,
+    /// Of its outputs among those of the coupling.
+    first_output: usize,
+}
+
 /// What follows the hidden layers.
 #[derive(Debug, Clone)]
 enum Head {
@@ -36,12 +43,11 @@ enum Head {
     Parities { odd: Dense, skip: Dense, even: Dense },
 }
 
-/// A coupling's network: its layers and where their parameters lie.
+/// A coupling's networks: their layers and where their parameters lie.
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub convolution: Option<Dense>,
-    hidden: Vec<Dense>,
-    head: Head,
+    branches: Vec<Branch>,
     inputs: usize,
     width: usize,
     /// P × updated_per_row.
@@ -76,7 +82,7 @@ impl Layout {
         let (inputs, per_row) = (network.inputs, network.updated_per_row);
         let hidden_layers = if inputs == 0 { 0 } else { network.hidden_layers };
         let width = if inputs == 0 { 0 } else { network.hidden_width };
-        let (odd, even) = parities(network);
+        let (odd, even) = network.transform.outputs();
         let outputs = per_row * (odd + even);
 
         let mut cursor = Cursor { parameters: coupling.offset, packed: 0 };
@@ -84,25 +90,29 @@ impl Layout {
         let convolution = network
             .convolution
             .map(|Kernel { inputs, channels }| cursor.dense(inputs, channels, biased));
-        let hidden: Vec<Dense> = (0..hidden_layers)
-            .map(|layer| cursor.dense(if layer == 0 { inputs } else { width }, width, biased))
-            .collect();
-        let last = if hidden.is_empty() { inputs } else { width };
-        let head = match network.conditioner {
-            Conditioner::Elu => Head::Whole(cursor.dense(last, outputs, true)),
-            Conditioner::Odd => Head::Parities {
-                odd: cursor.dense(last, per_row * odd, false),
-                skip: cursor.dense(inputs, per_row * odd, false),
-                even: cursor.dense(last, per_row * even, true),
-            },
+        let own_outputs = outputs / network.branches;
+        let mut branch = |index: usize| {
+            let hidden: Vec<Dense> = (0..hidden_layers)
+                .map(|layer| cursor.dense(if layer == 0 { inputs } else { width }, width, biased))
+                .collect();
+            let last = if hidden.is_empty() { inputs } else { width };
+            let head = match network.conditioner {
+                Conditioner::Elu => Head::Whole(cursor.dense(last, own_outputs, true)),
+                Conditioner::Odd => Head::Parities {
+                    odd: cursor.dense(last, per_row * odd, false),
+                    skip: cursor.dense(inputs, per_row * odd, false),
+                    even: cursor.dense(last, per_row * even, true),
+                },
+            };
+            Branch { hidden, head, first_output: index * own_outputs }
         };
+        let branches = (0..network.branches).map(&mut branch).collect();
         let scales = cursor.parameters;
         let scale_count = if network.transform == Transform::Affine { per_row } else { 0 };
 
         let mut layout = Self {
             convolution,
-            hidden,
-            head,
+            branches,
             inputs,
             width,
             outputs,
@@ -112,7 +122,7 @@ impl Layout {
             chunk_rows: 0,
         };
         let numbers_per_row =
-            layout.activations_per_row() + 2 * layout.delta_stride() + layout.outputs;
+            layout.activations_per_row() + 3 * layout.delta_stride() + layout.outputs;
         let bytes_per_row = numbers_per_row * LANES * bytes_per_number;
         layout.chunk_rows = (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS);
         layout
@@ -120,21 +130,19 @@ impl Layout {
 
     /// Numbers per row and lane that `Activations` hold.
     pub fn activations_per_row(&self) -> usize {
-        self.input_stride()
-            + self.hidden.len() * self.stride()
-            + self.square_stride()
-            + self.outputs
+        let hidden: usize = self.branches.iter().map(|branch| branch.hidden.len()).sum();
+        self.input_stride() + hidden * self.stride() + self.square_stride() + self.outputs
+    }
+
+    /// All layers in the order of their parameters.
+    fn layers(&self) -> impl Iterator<Item = &Dense> {
+        self.convolution.iter().chain(self.branches.iter().flat_map(Branch::layers))
     }
 
     /// Transposed copies of the weights, each followed by its bias.
     pub fn pack<T: Real>(&self, parameters: &[T]) -> Vec<T> {
         let mut packed = Vec::with_capacity(self.packed_length);
-        let head = match &self.head {
-            Head::Whole(dense) => [Some(dense), None, None],
-            Head::Parities { odd, skip, even } => [Some(odd), Some(skip), Some(even)],
-        };
-        let layers = self.convolution.iter().chain(&self.hidden);
-        for dense in layers.chain(head.into_iter().flatten()) {
+        for dense in self.layers() {
             for input in 0..dense.inputs {
                 let weights = &parameters[dense.weights + input..];
                 packed.extend((0..dense.outputs).map(|output| weights[output * dense.inputs]));
@@ -158,10 +166,10 @@ impl Layout {
     }
 
     fn square_stride(&self) -> usize {
-        match self.head {
-            Head::Whole(_) => 0,
-            Head::Parities { .. } if self.hidden.is_empty() => self.input_stride(),
-            Head::Parities { .. } => self.stride(),
+        match self.branches[0] {
+            Branch { head: Head::Whole(_), .. } => 0,
+            Branch { ref hidden, .. } if hidden.is_empty() => self.input_stride(),
+            Branch { .. } => self.stride(),
         }
     }
 
@@ -175,11 +183,14 @@ impl Layout {
     }
 }
 
-/// Numbers of odd and even outputs per updated site.
-fn parities(network: &Network) -> (usize, usize) {
-    match network.transform {
-        Transform::Affine => (1, 1),
-        Transform::Bump => (2, 3),
+impl Branch {
+    /// All layers in the order of their parameters.
+    fn layers(&self) -> impl Iterator<Item = &Dense> {
+        let head = match &self.head {
+            Head::Whole(dense) => [Some(dense), None, None],
+            Head::Parities { odd, skip, even } => [Some(odd), Some(skip), Some(even)],
+        };
+        self.hidden.iter().chain(head.into_iter().flatten())
     }
 }
 
@@ -188,7 +199,7 @@ fn parities(network: &Network) -> (usize, usize) {
 pub struct Activations<T> {
     /// v.
     inputs: Vec<Lanes<T>>,
-    /// h_1, h_2, ….
+    /// h_1, h_2, … of the first network, then of the next.
     hidden: Vec<Vec<Lanes<T>>>,
     /// h∘h of the last hidden layer.
     squares: Vec<Lanes<T>>,
@@ -202,7 +213,12 @@ impl<T: Real> Activations<T> {
         let panel = |stride: usize| vec![Lanes::ZERO; rows * stride];
         Self {
             inputs: panel(layout.input_stride()),
-            hidden: layout.hidden.iter().map(|_| panel(layout.stride())).collect(),
+            hidden: layout
+                .branches
+                .iter()
+                .flat_map(|branch| &branch.hidden)
+                .map(|_| panel(layout.stride()))
+                .collect(),
             squares: panel(layout.square_stride()),
             outputs: panel(layout.outputs),
         }
@@ -235,8 +251,11 @@ pub struct Panels<T> {
     pub feature_deltas: Vec<Lanes<T>>,
     /// Of the network's outputs, rows × outputs.
     pub output_deltas: Vec<Lanes<T>>,
+    /// Of a hidden layer and the one below it.
     upper: Vec<Lanes<T>>,
     lower: Vec<Lanes<T>>,
+    /// Of the inputs, summed over the networks.
+    inputs: Vec<Lanes<T>>,
     /// Room for the sums of a product of cotangents and inputs.
     pub sums: Vec<Lanes<T>>,
 }
@@ -254,6 +273,7 @@ impl<T: Real> Panels<T> {
             output_deltas: panel(&|layout| layout.outputs),
             upper: panel(&Layout::delta_stride),
             lower: panel(&Layout::delta_stride),
+            inputs: panel(&Layout::delta_stride),
             sums: panel(&|layout| {
                 outer_product_room(layout.delta_stride().max(layout.stencil_stride()))
             }),
@@ -332,7 +352,7 @@ impl<'a, T: Real> Conditioned<'a, T> {
         self.coupling.convolution.as_ref().zip(self.layout.convolution.as_ref())
     }
 
-    /// The network's outputs for some rows, with all that leads to them.
+    /// The networks' outputs for some rows, with all that leads to them.
     pub fn forward(
         &self,
         range: Range<usize>,
@@ -340,43 +360,61 @@ impl<'a, T: Real> Conditioned<'a, T> {
         features: &[Lanes<T>],
         activations: &mut Activations<T>,
     ) {
-        let Activations { inputs, hidden, squares, outputs } = activations;
         let layout = self.layout;
-        let (input_stride, stride) = (layout.input_stride(), layout.stride());
+        let stride = layout.input_stride();
         let (rows, shells) = (range.len(), self.coupling.shells.len());
-        let units = UnitsMut { lanes: inputs, stride: input_stride, first: 0, count: shells };
+        let inputs = &mut activations.inputs;
+        let units = UnitsMut { lanes: inputs, stride, first: 0, count: shells };
         gather(&self.coupling.shells, 1, range.clone(), field, units);
         if let Some((convolution, dense)) = self.convolution() {
             let count = layout.inputs - shells;
-            let units = UnitsMut { lanes: inputs, stride: input_stride, first: shells, count };
+            let units = UnitsMut { lanes: inputs, stride, first: shells, count };
             gather(&convolution.seen, dense.outputs, range, features, units);
         }
-        place_ones(inputs, input_stride, rows);
+        place_ones(inputs, stride, rows);
+        let mut first_panel = 0;
+        for branch in &layout.branches {
+            self.forward_branch(branch, first_panel, rows, activations);
+            first_panel += branch.hidden.len();
+        }
+    }
 
+    /// The outputs of one network, whose hidden layers' panels begin at `first_panel`.
+    fn forward_branch(
+        &self,
+        branch: &Branch,
+        first_panel: usize,
+        rows: usize,
+        activations: &mut Activations<T>,
+    ) {
+        let Activations { inputs, hidden, squares, outputs } = activations;
+        let layout = self.layout;
+        let (input_stride, stride, width) =
+            (layout.input_stride(), layout.stride(), layout.outputs);
         let mut last = (&inputs[..], input_stride);
-        for (dense, panel) in layout.hidden.iter().zip(hidden) {
+        for (dense, panel) in branch.hidden.iter().zip(&mut hidden[first_panel..]) {
             let units = UnitsMut { lanes: panel, stride, first: 0, count: dense.outputs };
             dense.forward(self.packed, rows, last, units, Store::Overwrite);
             activate(self.coupling.network.conditioner, rows, dense.outputs, panel, stride);
             place_ones(panel, stride, rows);
             last = (panel, stride);
         }
-
-        let width = layout.outputs;
-        match &layout.head {
+        let lanes = outputs;
+        match &branch.head {
             Head::Whole(dense) => {
-                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: width };
+                let (first, count) = (branch.first_output, dense.outputs);
+                let units = UnitsMut { lanes, stride: width, first, count };
                 dense.forward(self.packed, rows, last, units, Store::Overwrite);
             }
             Head::Parities { odd, skip, even } => {
                 let (first, count) = (odd.outputs, even.outputs);
-                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: first };
+                let units = UnitsMut { lanes, stride: width, first: 0, count: first };
                 odd.forward(self.packed, rows, last, units, Store::Overwrite);
-                let units = UnitsMut { lanes: outputs, stride: width, first: 0, count: first };
+                let units = UnitsMut { lanes, stride: width, first: 0, count: first };
                 skip.forward(self.packed, rows, (inputs, input_stride), units, Store::Add);
                 square(&last.0[..rows * last.1], &mut squares[..rows * last.1]);
                 place_ones(squares, last.1, rows);
-                let units = UnitsMut { lanes: outputs, stride: width, first, count };
+                let units = UnitsMut { lanes, stride: width, first, count };
                 even.forward(self.packed, rows, (squares, last.1), units, Store::Overwrite);
             }
         }
@@ -392,29 +430,54 @@ impl<'a, T: Real> Conditioned<'a, T> {
         cotangent: &mut [Lanes<T>],
         mut gradient: Option<&mut [f64]>,
     ) {
-        let Activations { inputs, hidden, squares, .. } = activations;
-        let Panels { feature_deltas, output_deltas, upper, lower, sums } = panels;
-        let (layout, rows) = (self.layout, range.len());
-        let (stride, delta_stride) = (layout.stride(), layout.delta_stride());
-        let panel = |layer: usize| {
-            if layer == 0 {
-                (&inputs[..], layout.input_stride())
-            } else {
-                (&hidden[layer - 1][..], stride)
-            }
-        };
-        let last = panel(layout.hidden.len());
-        let (mut upper, mut lower) = (&mut upper[..], &mut lower[..]);
+        let (layout, stride) = (self.layout, self.layout.delta_stride());
+        let (mut first_panel, mut store) = (0, Store::Overwrite);
+        for branch in &layout.branches {
+            let place = (range.len(), first_panel, store);
+            self.pull_back_branch(branch, place, activations, panels, gradient.as_deref_mut());
+            first_panel += branch.hidden.len();
+            store = Store::Add;
+        }
+        let Panels { feature_deltas, inputs, .. } = panels;
+        let shells = self.coupling.shells.len();
+        let deltas = |first, count| Units { lanes: &inputs[..], stride, first, count };
+        scatter(&self.coupling.shells, 1, range.clone(), deltas(0, shells), cotangent);
+        if let Some((convolution, dense)) = self.convolution() {
+            let deltas = deltas(shells, layout.inputs - shells);
+            scatter(&convolution.seen, dense.outputs, range, deltas, feature_deltas);
+        }
+    }
 
+    /// From the outputs of one network, whose hidden layers' panels begin at `first_panel`, to its inputs in
+    /// `panels.inputs`.
+    fn pull_back_branch(
+        &self,
+        branch: &Branch,
+        (rows, first_panel, store): (usize, usize, Store),
+        activations: &Activations<T>,
+        panels: &mut Panels<T>,
+        mut gradient: Option<&mut [f64]>,
+    ) {
+        let Activations { inputs, hidden, squares, .. } = activations;
+        let Panels { output_deltas, upper, lower, inputs: of_inputs, sums, .. } = panels;
+        let layout = self.layout;
+        let (stride, delta_stride) = (layout.stride(), layout.delta_stride());
+        let panel = |layer: usize| match layer {
+            0 => (&inputs[..], layout.input_stride()),
+            _ => (&hidden[first_panel + layer - 1][..], stride),
+        };
+        let layers = branch.hidden.len();
+        let last = panel(layers);
+        let (mut upper, mut lower) = (&mut upper[..], &mut lower[..]);
         let deltas = |first: usize, count: usize| Units {
             lanes: &output_deltas[..],
             stride: layout.outputs,
             first,
             count,
         };
-        match &layout.head {
+        match &branch.head {
             Head::Whole(dense) => {
-                let deltas = deltas(0, dense.outputs);
+                let deltas = deltas(branch.first_output, dense.outputs);
                 let target = (&mut upper[..], delta_stride);
                 dense.pull_back(self.parameters, rows, deltas, target, Store::Overwrite);
                 if let Some(gradient) = gradient.as_deref_mut() {
@@ -436,30 +499,25 @@ impl<'a, T: Real> Conditioned<'a, T> {
                 }
             }
         }
-
-        for (layer, dense) in layout.hidden.iter().enumerate().rev() {
-            let activations = (&hidden[layer][..], stride);
+        for (layer, dense) in branch.hidden.iter().enumerate().rev() {
+            let activations = panel(layer + 1);
             let conditioner = self.coupling.network.conditioner;
             deactivate(conditioner, rows, dense.outputs, activations, upper, delta_stride);
             let deltas =
                 Units { lanes: &upper[..], stride: delta_stride, first: 0, count: dense.outputs };
-            let target = (&mut lower[..], delta_stride);
-            dense.pull_back(self.parameters, rows, deltas, target, Store::Overwrite);
+            let (target, store) = match layer {
+                0 => (&mut of_inputs[..], store),
+                _ => (&mut lower[..], Store::Overwrite),
+            };
+            dense.pull_back(self.parameters, rows, deltas, (target, delta_stride), store);
             if let Some(gradient) = gradient.as_deref_mut() {
                 dense.add_gradient(rows, deltas, panel(layer), gradient, sums);
             }
             std::mem::swap(&mut upper, &mut lower);
         }
-        if let Head::Parities { odd, skip, .. } = &layout.head {
-            let target = (&mut upper[..], delta_stride);
+        if let Head::Parities { odd, skip, .. } = &branch.head {
+            let target = (&mut of_inputs[..], delta_stride);
             skip.pull_back(self.parameters, rows, deltas(0, odd.outputs), target, Store::Add);
-        }
-        let shells = self.coupling.shells.len();
-        let deltas = |first, count| Units { lanes: &upper[..], stride: delta_stride, first, count };
-        scatter(&self.coupling.shells, 1, range.clone(), deltas(0, shells), cotangent);
-        if let Some((convolution, dense)) = self.convolution() {
-            let deltas = deltas(shells, layout.inputs - shells);
-            scatter(&convolution.seen, dense.outputs, range, deltas, feature_deltas);
         }
     }
 }

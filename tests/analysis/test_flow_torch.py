@@ -13,6 +13,12 @@ from conftest import need
 #: `[flow]` of each kind, its lattice and depth. Steps are few, but move every weight.
 FLOWS = {
     "paper": ("couplings = 3\nhidden_layers = 2", 8, 3),
+    "joint": (
+        'networks = "joint"\nsplits = "cycle"\nsymmetry = "mixture"\ncouplings = 3\n'
+        "hidden_layers = 2",
+        8,
+        3,
+    ),
     "tree": ('arrangement = "tree"\nsymmetry = "none"\nrepeats = 2\ncouplings = 2', 4, 2),
     "tebd": ('arrangement = "tebd"\nsymmetry = "regularizer"\ncouplings = 2', 4, 1),
     "best": ('preset = "best"\ncouplings = 4', 8, 2),

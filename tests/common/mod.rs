@@ -25,6 +25,7 @@ depths = [1, 2]
 couplings = 2
 hidden_layers = 1
 hidden_width = 4
+symmetry = "mixture"
 
 [train]
 steps = 6
