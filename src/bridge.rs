@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 
-use crate::stats::{gamma_method, mean_and_standard_error};
+use crate::stats::{gamma_method, ln_sum_exp, mean_and_standard_error};
 
 /// Halvings of the bracket of ln Z: from a width of 10⁶ nats down to rounding.
 const HALVINGS: usize = 75;
@@ -27,9 +27,10 @@ pub fn bridge(of_flow: &[f64], of_target: ArrayView2<f64>) -> (f64, f64) {
     let samples = of_flow.len() as f64;
     let effective = of_target.len() as f64 / (2.0 * gamma_method(of_target).tau_int);
     let share = samples / (samples + effective);
-    // w α and Z α at each sample, with ln w relative to ln Z; both are finite for any weight.
-    let numerator = |relative: f64| 1.0 / (share + (1.0 - share) * (-relative).exp());
-    let denominator = |relative: f64| 1.0 / (share * relative.exp() + 1.0 - share);
+    // ln of w α and of Z α at each sample, with ln w relative to ln Z: with a flow that is hundreds of nats off the numbers
+    // themselves would be 0.
+    let numerator = |relative: f64| -ln_of_sum(share, 1.0 - share, -relative);
+    let denominator = |relative: f64| -ln_of_sum(1.0 - share, share, relative);
 
     // The numerator falls with Z and the denominator rises; below all weights the former is larger, above them smaller.
     let finite = || all().filter(|ln_weight| ln_weight.is_finite());
@@ -37,19 +38,37 @@ pub fn bridge(of_flow: &[f64], of_target: ArrayView2<f64>) -> (f64, f64) {
     let mut high = finite().fold(f64::NEG_INFINITY, f64::max);
     for _ in 0..HALVINGS {
         let middle = 0.5 * (low + high);
-        let above = of_flow.iter().map(|ln_w| numerator(ln_w - middle)).sum::<f64>() / samples;
-        let below = of_target.iter().map(|ln_w| denominator(ln_w - middle)).sum::<f64>();
-        if above > below / of_target.len() as f64 {
+        let above = of_flow.iter().map(|ln_w| numerator(ln_w - middle)).collect::<Vec<_>>();
+        let below = of_target.iter().map(|ln_w| denominator(ln_w - middle)).collect::<Vec<_>>();
+        if ln_mean_exp(&above) > ln_mean_exp(&below) {
             low = middle;
         } else {
             high = middle;
         }
     }
     let ln_z = 0.5 * (low + high);
+    // Relative errors do not depend on the largest number, which becomes 1.
     let numerators: Vec<f64> = of_flow.iter().map(|ln_w| numerator(ln_w - ln_z)).collect();
+    let largest = largest_of(&numerators);
+    let numerators: Vec<f64> = numerators.iter().map(|value| (value - largest).exp()).collect();
     let (above, above_error) = mean_and_standard_error(&numerators);
-    let below = gamma_method(of_target.mapv(|ln_w| denominator(ln_w - ln_z)).view());
+    let denominators = of_target.mapv(|ln_w| denominator(ln_w - ln_z));
+    let largest = largest_of(denominators.iter());
+    let below = gamma_method(denominators.mapv(|value| (value - largest).exp()).view());
     (-ln_z, (above_error / above).hypot(below.error / below.mean))
+}
+
+/// ln(a + b eˣ) of a, b ≥ 0.
+fn ln_of_sum(a: f64, b: f64, x: f64) -> f64 {
+    if x > 0.0 { x + (b + a * (-x).exp()).ln() } else { (a + b * x.exp()).ln() }
+}
+
+fn ln_mean_exp(values: &[f64]) -> f64 {
+    ln_sum_exp(values.iter()) - (values.len() as f64).ln()
+}
+
+fn largest_of<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
+    values.into_iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]
@@ -123,6 +142,20 @@ mod tests {
             (free_energy + LN_Z).abs() < 3.0 * error && error < 0.03,
             "{free_energy} ± {error}"
         );
+    }
+
+    /// Weights that lie thousands of nats apart, as those of a flow that has learned nothing: nothing is known, but no
+    /// number is lost.
+    #[test]
+    fn a_flow_far_off_gives_a_large_error_and_no_nan() {
+        let (of_flow, of_target) = draw(&mut StdRng::seed_from_u64(5), 60.0, 0.5);
+        let (free_energy, error) = bridge(&of_flow, of_target.view());
+        assert!(
+            free_energy.is_finite() && error.is_finite() && error > 0.5,
+            "{free_energy} ± {error}"
+        );
+        let range = 0.5 * 60.0 * 60.0;
+        assert!((free_energy + LN_Z).abs() < range, "{free_energy}");
     }
 
     #[test]

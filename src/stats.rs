@@ -302,7 +302,7 @@ fn jackknife_error(log_weights: &[f64]) -> f64 {
 }
 
 /// ln Σ e^x without overflow.
-fn ln_sum_exp<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> f64 {
+pub fn ln_sum_exp<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> f64 {
     let largest = values.clone().copied().fold(f64::NEG_INFINITY, f64::max);
     largest + values.map(|x| (x - largest).exp()).sum::<f64>().ln()
 }
