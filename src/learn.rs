@@ -133,7 +133,7 @@ fn train(
 }
 
 fn tell(progress: Progress, steps: i64) {
-    if let Progress { step, loss: Some((loss, error)) } = progress {
+    if let Progress { step, loss: Some((loss, error)), .. } = progress {
         log::info!("step {step}/{steps}: -ln q = {loss:.3} ± {error:.3} nat");
     }
 }
