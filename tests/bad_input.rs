@@ -137,6 +137,7 @@ fn exact_refuses_sizes_and_temperatures_that_it_cannot_do() {
         ("4", "0", temperature),
         ("4", "2.0,-1", temperature),
         ("4", "2.0,warm", temperature),
+        ("4", "2,269185", "decimals begin with a point, not with a comma: 2.27"),
         ("4", "", temperature),
     ] {
         let result = exact(&[
@@ -146,6 +147,28 @@ fn exact_refuses_sizes_and_temperatures_that_it_cannot_do() {
         assert_eq!((result.status, result.stdout.as_str()), (Some(2), ""), "{linear_size}");
         assert_contains(&result.stderr, &[expected]);
     }
+}
+
+#[test]
+fn temperatures_that_look_like_decimal_commas_are_taken_with_a_hint() {
+    let hint = "neuralrg: hint: a comma separates two temperatures; decimals begin with a point";
+    let result = exact(&["--linear-size=4", "--temperatures=2,27"]);
+    assert_eq!(result.success().lines().count(), 3, "both are temperatures");
+    assert!(result.stderr.starts_with(hint), "{}", result.stderr);
+    let sweep = Sweep::new(&TINY.replace("[2.0, 3.0]", "[2, 27]"));
+    let config = sweep.config.to_str().unwrap();
+    for arguments in [&["check", config][..], &["plan", config]] {
+        let result = outcome(neuralrg().args(arguments));
+        result.success();
+        assert!(result.stderr.starts_with(hint), "{}", result.stderr);
+    }
+    let result = exact(&["--linear-size=4", "--temperatures=2.0,2.7"]);
+    assert_eq!((result.status, result.stderr.as_str()), (Some(0), ""));
+    fs::write(&sweep.config, TINY.replace("[2.0, 3.0]", "[2,1, 2,2]")).unwrap();
+    assert_contains(
+        check(&sweep.config).refusal(),
+        &["has 2 twice", "decimals begin with a point"],
+    );
 }
 
 #[test]
