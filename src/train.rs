@@ -188,8 +188,8 @@ impl Training {
 
     /// Does the steps that are left. `after_step` is called after every step, when the training can be saved.
     ///
-    /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
-    /// is skipped by a condition on the device.
+    /// The loop itself copies to the host every `log_every` steps only: a step with a non-finite loss or gradient is
+    /// skipped by a condition on the device.
     ///
     /// # Errors
     /// More than `max_skipped_steps` steps were skipped, or an error of `after_step`.
