@@ -20,7 +20,7 @@ use crate::signals::Stop;
 use crate::store::write_beside;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
-const FORMAT: &str = "neuralrg checkpoint 2";
+const FORMAT: &str = "neuralrg checkpoint 3";
 
 /// A state as tensors with names.
 pub type Tensors = BTreeMap<String, Tensor>;

@@ -152,8 +152,7 @@ impl Claims {
         self.holder(task).map(|(_, job)| job).filter(|job| self.is_alive(job))
     }
 
-    /// Takes hold of a task for `job`; `false` where a living job has it. `Some(dead)` of the job it was taken
-    /// from.
+    /// Takes hold of a task for `job`, unless a living job has it.
     ///
     /// # Errors
     /// The link cannot be made.

@@ -217,7 +217,10 @@ fn parse_seconds(text: &str) -> Result<f64> {
 
 fn parse_temperature(text: &str) -> Result<f64> {
     let allowed = |temperature: &f64| (0.01..=1000.0).contains(temperature);
-    let problem = || Error::Usage("a temperature must be a number from 0.01 to 1000".into());
+    let allowed_values = "a temperature must be a number from 0.01 to 1000";
+    let is_whole = text.trim().parse::<u64>().is_ok();
+    let hint = if is_whole { " (decimals begin with a point, not with a comma: 2.27)" } else { "" };
+    let problem = || Error::Usage(format!("{allowed_values}{hint}"));
     text.trim().parse().ok().filter(allowed).ok_or_else(problem)
 }
 

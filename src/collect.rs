@@ -148,7 +148,7 @@ fn fill(
     write_coordinates(&mut sweep, config)?;
     write_references(&sweep, config)?;
 
-    let shape = [config.temperatures().len(), config.sweep.depths.len(), config.sweep.seeds.len()];
+    let shape = [config.temperatures().len(), config.depths().len(), config.sweep.seeds.len()];
     let grid = schema::COMPLETENESS.axes;
     let complete: Vec<i8> = summaries.iter().map(|summary| i8::from(summary.is_some())).collect();
     let complete = ArrayViewD::from_shape(&shape[..], &complete).expect("one flag a task");
@@ -192,7 +192,7 @@ fn write_coordinates(sweep: &mut SweepFile, config: &Config) -> hdf5::Result<()>
     let integers = |values: &[usize]| values.iter().map(|&value| value as i64).collect();
     let seeds: Vec<usize> = config.sweep.seeds.iter().map(|&seed| seed as usize).collect();
     sweep.coordinate(&schema::TEMPERATURE, &Array1::from_vec(config.temperatures().to_vec()))?;
-    sweep.coordinate(&schema::DEPTH, &integers(&config.sweep.depths))?;
+    sweep.coordinate(&schema::DEPTH, &integers(config.depths()))?;
     sweep.coordinate(&schema::SEED, &integers(&seeds))?;
     let samples = Array1::from_iter(0..config.evaluate.keep_samples);
     sweep.coordinate(&schema::SAMPLE, &samples)?;

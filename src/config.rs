@@ -1,11 +1,15 @@
 //! The configuration file: TOML → validated values. The rest of the program trusts what passed here.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{Arrangement, Neighbours, Splits};
@@ -47,30 +51,56 @@ pub struct SweepConfig {
     /// Temperatures T in units of J/k_B.
     pub temperatures: Temperatures,
     /// Numbers of hierarchy levels, each from 1 to log₂ L.
-    pub depths: Vec<usize>,
+    pub depths: Depths,
     /// Seeds of the random numbers; several give independent repetitions.
     #[serde(default = "default_seeds")]
     pub seeds: Vec<u64>,
 }
 
-/// Temperatures as a list, or as `{ from, to, step }` with both ends included.
+/// Temperatures as a list, or as a range with both ends included: `{ from, to, step }` or `{ from, to, points }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "temperatures must be a list of numbers or a table { from, to, step }"
+    expecting = "temperatures must be a list of numbers, or a table { from, to, step } or { from, to, points }"
 )]
 pub enum Temperatures {
     List(Vec<f64>),
-    Range(TemperatureRange),
+    Steps(TemperatureSteps),
+    Points(TemperaturePoints),
 }
 
 /// T = from, from + step, … up to and including to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TemperatureRange {
+pub struct TemperatureSteps {
     pub from: f64,
     pub to: f64,
     pub step: f64,
+}
+
+/// So many temperatures at equal distances, the first and the last included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemperaturePoints {
+    pub from: f64,
+    pub to: f64,
+    pub points: usize,
+}
+
+/// Depths as a list, or as `{ from, to }` with both ends included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "depths must be a list of whole numbers or a table { from, to }")]
+pub enum Depths {
+    List(Vec<usize>),
+    Range(DepthRange),
+}
+
+/// Depth = from, from + 1, … up to and including to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthRange {
+    pub from: usize,
+    pub to: usize,
 }
 
 /// `[data]`: fields to learn from.
@@ -382,6 +412,20 @@ pub struct RunConfig {
     pub slice_minutes: f64,
 }
 
+/// Bounds far above what any machine does today, so that a slip of the pen is refused before any work and no product
+/// of counts overflows. A step takes a millisecond or more: a thousand million take longer than a week.
+const MOST_STEPS: i64 = 1_000_000_000;
+/// Samples drawn one after the other, or trajectories of all chains: 72 bytes of each are kept, or 128.
+const MOST_DRAWS: i64 = 1_000_000_000;
+/// Samples at a time, apart from [`MOST_NUMBERS`].
+const MOST_BATCH: i64 = 1 << 24;
+/// Numbers in one tensor: 8.6 GB in f32, of which a step takes dozens of such.
+const MOST_NUMBERS: i64 = 1 << 31;
+/// Neighbours of all sites in the couplings of one level, of which each task makes tables.
+const MOST_NEIGHBOURS: usize = 1 << 32;
+/// Each has files of its own.
+const MOST_TASKS: usize = 100_000;
+
 fn default_seeds() -> Vec<u64> {
     vec![1]
 }
@@ -541,7 +585,15 @@ impl Config {
     pub fn temperatures(&self) -> &[f64] {
         match &self.sweep.temperatures {
             Temperatures::List(list) => list,
-            Temperatures::Range(_) => unreachable!("ranges are expanded when a file is parsed"),
+            _ => unreachable!("ranges are expanded when a file is parsed"),
+        }
+    }
+
+    /// The depths of the sweep.
+    pub fn depths(&self) -> &[usize] {
+        match &self.sweep.depths {
+            Depths::List(list) => list,
+            Depths::Range(_) => unreachable!("ranges are expanded when a file is parsed"),
         }
     }
 
@@ -560,7 +612,27 @@ impl Config {
         self.hmc.check()?;
         self.controls.check()?;
         self.run.check()?;
+        self.check_sizes()?;
         self.check_data()
+    }
+
+    /// Whether the sweep has few enough tasks, and whether what a task holds at once has a size that memory may have.
+    fn check_sizes(&self) -> Check {
+        let (size, deepest) = (self.sweep.linear_size, self.depths().iter().max());
+        let counts = [self.temperatures().len(), self.depths().len(), self.sweep.seeds.len()];
+        let [temperatures, depths, seeds] = counts;
+        let tasks = counts.iter().product::<usize>();
+        let product = format!(
+            "{tasks} tasks ({temperatures} temperatures × {depths} depths × {seeds} seeds)"
+        );
+        let allowed = format!("at most {MOST_TASKS}; make several sweeps");
+        require(tasks <= MOST_TASKS, "sweep", product, allowed)?;
+        self.flow.check_size(size, *deepest.expect("there are depths"))?;
+        self.train.check_size(size)?;
+        let EvaluateConfig { samples, batch, keep_samples } = self.evaluate;
+        require_fields("evaluate.batch", batch.min(samples), size)?;
+        require_fields("evaluate.keep_samples", keep_samples, size)?;
+        require_fields("hmc.chains", self.hmc.chains, size)
     }
 
     /// Whether flows can learn from samples in this way.
@@ -616,15 +688,21 @@ impl SweepConfig {
             "a power of two from 4 to 1024",
         )?;
         let temperatures = self.temperatures.expand()?;
-        check_list("sweep.temperatures", &temperatures, |t| {
+        let checked = check_list("sweep.temperatures", &temperatures, |t| {
             (0.01..=1000.0).contains(t).then_some(()).ok_or("from 0.01 to 1000".into())
+        });
+        checked.map_err(|problem| match decimal_comma_hint(&temperatures) {
+            Some(hint) => Problem { problem: format!("{} ({hint})", problem.problem), ..problem },
+            None => problem,
         })?;
         self.temperatures = Temperatures::List(temperatures);
         let deepest = size.ilog2() as usize;
-        check_list("sweep.depths", &self.depths, |depth| {
+        let depths = self.depths.expand(deepest)?;
+        check_list("sweep.depths", &depths, |depth| {
             let allowed = format!("from 1 to log2(linear_size) = {deepest}");
             (1..=deepest).contains(depth).then_some(()).ok_or(allowed)
         })?;
+        self.depths = Depths::List(depths);
         check_list("sweep.seeds", &self.seeds, |seed| {
             // TOML integers, which the resolved configuration is written in, are signed.
             i64::try_from(*seed).map(|_| ()).map_err(|_| "below 2^63".into())
@@ -632,22 +710,108 @@ impl SweepConfig {
     }
 }
 
+/// What to say of a list in which decimal commas seem to have made two temperatures of each: whole numbers, every other
+/// one below 10, and one of them unusually high or there twice.
+pub fn decimal_comma_hint(temperatures: &[f64]) -> Option<&'static str> {
+    let whole = temperatures.iter().all(|temperature| temperature.fract() == 0.0);
+    let pairs = temperatures.chunks(2).all(|pair| pair.len() == 2 && pair[0] < 10.0);
+    let high = temperatures.iter().any(|&temperature| temperature > 10.0);
+    let unique: HashSet<_> = temperatures.iter().map(|temperature| temperature.to_bits()).collect();
+    let strange = high || unique.len() < temperatures.len();
+    let hint = "a comma separates two temperatures; decimals begin with a point, as in 2.27";
+    (whole && pairs && strange).then_some(hint)
+}
+
 impl Temperatures {
     /// The list, a range spelled out; points are rounded so that 2.0 + 3 × 0.1 is 2.3.
     fn expand(&self) -> std::result::Result<Vec<f64>, Problem> {
-        let range = match self {
+        let (from, to, intervals) = match self {
             Self::List(list) => return Ok(list.clone()),
-            Self::Range(range) => range,
+            Self::Steps(range) => (range.from, range.to, range.intervals()?),
+            Self::Points(range) => (range.from, range.to, range.intervals()?),
         };
-        let TemperatureRange { from, to, step } = *range;
+        let at = |i: usize| from + (to - from) * i as f64 / intervals.max(1) as f64;
+        Ok((0..=intervals).map(|i| (at(i) * 1e10).round() / 1e10).collect())
+    }
+}
+
+/// Most temperatures of a range.
+const MOST_POINTS: usize = 10_000;
+
+/// Whether there is a range between these ends.
+fn check_ends(from: f64, to: f64) -> Check {
+    let key = "sweep.temperatures";
+    let ends = format!("from {from} to {to}");
+    require(from.is_finite() && to.is_finite(), key, &ends, "given with finite from and to")?;
+    require(from <= to, key, &ends, "given with from ≤ to")
+}
+
+impl TemperatureSteps {
+    /// How many steps lead from one end to the other: a whole number but for the digits that a step such as 0.0666666667
+    /// lacks.
+    fn intervals(&self) -> std::result::Result<usize, Problem> {
+        let Self { from, to, step } = *self;
         let key = "sweep.temperatures";
-        let ends = format!("from {from} to {to}");
-        require(from.is_finite() && to.is_finite(), key, &ends, "given with finite from and to")?;
-        require(from <= to, key, &ends, "given with from ≤ to")?;
+        check_ends(from, to)?;
         require(step > 0.0, key, format!("step {step}"), "given with step > 0")?;
-        let count = ((to - from) / step + 1e-9).floor() + 1.0;
-        require(count <= 10_000.0, key, format!("{count} points"), "at most 10000 points")?;
-        Ok((0..count as usize).map(|i| ((from + i as f64 * step) * 1e10).round() / 1e10).collect())
+        let steps = (to - from) / step;
+        let count = (steps + 1e-6).floor() + 1.0;
+        let most = MOST_POINTS;
+        require(
+            count <= most as f64,
+            key,
+            format!("{count} points"),
+            format!("at most {most} points"),
+        )?;
+        let (fewer, more) = (steps.floor().max(1.0), steps.floor().max(1.0) + 1.0);
+        let nearest = |intervals: f64| ((to - from) / intervals * 1e10).round() / 1e10;
+        require(
+            (steps - steps.round()).abs() < 1e-6,
+            key,
+            format!("from {from} to {to} in steps of {step}"),
+            format!(
+                "given with a step that ends at {to}, such as {} or {}, or with points = {} or {} instead",
+                nearest(fewer),
+                nearest(more),
+                fewer + 1.0,
+                more + 1.0
+            ),
+        )?;
+        Ok(steps.round() as usize)
+    }
+}
+
+impl TemperaturePoints {
+    /// How many steps lead from one end to the other.
+    fn intervals(&self) -> std::result::Result<usize, Problem> {
+        let Self { from, to, points } = *self;
+        let key = "sweep.temperatures";
+        check_ends(from, to)?;
+        let least = if from == to { 1 } else { 2 };
+        require(
+            (least..=MOST_POINTS).contains(&points),
+            key,
+            format!("from {from} to {to} with points = {points}"),
+            format!("given with {least} to {MOST_POINTS} points"),
+        )?;
+        Ok(points - 1)
+    }
+}
+
+impl Depths {
+    /// The list, a range spelled out, which none may be that goes beyond the deepest.
+    fn expand(&self, deepest: usize) -> std::result::Result<Vec<usize>, Problem> {
+        let DepthRange { from, to } = match self {
+            Self::List(list) => return Ok(list.clone()),
+            Self::Range(range) => *range,
+        };
+        require(
+            (1..=to).contains(&from) && to <= deepest,
+            "sweep.depths",
+            format!("from {from} to {to}"),
+            format!("given with from ≤ to, both from 1 to log2(linear_size) = {deepest}"),
+        )?;
+        Ok((from..=to).collect())
     }
 }
 
@@ -700,16 +864,32 @@ impl FlowConfig {
         let weight = self.symmetry_weight;
         require(weight.is_finite() && weight >= 0.0, "flow.symmetry_weight", weight, "0 or more")
     }
+
+    /// Whether the couplings on an L × L lattice have tables, and their networks weights, that memory may hold: bounds
+    /// from above, which need no coupling to be laid out.
+    fn check_size(&self, linear_size: usize, depth: usize) -> Check {
+        let sites = linear_size * linear_size;
+        let couplings = self.couplings * self.repeats;
+        // Most shells have four sites or eight.
+        let (shells, most) = (couplings * self.shells, MOST_NEIGHBOURS / (8 * sites));
+        let allowed = format!("at most {most} for fields of {linear_size} × {linear_size}");
+        require(shells <= most, "flow.couplings × flow.repeats × flow.shells", shells, allowed)?;
+        // Two layers of a level, and two matrices beside those between hidden layers.
+        let matrices = 2 * depth * couplings * (self.hidden_layers + 1);
+        let most = (MOST_NUMBERS as usize / matrices).isqrt();
+        let allowed = format!("at most {most} in so many layers of networks");
+        require(self.hidden_width <= most, "flow.hidden_width", self.hidden_width, allowed)
+    }
 }
 
 impl TrainConfig {
     fn check(&self) -> Check {
-        require(self.steps >= 0, "train.steps", self.steps, "0 or more")?;
+        require_count("train.steps", self.steps, 0, MOST_STEPS)?;
         require(
-            self.seconds.is_finite() && self.seconds >= 0.0,
+            (0.0..=1e9).contains(&self.seconds),
             "train.seconds",
             self.seconds,
-            "0 (no limit) or more",
+            "from 0 (no limit) to 1000000000",
         )?;
         require(
             self.target_gap.is_finite() && self.target_gap >= 0.0,
@@ -717,7 +897,7 @@ impl TrainConfig {
             self.target_gap,
             "0 (off) or more",
         )?;
-        require(self.batch >= 2, "train.batch", self.batch, "2 or more")?;
+        require_count("train.batch", self.batch, 2, MOST_BATCH)?;
         require(
             self.batch_doublings <= 10,
             "train.batch_doublings",
@@ -736,7 +916,7 @@ impl TrainConfig {
             self.final_learning_rate_fraction,
             "from 0 to 1",
         )?;
-        require(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "0 or more")?;
+        require_count("train.warmup_steps", self.warmup_steps, 0, MOST_STEPS)?;
         require(
             (0.0..=1.0).contains(&self.weight_decay),
             "train.weight_decay",
@@ -755,25 +935,22 @@ impl TrainConfig {
             self.clip_norm,
             "0 (off) or more",
         )?;
-        require(
-            self.max_skipped_steps >= 0,
-            "train.max_skipped_steps",
-            self.max_skipped_steps,
-            "0 or more",
-        )?;
-        require(self.log_every >= 1, "train.log_every", self.log_every, "1 or more")?;
-        let every = self.measure_every;
-        require(every >= 0, "train.measure_every", every, "0 (off) or more")?;
-        require(
-            self.measure_trajectories >= 2,
-            "train.measure_trajectories",
-            self.measure_trajectories,
-            "2 or more",
-        )
+        require_count("train.max_skipped_steps", self.max_skipped_steps, 0, MOST_STEPS)?;
+        require_count("train.log_every", self.log_every, 1, MOST_STEPS)?;
+        require_count("train.measure_every", self.measure_every, 0, MOST_STEPS)?;
+        require_count("train.measure_trajectories", self.measure_trajectories, 2, 1_000_000)
     }
-}
 
-impl TrainConfig {
+    /// Whether the largest batch has a size that memory may hold.
+    fn check_size(&self, linear_size: usize) -> Check {
+        require_fields("train.batch × 2^train.batch_doublings", self.largest_batch(), linear_size)
+    }
+
+    /// Samples of a step after all doublings.
+    pub fn largest_batch(&self) -> i64 {
+        self.batch << self.batch_doublings
+    }
+
     /// What a training by samples cannot do.
     fn check_forward(&self) -> Check {
         require(
@@ -787,8 +964,8 @@ impl TrainConfig {
 
 impl EvaluateConfig {
     fn check(&self) -> Check {
-        require(self.samples >= 2, "evaluate.samples", self.samples, "2 or more")?;
-        require(self.batch >= 1, "evaluate.batch", self.batch, "1 or more")?;
+        require_count("evaluate.samples", self.samples, 2, MOST_DRAWS)?;
+        require_count("evaluate.batch", self.batch, 1, MOST_BATCH)?;
         require(
             (1..=self.samples).contains(&self.keep_samples),
             "evaluate.keep_samples",
@@ -800,15 +977,14 @@ impl EvaluateConfig {
 
 impl HmcConfig {
     fn check(&self) -> Check {
-        require(self.chains >= 2, "hmc.chains", self.chains, "2 or more, for error bars")?;
-        require(self.warmup >= 0, "hmc.warmup", self.warmup, "0 or more")?;
-        require(
-            self.trajectories >= 8,
-            "hmc.trajectories",
-            self.trajectories,
-            "8 or more, since halves of chains are compared",
-        )?;
-        require(self.leapfrog_steps >= 1, "hmc.leapfrog_steps", self.leapfrog_steps, "1 or more")?;
+        // Two for error bars; eight since halves of chains are compared.
+        require_count("hmc.chains", self.chains, 2, 1_000_000)?;
+        require_count("hmc.warmup", self.warmup, 0, MOST_DRAWS)?;
+        require_count("hmc.trajectories", self.trajectories, 8, MOST_DRAWS)?;
+        let draws = self.chains.saturating_mul(self.trajectories);
+        let allowed = format!("at most {MOST_DRAWS}");
+        require(draws <= MOST_DRAWS, "hmc.chains × hmc.trajectories", draws, allowed)?;
+        require_count("hmc.leapfrog_steps", self.leapfrog_steps, 1, 10_000)?;
         require(
             (self.leapfrog_steps..=10_000).contains(&self.max_leapfrog_steps),
             "hmc.max_leapfrog_steps",
@@ -920,6 +1096,18 @@ fn require(
     fine.then_some(()).ok_or_else(problem)
 }
 
+/// A number of things from `least` to `most`.
+fn require_count(key: &'static str, value: i64, least: i64, most: i64) -> Check {
+    require((least..=most).contains(&value), key, value, format!("from {least} to {most}"))
+}
+
+/// So many L × L fields at once, as one tensor holds them.
+fn require_fields(key: &'static str, count: i64, linear_size: usize) -> Check {
+    let most = MOST_NUMBERS / (linear_size * linear_size) as i64;
+    let allowed = format!("at most {most} for fields of {linear_size} × {linear_size}");
+    require(count <= most, key, count, allowed)
+}
+
 /// A list must not be empty, each value be allowed, and none stand twice (that would be the same task).
 fn check_list<T: std::fmt::Display>(
     key: &'static str,
@@ -945,14 +1133,15 @@ fn parse_over_preset<T: DeserializeOwned>(
     defaults: &str,
     flow: impl Fn(&T) -> &FlowConfig,
 ) -> Result<T> {
+    let parsed = with_whole_numbers(text);
     let syntax = |error: &toml::de::Error| Error::ConfigSyntax {
         path: path.into(),
-        message: one_line(error, text),
+        message: one_line(error, &parsed, text),
     };
-    let written: T = toml::from_str(text).map_err(|error| syntax(&error))?;
+    let written: T = toml::from_str(&parsed).map_err(|error| syntax(&error))?;
     let mut table = toml::from_str(flow(&written).preset.defaults()).expect("presets are TOML");
     overlay(&mut table, toml::from_str(defaults).expect("defaults are TOML"));
-    overlay(&mut table, toml::from_str(text).map_err(|error| syntax(&error))?);
+    overlay(&mut table, toml::from_str(&parsed).map_err(|error| syntax(&error))?);
     table.try_into().map_err(|error| syntax(&error))
 }
 
@@ -994,16 +1183,64 @@ fn overlay(lower: &mut toml::Table, upper: toml::Table) {
     }
 }
 
-/// The parser's message on one line, with the line number in front.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().replace('\n', " ");
+/// TOML text with its whole floats as integers, line by line: 1e3 becomes 1000, which keys of either kind take. Text that
+/// is no TOML stays as it is.
+fn with_whole_numbers(text: &str) -> String {
+    let mut found = Vec::new();
+    if let Ok(table) = DeTable::parse(text) {
+        table.get_ref().values().for_each(|value| whole_floats(value, &mut found));
+    }
+    let mut parsed = text.to_owned();
+    found.sort_by_key(|(place, _)| Reverse(place.start));
+    for (place, whole) in found {
+        parsed.replace_range(place, &whole.to_string());
+    }
+    parsed
+}
+
+/// Adds the floats in a value that are whole numbers, with their places in the text.
+fn whole_floats(value: &Spanned<DeValue>, found: &mut Vec<(Range<usize>, i64)>) {
+    /// Up to 2^53 all whole numbers are floats.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.get_ref() {
+        DeValue::Float(float) => {
+            let number: Option<f64> = float.as_str().parse().ok();
+            let whole = number.filter(|number| number.fract() == 0.0 && number.abs() <= EXACT);
+            found.extend(whole.map(|whole| (value.span(), whole as i64)));
+        }
+        DeValue::Array(array) => array.iter().for_each(|value| whole_floats(value, found)),
+        DeValue::Table(table) => table.values().for_each(|value| whole_floats(value, found)),
+        _ => {}
+    }
+}
+
+/// The parser's message of `parsed` on one line, with the number of the line in front and what is written there behind.
+fn one_line(error: &toml::de::Error, parsed: &str, written: &str) -> String {
+    let message = with_suggestion(error.message().replace('\n', " "));
     match error.span() {
         Some(span) => {
-            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
-            let excerpt = text.lines().nth(line - 1).unwrap_or_default().trim();
+            let line = parsed[..span.start.min(parsed.len())].matches('\n').count() + 1;
+            let excerpt = written.lines().nth(line - 1).unwrap_or_default().trim();
             format!("line {line}: {message} (in `{excerpt}`)")
         }
         None => message,
+    }
+}
+
+/// "unknown field `stpes`, expected one of `steps`, …" with the most similar of all these names in their place, where one
+/// is as similar as clap wants it of suggestions for the command line. Of values, which are few, the message names all.
+fn with_suggestion(message: String) -> String {
+    const LIKENESS: f64 = 0.7;
+    let Some((problem, expected)) = message.split_once(", expected ") else { return message };
+    let names = |text| str::split(text, '`').skip(1).step_by(2);
+    let is_key = problem.starts_with("unknown field ");
+    let Some(unknown) = names(problem).next().filter(|_| is_key) else { return message };
+    let likely = names(expected).map(|name| (strsim::jaro(unknown, name), name));
+    match likely.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((likeness, name)) if likeness > LIKENESS => {
+            format!("{problem}, did you mean `{name}`?")
+        }
+        _ => message,
     }
 }
 
@@ -1021,6 +1258,85 @@ mod tests {
     fn a_range_is_spelled_out_with_both_ends() {
         let config = parse("{ from = 2.0, to = 2.7, step = 0.1 }").unwrap();
         assert_eq!(config.temperatures(), [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7]);
+    }
+
+    #[test]
+    fn a_range_of_points_has_both_ends() {
+        let config = parse("{ from = 2.0, to = 2.6, points = 10 }").unwrap();
+        let [first, second, .., last] = config.temperatures() else { panic!("there are ten") };
+        assert_eq!([*first, *second, *last], [2.0, 2.0666666667, 2.6]);
+        assert_eq!(config.temperatures().len(), 10);
+        assert_eq!(parse("{ from = 2.5, to = 2.5, points = 1 }").unwrap().temperatures(), [2.5]);
+    }
+
+    /// What the message about a step that does not fit offers is accepted as it is printed.
+    #[test]
+    fn both_nearest_steps_fit() {
+        for step in ["0.075", "0.0666666667"] {
+            let config = parse(&format!("{{ from = 2.0, to = 2.6, step = {step} }}")).unwrap();
+            assert_eq!(config.temperatures().last(), Some(&2.6));
+        }
+        let refusal = parse("{ from = 2.0, to = 2.6, step = 0.7 }").unwrap_err().to_string();
+        assert!(refusal.contains("such as 0.6 or 0.3, or with points = 2 or 3"), "{refusal}");
+    }
+
+    #[test]
+    fn lists_that_look_like_decimal_commas_get_a_hint_and_no_others_do() {
+        let hinted = |list: &[f64]| decimal_comma_hint(list).is_some();
+        assert!(
+            [&[2.0, 27.0][..], &[2.0, 1.0, 2.0, 2.0], &[2.0, 269185.0]].map(hinted) == [true; 3]
+        );
+        let sensible =
+            [&[1.0, 2.0][..], &[2.0, 2.7], &[2.0], &[1.0, 5.0, 20.0], &[10.0, 20.0], &[2.5, 27.0]];
+        assert!(sensible.map(hinted) == [false; 6]);
+        let refusal = parse("[2,1, 2,2]").unwrap_err().to_string();
+        assert!(refusal.contains("has 2 twice") && refusal.contains("as in 2.27"), "{refusal}");
+        assert_eq!(parse("[2, 27]").unwrap().temperatures(), [2.0, 27.0], "legal all the same");
+    }
+
+    #[test]
+    fn a_range_of_depths_has_both_ends() {
+        let text = SMALL.replace("[1, 3]", "{ from = 1, to = 3 }") + "temperatures = [2.0]";
+        assert_eq!(Config::parse(&text, Path::new("t.toml")).unwrap().depths(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn whole_floats_are_integers_wherever_they_stand() {
+        let text = "[train]\nsteps = 1e3 # not 1e4\nbatch = +2_048.0\nlearning_rate = 1e-3\n\
+                    [run]\nslice_minutes = 2.0\n[flow]\npreset = 'best'\n";
+        let text =
+            SMALL.replace("[1, 3]", "[1.0, 3e0]") + "temperatures = [2.0, 2.5, 3e0]\n" + text;
+        let config = Config::parse(&text, Path::new("t.toml")).unwrap();
+        assert_eq!((config.train.steps, config.train.batch), (1000, 2048));
+        assert_eq!((config.train.learning_rate, config.run.slice_minutes), (1e-3, 2.0));
+        assert_eq!((config.depths(), config.temperatures()), (&[1, 3][..], &[2.0, 2.5, 3.0][..]));
+        assert_eq!(config.flow.couplings, 7, "the preset's");
+    }
+
+    #[test]
+    fn a_misspelt_name_gets_the_most_similar_one() {
+        let listed = "expected one of `steps`, `batch`, `learning_rate`, `warmup_steps`";
+        for (written, meant) in [
+            ("stpes", Some("steps")),
+            ("batch_size", Some("batch")),
+            ("learningrate", Some("learning_rate")),
+            ("warmup", Some("warmup_steps")),
+            ("optimizer", None),
+        ] {
+            let message = format!("unknown field `{written}`, {listed}");
+            let expected = match meant {
+                Some(meant) => format!("unknown field `{written}`, did you mean `{meant}`?"),
+                None => message.clone(),
+            };
+            assert_eq!(with_suggestion(message), expected);
+        }
+        let others = [
+            "unknown variant `lower-temperature`, expected one of `none`, `higher-temperature`",
+            "invalid type: string \"`steps`\", expected i64",
+        ];
+        for other in others {
+            assert_eq!(with_suggestion(other.into()), other);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Result of every fallible public function of the crate.
+/// Result of what can fail for a user, a file or a machine.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a user, a file or a machine did wrong; bugs of our own panic instead. Each message holds its causes, which are
@@ -118,6 +118,12 @@ pub enum Error {
     #[error("internal error: {message}; please report it with the task's configuration")]
     Panic { message: String },
 
+    /// An array or tensor did not fit into memory; the message is the allocator's.
+    #[error(
+        "not enough memory: {message}; lower train.batch, evaluate.batch or hmc.chains, or start fewer ranks on each node"
+    )]
+    OutOfMemory { message: String },
+
     /// Another rank that works on the same task failed with it.
     #[error("{message}")]
     Teammate { message: String },
@@ -169,6 +175,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of a task that panicked. What torch does where memory ends is a panic too, though no bug.
+    pub fn panic(message: String) -> Self {
+        let words = ["can't allocate memory", "out of memory"];
+        match words.iter().find_map(|words| message.find(words)) {
+            Some(start) => {
+                // A trace of torch's calls follows.
+                let sentence = message[start..].split(". ").next().unwrap_or_default();
+                Self::OutOfMemory { message: sentence.to_owned() }
+            }
+            None => Self::Panic { message },
+        }
+    }
+
     /// Makes the closure that `map_err` wants, for I/O errors on `path`.
     pub fn io(
         action: &'static str,
@@ -194,5 +213,27 @@ fn locking_hint(message: &str) -> &'static str {
         " (on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE)"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn tensors_beyond_memory_are_no_internal_error() {
+        let sizes = [1i64 << 20, 1 << 20, 1 << 10];
+        let torch = Tensor::f_empty(sizes, (Kind::Double, Device::Cpu)).unwrap_err();
+        let error = Error::panic(format!("called unwrap on {torch:?}")).to_string();
+        let sentence = "can't allocate memory: you tried to allocate 9007199254740992 bytes";
+        let remedy =
+            "lower train.batch, evaluate.batch or hmc.chains, or start fewer ranks on each node";
+        assert_eq!(error, format!("not enough memory: {sentence}; {remedy}"));
+        let cuda = Error::panic("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has".into());
+        assert_eq!(cuda.to_string(), format!("not enough memory: out of memory; {remedy}"));
+        let bug = Error::panic("index out of bounds".into()).to_string();
+        assert!(bug.starts_with("internal error: index out of bounds"), "{bug}");
     }
 }

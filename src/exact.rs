@@ -22,8 +22,7 @@ pub struct ExactIsing {
 /// Exact thermodynamics at temperature T for even L ≥ 4 (the caller has checked both).
 ///
 /// ln Z of the spins is Kaufman's (Phys. Rev. 76, 1232 (1949)), and its derivatives are carried
-/// along as second-order dual numbers in β. The field's partition function follows from it:
-/// -ln Z = -ln Z_Ising - ½ ln det(K+αI) + (N/2)[ln(2/π) - α].
+/// along as second-order dual numbers in β. The field's partition function follows from it by [`gaussian_integral`].
 ///
 /// Relative accuracy is about 1e-13 for ln Z and u, and 1e-12 for c, where c is of order one. In
 /// the frozen phase c falls as e^{-8β} while the terms of its sum fall as e^{-2β} only. That leaves
@@ -34,13 +33,21 @@ pub fn exact_ising(linear_size: usize, temperature: f64) -> ExactIsing {
     let beta = 1.0 / temperature;
     let sites = (linear_size * linear_size) as f64;
     let (ln_z, slope, curvature) = second_derivative(|k| ln_z_ising(linear_size, k), beta);
-    let ln_det: f64 = coupling_eigenvalues(linear_size, beta).iter().map(|e| e.ln()).sum();
     ExactIsing {
         ln_z_ising: ln_z,
-        free_energy_field: -ln_z - 0.5 * ln_det + 0.5 * sites * (FRAC_2_PI.ln() - offset(beta)),
+        free_energy_field: -ln_z + gaussian_integral(linear_size, temperature),
         energy_per_site: -slope / sites,
         specific_heat_per_site: beta * beta * curvature / sites,
     }
+}
+
+/// What -ln Z of the field has beside -ln Z of the spins: -½ ln det(K+αI) + (N/2)[ln(2/π) - α], by which each is known from
+/// the other. It depends on T.
+pub fn gaussian_integral(linear_size: usize, temperature: f64) -> f64 {
+    let beta = 1.0 / temperature;
+    let sites = (linear_size * linear_size) as f64;
+    let ln_det: f64 = coupling_eigenvalues(linear_size, beta).iter().map(|e| e.ln()).sum();
+    -0.5 * ln_det + 0.5 * sites * (FRAC_2_PI.ln() - offset(beta))
 }
 
 /// One of Kaufman's modes: what γ_l contributes to the four products.

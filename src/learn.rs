@@ -60,7 +60,7 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
     tch::set_num_threads(config.run.threads as i32);
     let device = device::select(config.run.device_choice(), 0)?;
     let data = Data::of_pictures(&config.data, (config.run.precision.kind(), device))?;
-    config.check_depth(data.linear_size(), config_path)?;
+    config.check_lattice(data.linear_size(), config_path)?;
     let folder = output.parent().expect("an absolute path of a file has a folder");
     fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
 
@@ -134,7 +134,7 @@ fn train(
 }
 
 fn tell(progress: Progress, steps: i64) {
-    if let Progress { step, loss: Some((loss, error)) } = progress {
+    if let Progress { step, loss: Some((loss, error)), .. } = progress {
         log::info!("step {step}/{steps}: -ln q = {loss:.3} ± {error:.3} nat");
     }
 }

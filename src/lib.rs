@@ -61,6 +61,7 @@ pub mod progress;
 pub mod queue;
 pub mod rank;
 pub mod response;
+pub mod rows;
 pub mod run;
 pub mod sample;
 pub mod sampler;

@@ -12,8 +12,8 @@ use indicatif::MultiProgress;
 
 use neuralrg::cli::{Cli, Command, FinishedTasks, Lattices};
 use neuralrg::collect::collect;
-use neuralrg::config::Config;
 use neuralrg::config::learn::resolved;
+use neuralrg::config::{Config, decimal_comma_hint};
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
 use neuralrg::export::export;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             print_study(&tasks, Study::MutualInformation { samples, neighbours })
         }
         Command::Coarse { tasks, samples } => print_study(&tasks, Study::Coarse { samples }),
-        Command::Check { config } => resolved(&config).map_err(Into::into).and_then(print),
+        Command::Check { config } => print_checked(&config),
         Command::Export { task, output } => export(&task, &output).map_err(Into::into),
         Command::Sample { task, samples, seed, output } => {
             sample(&task, samples as usize, seed, &output).map_err(Into::into)
@@ -78,6 +78,9 @@ fn run(config: &Path, output: &Path, task_index: Option<usize>) -> ExitCode {
         Err(error) => return report(Err(error.into())),
     };
     let bars = start_logging(&ranks);
+    if task_index.is_none() {
+        ranks.warn_of_missing_mpi();
+    }
     // After MPI, which has handlers of its own.
     let stop = match Stop::listen() {
         Ok(stop) => stop,
@@ -189,7 +192,21 @@ fn print_study(tasks: &FinishedTasks, study: Study) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn print_checked(path: &Path) -> anyhow::Result<()> {
+    let (text, problem) = resolved(path)?;
+    hint(problem);
+    print(text)
+}
+
+/// One line on standard error for what is allowed but may not be meant.
+fn hint(problem: Option<&str>) {
+    if let Some(problem) = problem {
+        eprintln!("neuralrg: hint: {problem}");
+    }
+}
+
 fn print_exact(linear_size: usize, temperatures: &[f64]) -> anyhow::Result<()> {
+    hint(decimal_comma_hint(temperatures));
     print(
         "temperature,ln_z_ising,free_energy_field,energy_per_site,specific_heat_per_site"
             .to_owned()
@@ -237,6 +254,7 @@ fn print_reference(
     seed: u64,
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
+    hint(decimal_comma_hint(&lattices.temperatures));
     let names = observe::SCALARS
         .iter()
         .flat_map(|name| [(*name).to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
@@ -267,6 +285,7 @@ fn print_reference(
 
 fn print_plan(path: &Path, ranks: Option<usize>, dir: Option<&Path>) -> anyhow::Result<()> {
     let mut config = Config::read(path)?;
+    hint(decimal_comma_hint(config.temperatures()));
     data::identify(&mut config, path)?;
     let team = config.run.ranks_per_task;
     let ranks = ranks.unwrap_or(team);

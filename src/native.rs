@@ -1,8 +1,8 @@
 //! The flow on CPUs: values, densities and derivatives without a tensor library.
 //!
 //! The batch is cut into tiles of `LANES` samples, each laid out (site, lane), so that a stencil is
-//! read without gathering and every network works on full vectors. Derivatives recompute networks
-//! instead of storing activations.
+//! read without gathering and every network works on full vectors. Derivatives take the networks'
+//! activations from a record where all of them fit into the cache, else they compute them again.
 //!
 //! | file | what |
 //! |---|---|

@@ -68,7 +68,7 @@ pub fn own_tasks(config: &Config) -> Vec<Task> {
     let sweep = &config.sweep;
     let mut tasks = Vec::new();
     for &temperature in config.temperatures() {
-        for &depth in &sweep.depths {
+        for &depth in config.depths() {
             for &seed in &sweep.seeds {
                 tasks.push(Task { linear_size: sweep.linear_size, temperature, depth, seed });
             }
@@ -87,7 +87,7 @@ fn parent_of(config: &Config, task: &Task) -> Option<Task> {
             higher.min_by(f64::total_cmp).map(|temperature| Task { temperature, ..*task })
         }
         StartFrom::Shallower => {
-            let smaller = config.sweep.depths.iter().copied().filter(|&other| other < depth);
+            let smaller = config.depths().iter().copied().filter(|&other| other < depth);
             smaller.max().map(|depth| Task { depth, ..*task })
         }
         StartFrom::HalfSize => (linear_size > 4 && depth > 1).then(|| Task {

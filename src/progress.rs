@@ -17,6 +17,8 @@ use crate::seal::{open_line, seal_line};
 use crate::store::{SweepDir, write_atomically};
 use crate::train::Progress;
 
+/// The bar shows how much of the task is done, not of a stage, whose end may be one of time.
+const BAR_LENGTH: u64 = 10_000;
 /// Least time between two writes of the progress file, and between two log lines of a stage.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 const LOG_INTERVAL: Duration = Duration::from_secs(15);
@@ -86,7 +88,7 @@ pub struct TaskProgress {
     resumed: bool,
     /// Stage, step and steps of the last report.
     last: (&'static str, i64, i64),
-    /// Expected share of the task's work that was done then.
+    /// Expected share of the task's work that was done then: in the training by the part of its budget that is used.
     fraction: f64,
     /// The same at the first report, and when that was.
     first: Option<(f64, Instant)>,
@@ -106,13 +108,13 @@ impl TaskProgress {
         bars: &MultiProgress,
     ) -> Self {
         let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {pos:>6}/{len} [{elapsed_precise} < {eta_precise}] {msg}",
+            "{prefix} {bar:30} [{elapsed_precise} < {eta_precise}] {msg}",
         )
         .expect("the template is well-formed");
         let silent = !team.leads();
         let bar = if silent { ProgressBar::hidden() } else { bars.add(ProgressBar::no_length()) };
         bar.set_style(style);
-        bar.set_length(config.train.steps as u64);
+        bar.set_length(BAR_LENGTH);
         let log_lines = bar.is_hidden();
         bar.set_prefix(task.name());
         Self {
@@ -207,13 +209,17 @@ impl TaskProgress {
         let message = self
             .gap
             .map_or_else(String::new, |(gap, error)| format!("gap {gap:.3} ± {error:.3} nat"));
-        let done = self.cost.train * progress.step as f64 / self.train_steps as f64;
-        self.report("train", progress.step, self.train_steps, done, &message);
+        self.report(
+            "train",
+            progress.step,
+            self.train_steps,
+            self.cost.train * progress.used,
+            &message,
+        );
     }
 
     /// The evaluation has drawn `samples`.
     pub fn evaluated(&mut self, samples: i64) {
-        self.bar.set_length(self.samples as u64);
         let fraction = samples as f64 / self.samples as f64;
         let done = self.cost.train + self.cost.evaluate * fraction;
         self.report("evaluate", samples, self.samples, done, "");
@@ -221,7 +227,6 @@ impl TaskProgress {
 
     /// HMC and its controls have done `trajectories`, warm-ups included.
     pub fn sampled(&mut self, trajectories: i64) {
-        self.bar.set_length(self.trajectories as u64);
         let fraction = trajectories as f64 / self.trajectories as f64;
         let done = self.cost.train + self.cost.evaluate + self.cost.hmc * fraction;
         self.report("hmc", trajectories, self.trajectories, done, "");
@@ -233,15 +238,19 @@ impl TaskProgress {
         }
         self.last = (stage, step, steps);
         self.fraction = (done / self.cost.total()).min(1.0);
-        self.first.get_or_insert((self.fraction, Instant::now()));
+        self.bar.set_position((self.fraction * BAR_LENGTH as f64) as u64);
+        self.first.get_or_insert_with(|| {
+            // What was done before an interruption is no work of this moment.
+            self.bar.reset_eta();
+            (self.fraction, Instant::now())
+        });
         if std::mem::take(&mut self.resumed) {
             self.note(&format!("task {} goes on with {stage} {step}/{steps}", self.name));
         }
-        self.bar.set_position(step as u64);
-        self.bar.set_message(message.to_owned());
+        let place = format!("{stage} {step}/{steps} {message}").trim_end().to_owned();
+        self.bar.set_message(place.clone());
         let stage_ends = step == steps;
-        let line =
-            || format!("{}: {stage} {step}/{steps} {message}", self.name).trim_end().to_owned();
+        let line = || format!("{}: {place}", self.name);
         if self.log_lines && (stage_ends || self.logged.elapsed() > self.log_interval) {
             log::info!("{}", line());
             self.logged = Instant::now();
@@ -306,5 +315,69 @@ impl TaskLog {
 impl Drop for TaskProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::plan;
+    use crate::queue::{Crew, Next, Queue};
+
+    /// Three tasks whose training a limit of 600 seconds ends, long before the steps do.
+    const LIMITED: &str = "[sweep]\nname='t'\nlinear_size=16\ntemperatures=[2.0,2.5,3.0]\ndepths=[4]\n\
+                           [train]\nsteps=1000000\nseconds=600.0\n[evaluate]\nsamples=1024\n\
+                           [hmc]\nchains=8\nwarmup=10\ntrajectories=10\n";
+
+    /// What one report after `seconds` of training says: the share that is done and the seconds that are left.
+    fn after(seconds: f64) -> (f64, f64) {
+        let config = Config::parse(LIMITED, Path::new("t.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, _lock) = SweepDir::prepare(&folder.path().join("sweep"), &config).unwrap();
+        let task = plan::own_tasks(&config)[0];
+        let alone = (&Ranks::alone(), &Team::Alone);
+        let mut progress = TaskProgress::new(&task, &config, &dir, alone, &MultiProgress::new());
+        let (step, used) = ((seconds * 100.0) as i64, seconds / 600.0);
+        progress.trained(Progress { step, used, loss: None });
+        let snapshot = Snapshot::read(&dir.progress_path(&task)).unwrap();
+        assert_eq!((snapshot.step, snapshot.steps), (step, 1_000_000));
+        // One report only: the pace is that of the seconds given here, not the clock's.
+        let remaining = progress.remaining_seconds(seconds);
+        let told = Snapshot { seconds, ..snapshot.clone() }.remaining_seconds().unwrap();
+        assert!((told - remaining).abs() < 1e-9 * remaining, "{told} {remaining}");
+        (snapshot.fraction, remaining)
+    }
+
+    #[test]
+    fn remaining_time_of_a_training_with_a_limit_of_seconds_is_that_of_the_limit() {
+        let config = Config::parse(LIMITED, Path::new("t.toml")).unwrap();
+        let cost = Cost::of(&config, &plan::own_tasks(&config)[0]);
+        assert_eq!(cost.train, 600.0);
+        let rest = cost.evaluate + cost.hmc;
+        assert!(rest < 60.0, "{rest}");
+        for seconds in [60.0, 300.0, 600.0] {
+            let (fraction, remaining) = after(seconds);
+            assert!((fraction - seconds / (600.0 + rest)).abs() < 1e-12, "{fraction}");
+            assert!((remaining - (600.0 - seconds + rest)).abs() < 1e-9, "{remaining}");
+        }
+    }
+
+    /// By its steps the paused task would need hours, and so would all others like it.
+    #[test]
+    fn pause_of_a_training_with_a_limit_of_seconds_leaves_the_costs_as_they_are() {
+        let config = Config::parse(LIMITED, Path::new("t.toml")).unwrap();
+        let tasks = plan::tasks(&config);
+        let cost = tasks[0].cost;
+        let mut queue =
+            Queue::new(&tasks, &[0, 1, 2], Crew { ranks: 2, shortest_slice: Some(1.0) });
+        assert_eq!([queue.take(0.0), queue.take(0.0)], [0, 1].map(Next::Task));
+        let (_, remaining) = after(60.0);
+        queue.paused(0, 60.0, remaining);
+        // Task 2 may need three times its cost; behind it task 0, which waits, and what is left of task 1.
+        assert_eq!(queue.take(60.0), Next::Task(2));
+        let left = (cost + 2.0 * (cost - 60.0)) / 2.0;
+        let slice = ((left - (cost - 60.0)) / 2.0).max(0.02 * left);
+        assert!((queue.slice(60.0).unwrap() - slice).abs() < 1e-6, "{:?}", queue.slice(60.0));
     }
 }

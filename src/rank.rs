@@ -62,7 +62,7 @@ impl Ranks {
     /// The MPI library does not let several threads communicate, which rank 0 needs to serve the others
     /// while it works itself.
     pub fn start() -> Result<Self> {
-        if !LAUNCHERS.iter().any(|variable| std::env::var_os(variable).is_some()) {
+        if !launched_by_mpi() {
             return Ok(Self::Alone);
         }
         let (universe, threading) =
@@ -102,10 +102,26 @@ impl Ranks {
         }
     }
 
-    /// Number of this rank among those of its node, from 0.
+    /// Warns where Slurm has started several processes without telling them of each other, as srun does unless it is told
+    /// to serve MPI. Each is a job of one rank then, and the first speaks for all.
+    pub fn warn_of_missing_mpi(&self) {
+        let numbers = ["SLURM_NTASKS", "SLURM_PROCID"].map(slurm_number);
+        if let [Some(tasks @ 2..), Some(0)] = numbers
+            && !launched_by_mpi()
+        {
+            log::warn!(
+                "Slurm has {tasks} processes here, but they know nothing of each other: each works on the folder as a job \
+                 of one rank; to make them ranks of one job start them with `srun --mpi=pmix` (`srun --mpi=list` names what \
+                 this Slurm has) or with mpirun"
+            );
+        }
+    }
+
+    /// Number of this rank among those of its node, from 0; alone, that of its process among those which srun started
+    /// there.
     pub fn local_rank(&self) -> usize {
         match self {
-            Self::Alone => 0,
+            Self::Alone => slurm_number("SLURM_LOCALID").unwrap_or(0),
             Self::World { world, .. } => world.split_shared(world.rank()).rank() as usize,
         }
     }
@@ -207,6 +223,16 @@ impl Ranks {
             Self::World { world, .. } => world.abort(1),
         }
     }
+}
+
+/// Whether a launcher has told this process its rank.
+fn launched_by_mpi() -> bool {
+    LAUNCHERS.iter().any(|variable| std::env::var_os(variable).is_some())
+}
+
+/// A number that Slurm gives to the processes that it starts.
+fn slurm_number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// What rank 0 does as tasks come and go.

@@ -5,14 +5,14 @@ use tch::{Device, Tensor};
 
 use crate::bridge::bridge;
 use crate::checkpoint::{Checkpoints, under, within};
-use crate::config::{Config, Sampler};
+use crate::config::{Config, Preset, Sampler, StartFrom};
 use crate::course::Course;
 use crate::data::Data;
 use crate::diagnostics::{self, LARGEST_PULL, LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
-use crate::exact::{ExactIsing, exact_ising};
+use crate::exact::{ExactIsing, exact_ising, gaussian_integral};
 use crate::flow::{Flow, transfer};
 use crate::gaussian::gaussian_free_energy;
 use crate::host::to_array;
@@ -133,11 +133,11 @@ pub fn run_task(
 
     let estimates = diagnostics::estimates(&chains, task.linear_size, task.temperature);
     let mut scalars = bound(&evaluation, &references, task.linear_size);
-    scalars.extend(estimated_free_energies(&evaluation, &chains));
+    scalars.extend(estimated_free_energies(&evaluation, &chains, task));
     scalars.extend(estimates.clone());
     scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
     scalars.extend(pulls(&scalars, &references));
-    let verdict = verdict(&scalars, config);
+    let verdict = verdict(&scalars, &references, config);
     scalars.insert("problems".into(), verdict.len() as f64);
     check_finite(&scalars)?;
     let mut samplers = vec![sampler_record(&chains, estimates, config)];
@@ -205,7 +205,7 @@ pub fn references(linear_size: usize, temperature: f64) -> Numbers {
     let gaussian = gaussian_free_energy(linear_size, temperature);
     let numbers = [
         ("free_energy_exact", free_energy_field),
-        ("ln_z_ising_exact", ln_z_ising),
+        ("ising_free_energy_exact", -ln_z_ising),
         ("energy_exact", energy_per_site),
         ("specific_heat_exact", specific_heat_per_site),
         ("free_energy_gaussian", gaussian),
@@ -233,9 +233,9 @@ fn bound(evaluation: &Evaluation, references: &Numbers, linear_size: usize) -> N
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// -ln Z from the flow's samples, from those and the chains, which are samples of the target, and what the chains say of
-/// the flow.
-fn estimated_free_energies(evaluation: &Evaluation, chains: &Chains) -> Numbers {
+/// -ln Z from the flow's samples, from those and the chains, which are samples of the target, that of the spins, and what
+/// the chains say of the flow.
+fn estimated_free_energies(evaluation: &Evaluation, chains: &Chains, task: &Task) -> Numbers {
     let of_target = chains.get("ln_weight");
     let importance = evaluation.importance();
     let forward = forward(of_target, importance.free_energy);
@@ -252,6 +252,8 @@ fn estimated_free_energies(evaluation: &Evaluation, chains: &Chains) -> Numbers 
         ("forward_weight_mean", forward.weight_mean),
         ("bridge_free_energy", free_energy),
         ("bridge_free_energy_error", error),
+        ("ising_free_energy", free_energy - gaussian_integral(task.linear_size, task.temperature)),
+        ("ising_free_energy_error", error),
     ]
     .map(|(name, value)| (name.into(), value))
     .into();
@@ -292,26 +294,26 @@ fn pulls(scalars: &Numbers, references: &Numbers) -> Numbers {
     ])
 }
 
-/// What is wrong with the task's numbers: its sampling, deviations from exact values, bounds and weights.
-fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
-    let mut problems = diagnostics::verdict(scalars, Sampler::Latent, &config.hmc);
-    let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
-    if weighted < LEAST_WEIGHTED_SAMPLES {
+/// What is wrong with the task's numbers: its flow, its sampling, weights, deviations from exact values and bounds.
+///
+/// From a flow that has learned nothing much else follows, which one line stands for: its chains' own verdict has it.
+fn verdict(scalars: &Numbers, references: &Numbers, config: &Config) -> Vec<String> {
+    let of_chains = diagnostics::verdict(scalars, Sampler::Latent, &config.hmc);
+    let mut problems: Vec<String> =
+        worse_than_gaussians(scalars, references, config).into_iter().collect();
+    if problems.is_empty() {
+        problems.extend(of_chains);
+        problems.extend(problem_of_weights(scalars));
+    } else if !of_chains.is_empty() {
         problems.push(format!(
-            "importance weights are worth {weighted:.0} samples: importance_free_energy and reweighting say nothing"
-        ));
-    }
-    if weighted >= LEAST_WEIGHTED_SAMPLES && misses_weight(scalars) {
-        let [reverse, forward] =
-            ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
-        problems.push(format!(
-            "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
-             importance_free_energy is too high (bridge_free_energy is not if the chains have converged)"
+            "problems of its chains that may follow from it: {} ({}/latent of the task file has them)",
+            of_chains.len(),
+            schema::CHAINS_GROUP
         ));
     }
     for name in ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"] {
         let deviation = scalars[&format!("{name}_pull")];
-        let meaningful = name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES;
+        let meaningful = name != "importance_free_energy" || has_weights(scalars);
         if deviation.abs() > LARGEST_PULL && meaningful {
             problems.push(format!("{name} is {deviation:.1} standard errors from the exact value"));
         }
@@ -322,6 +324,53 @@ fn verdict(scalars: &Numbers, config: &Config) -> Vec<String> {
             .push(format!("the variational free energy is {:.3} nat below the exact one", -gap));
     }
     problems
+}
+
+/// A flow above the best pair of Gaussians, which needs no network, has learned nothing of use yet.
+fn worse_than_gaussians(
+    scalars: &Numbers,
+    references: &Numbers,
+    config: &Config,
+) -> Option<String> {
+    let gap = scalars["gap"];
+    let of_gaussians = references["free_energy_gaussian"] - references["free_energy_exact"];
+    if gap - of_gaussians <= LARGEST_PULL * scalars["gap_error"] {
+        return None;
+    }
+    let mut remedies = vec!["train longer"];
+    if config.train.start_from == StartFrom::None {
+        remedies.push("start from another task's flow (train.start_from)");
+    }
+    if config.flow.preset != Preset::Best {
+        remedies.push("take flow.preset = \"best\"");
+    }
+    Some(format!(
+        "the flow is worse than a pair of Gaussians (gap {gap:.3} nat where these have {of_gaussians:.3}): {}",
+        remedies.join(", or ")
+    ))
+}
+
+/// Whether importance weights are worth enough samples to estimate anything.
+fn has_weights(scalars: &Numbers) -> bool {
+    scalars["effective_sample_size"] * scalars["weighted_samples"] >= LEAST_WEIGHTED_SAMPLES
+}
+
+/// What is wrong with the importance weights.
+fn problem_of_weights(scalars: &Numbers) -> Option<String> {
+    if !has_weights(scalars) {
+        let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
+        return Some(format!(
+            "importance weights are worth {weighted:.0} samples: importance_free_energy and reweighting say nothing"
+        ));
+    }
+    misses_weight(scalars).then(|| {
+        let [reverse, forward] =
+            ["effective_sample_size", "forward_effective_sample_size"].map(|name| scalars[name]);
+        format!(
+            "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
+             importance_free_energy is too high (bridge_free_energy is not if the chains have converged)"
+        )
+    })
 }
 
 /// What a sampler leaves in the task's file.
@@ -435,11 +484,14 @@ mod tests {
         assert_eq!(importance_error(&numbers(0.0, -10.0)), 0.01);
     }
 
-    #[test]
-    fn weight_that_the_flow_misses_is_named() {
+    fn config() -> Config {
         let text = "[sweep]\nname = 'test'\nlinear_size = 4\ntemperatures = [2.3]\ndepths = [1]\n";
-        let config = Config::parse(text, Path::new("test.toml")).unwrap();
-        let healthy = [
+        Config::parse(text, Path::new("test.toml")).unwrap()
+    }
+
+    /// The scalars of a task of which all is well, as far as verdicts ask for them.
+    fn healthy() -> Numbers {
+        let of_observable = [
             ("_r_hat", 1.0),
             ("_tau_int", 0.5),
             ("_ess_bulk", 1e4),
@@ -449,7 +501,9 @@ mod tests {
         ];
         let mut scalars: Numbers = crate::observe::SCALARS
             .iter()
-            .flat_map(|name| healthy.map(|(ending, value)| (format!("{name}{ending}"), value)))
+            .flat_map(|name| {
+                of_observable.map(|(ending, value)| (format!("{name}{ending}"), value))
+            })
             .collect();
         let others = [
             ("divergences", 0.0),
@@ -466,10 +520,56 @@ mod tests {
             ("forward_effective_sample_size", 0.15),
         ];
         scalars.extend(others.map(|(name, value)| (name.into(), value)));
-        assert_eq!(verdict(&scalars, &config), Vec::<String>::new());
+        scalars
+    }
+
+    /// The verdict with Gaussians that have a gap of 1.7 nats.
+    fn verdict_of(scalars: &Numbers, config: &Config) -> Vec<String> {
+        let exact = [("free_energy_exact", -600.0), ("free_energy_gaussian", -598.3)];
+        let references = exact.map(|(name, value)| (name.to_owned(), value)).into();
+        verdict(scalars, &references, config)
+    }
+
+    #[test]
+    fn weight_that_the_flow_misses_is_named() {
+        let mut scalars = healthy();
+        assert_eq!(verdict_of(&scalars, &config()), Vec::<String>::new());
         scalars.insert("forward_effective_sample_size".into(), 0.0);
-        let found = verdict(&scalars, &config);
+        let found = verdict_of(&scalars, &config());
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("ESS 0.19 by samples of the flow, 0.00 by those of HMC"));
+    }
+
+    #[test]
+    fn flow_worse_than_gaussians_comes_first_and_one_line_stands_for_what_follows() {
+        let mut scalars = healthy();
+        let changes = [
+            ("gap", 8.3),
+            ("effective_sample_size", 1e-4),
+            ("energy_r_hat", 1.3),
+            ("magnetization_r_hat", 2.0),
+            ("energy_ess_bulk", 20.0),
+            ("energy_tau_int", 90.0),
+            ("acceptance", 0.3),
+            ("energy_pull", 7.0),
+        ];
+        scalars.extend(changes.map(|(name, value)| (name.into(), value)));
+        let mut config = config();
+        assert_eq!(
+            verdict_of(&scalars, &config),
+            [
+                "the flow is worse than a pair of Gaussians (gap 8.300 nat where these have 1.700): train longer, or start \
+                 from another task's flow (train.start_from), or take flow.preset = \"best\"",
+                "problems of its chains that may follow from it: 5 (chains/latent of the task file has them)",
+                "energy is 7.0 standard errors from the exact value",
+            ]
+        );
+        config.flow.preset = Preset::Best;
+        config.train.start_from = StartFrom::Shallower;
+        assert!(verdict_of(&scalars, &config)[0].ends_with("1.700): train longer"));
+        // Within its error the flow is as good as the Gaussians: then the chains speak for themselves.
+        scalars.insert("gap".into(), 2.0);
+        let found = verdict_of(&scalars, &config);
+        assert!(found.len() == 7 && found[0].starts_with("R-hat of m"), "{found:?}");
     }
 }

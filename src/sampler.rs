@@ -18,6 +18,7 @@ use crate::independence;
 use crate::observe;
 use crate::physical::PhysicalPotential;
 use crate::rank::Team;
+use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded of each trajectory behind the observables, in this order.
@@ -147,8 +148,8 @@ pub struct Sampling {
     /// (chains, L, L)
     pub position: Tensor,
     pub adaptation: Adaptation,
-    /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]); rows that are not yet done are zero.
-    pub records: Tensor,
+    /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]) of the measured trajectories.
+    pub records: Rows,
     /// (chains, L, L): sum of S(k) over the measured trajectories.
     pub structure_sum: Tensor,
     /// (): divergent trajectories of the warm-up.
@@ -162,13 +163,13 @@ pub struct Sampling {
 impl Sampling {
     /// Nothing is done yet.
     pub fn new(position: Tensor, config: &HmcConfig) -> Self {
-        let (chains, draws) = (position.size()[0], config.trajectories);
+        let chains = position.size()[0];
         let double = (Kind::Double, position.device());
         let columns = (observe::SCALARS.len() + RECORDED.len()) as i64;
         Self {
             done: 0,
             adaptation: Adaptation::new(config),
-            records: Tensor::zeros([draws, chains, columns], double),
+            records: Rows::new(&[chains, columns], position.device()),
             structure_sum: Tensor::zeros(position.size(), double),
             warmup_divergences: Tensor::zeros([], (Kind::Int64, position.device())),
             position,
@@ -182,7 +183,7 @@ impl Sampling {
         let mut state = Tensors::from([
             ("done".into(), number(self.done as f64)),
             ("position".into(), self.position.shallow_clone()),
-            ("records".into(), self.records.shallow_clone()),
+            ("records".into(), self.records.all()),
             ("structure_sum".into(), self.structure_sum.shallow_clone()),
             ("warmup_divergences".into(), self.warmup_divergences.shallow_clone()),
             ("gradients".into(), number(self.gradients as f64)),
@@ -200,7 +201,7 @@ impl Sampling {
             done: read_number(state, "done") as i64,
             position: saved("position"),
             adaptation: Adaptation::restore(config, state),
-            records: saved("records"),
+            records: Rows::of(tensor(state, "records"), device),
             structure_sum: saved("structure_sum"),
             warmup_divergences: saved("warmup_divergences"),
             gradients: read_number(state, "gradients") as i64,
@@ -231,7 +232,7 @@ impl Sampling {
             if warming {
                 self.warmup_divergences += moved.divergences(config.divergence_threshold);
             } else {
-                self.record(kernel, &moved, self.done - config.warmup);
+                self.record(kernel, &moved);
                 self.gradients += gradients;
             }
             state = moved.state;
@@ -244,7 +245,7 @@ impl Sampling {
     }
 
     /// Observables and the sampler's own record of one trajectory, on the device.
-    fn record(&mut self, kernel: &Kernel, moved: &Trajectory, draw: i64) {
+    fn record(&mut self, kernel: &Kernel, moved: &Trajectory) {
         let field = kernel.field(&moved.state);
         let own = [
             &kernel.ln_weights(&moved.state),
@@ -256,14 +257,13 @@ impl Sampling {
         let own = own.map(|values| values.to_kind(Kind::Double));
         let structure_factor = observe::structure_factor(&field);
         let scalars = observe::scalars(&field, &structure_factor);
-        let row = Tensor::cat(&[scalars, Tensor::stack(&own, 1)], 1);
-        self.records.select(0, draw).copy_(&row);
+        self.records.push(&Tensor::cat(&[scalars, Tensor::stack(&own, 1)], 1));
         self.structure_sum += structure_factor;
     }
 
     /// The measured chains of a sampling that is finished.
     pub fn chains(&self, sampler: Sampler, config: &HmcConfig) -> Chains {
-        let records: Array3<f64> = to_array(&self.records.permute([2, 1, 0]));
+        let records: Array3<f64> = to_array(&self.records.all().permute([2, 1, 0]));
         let structure_factors = &self.structure_sum / config.trajectories as f64;
         let energy_errors = records.index_axis(Axis(0), observe::SCALARS.len() + 2);
         let divergent = energy_errors.iter().filter(|&&error| error > config.divergence_threshold);

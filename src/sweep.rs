@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoints;
 use crate::claims::{Claim, Claims, JobFile};
-use crate::config::Config;
+use crate::config::{Config, decimal_comma_hint};
 use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
@@ -173,6 +173,9 @@ fn find_missing(
     ranks: usize,
 ) -> Result<(Assignment, Reception)> {
     let mut config = Config::read(config_path)?;
+    if let Some(hint) = decimal_comma_hint(config.temperatures()) {
+        log::warn!("{}: {hint}", config_path.display());
+    }
     data::identify(&mut config, config_path)?;
     config.teams(ranks, config_path)?;
     let mut tasks = plan::tasks(&config);

@@ -12,6 +12,7 @@ use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
 use crate::host::to_array;
+use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded at every step, in the order of the rows of [`History::values`].
@@ -42,8 +43,11 @@ pub struct History {
 pub struct Progress {
     /// Steps done.
     pub step: i64,
+    /// How much of the training's budget is used, of steps or of seconds, whichever is further: from 0 to 1. What
+    /// `target_gap` saves is not known before.
+    pub used: f64,
     /// Mean loss of the last batch with its standard error, in nats; known every
-    /// `log_every` steps, since it must be copied from the device.
+    /// `log_every` steps, since it must be copied from the device, unless the step was skipped.
     pub loss: Option<(f64, f64)>,
 }
 
@@ -66,6 +70,13 @@ pub fn learning_rate(config: &TrainConfig, step: i64, progress: f64) -> f64 {
 pub fn batch(config: &TrainConfig, progress: f64) -> i64 {
     let intervals = f64::from(config.batch_doublings + 1);
     config.batch << ((progress * intervals) as u32).min(config.batch_doublings)
+}
+
+/// How much of the budget so many steps and seconds use up, from 0 to 1.
+fn budget_used(config: &TrainConfig, steps: i64, seconds: f64) -> f64 {
+    let of_steps = steps as f64 / config.steps as f64;
+    let of_seconds = if config.seconds > 0.0 { seconds / config.seconds } else { 0.0 };
+    of_steps.max(of_seconds).min(1.0)
 }
 
 /// Trains the model's flow in place by its own samples. `report` is called after every step, with the model at that step.
@@ -92,8 +103,8 @@ pub fn train(
 pub struct Training {
     adam: Adam,
     average: RunningMean,
-    /// (quantity, step): one row for each of [`RECORDED`], on the device.
-    records: Tensor,
+    /// (step, quantity), quantities as in [`RECORDED`], on the device.
+    records: Rows,
     learning_rates: Vec<f64>,
     /// Samples of all batches so far.
     drawn: i64,
@@ -113,7 +124,7 @@ impl Training {
         Self {
             adam: Adam::new(&model.flow.parameters, config.decay, config.weight_decay),
             average: RunningMean::new(&model.flow.parameters, config.averaging),
-            records: Tensor::zeros([RECORDED.len() as i64, config.steps], (Kind::Double, device)),
+            records: Rows::new(&[RECORDED.len() as i64], device),
             learning_rates: Vec::new(),
             drawn: 0,
             skipped: Tensor::zeros([], (Kind::Int64, device)),
@@ -127,7 +138,7 @@ impl Training {
     pub fn state(&self, model: &Model) -> Tensors {
         let mut state = Tensors::from([
             ("parameters".into(), model.flow.parameters.detach()),
-            ("records".into(), self.records.narrow(1, 0, self.steps())),
+            ("records".into(), self.records.all()),
             ("learning_rates".into(), Tensor::from_slice(&self.learning_rates)),
             ("drawn".into(), number(self.drawn as f64)),
             ("skipped".into(), self.skipped.shallow_clone()),
@@ -153,7 +164,8 @@ impl Training {
         let _guard = tch::no_grad_guard();
         model.flow.parameters.copy_(tensor(state, "parameters"));
         self.learning_rates = to_array::<ndarray::Ix1>(tensor(state, "learning_rates")).to_vec();
-        self.records.narrow(1, 0, self.steps()).copy_(tensor(state, "records"));
+        let device = self.skipped.device();
+        self.records = Rows::of(tensor(state, "records"), device);
         self.drawn = read_number(state, "drawn") as i64;
         self.skipped.copy_(tensor(state, "skipped"));
         self.ended = read_number(state, "ended") != 0.0;
@@ -161,7 +173,6 @@ impl Training {
         if state.contains_key("first_moment") {
             self.adam.restore(state);
         }
-        let device = self.records.device();
         self.average.mean = state.get("average").map(|mean| mean.to_device(device));
     }
 
@@ -176,18 +187,15 @@ impl Training {
 
     /// How much of the budget of steps and seconds is used, from 0 to 1, by the clock of the team's leader.
     fn progress(&self, model: &Model, config: &TrainConfig) -> f64 {
-        let steps = self.steps() as f64 / config.steps as f64;
-        if config.seconds == 0.0 {
-            return steps;
-        }
-        let seconds = model.team().leaders(vec![self.seconds()])[0];
-        steps.max(seconds / config.seconds).min(1.0)
+        let limited = config.seconds > 0.0;
+        let seconds = if limited { model.team().leaders(vec![self.seconds()])[0] } else { 0.0 };
+        budget_used(config, self.steps(), seconds)
     }
 
     /// Does the steps that are left. `after_step` is called after every step, when the training can be saved.
     ///
-    /// Nothing is copied to the host but every `log_every` steps: a step with a non-finite loss or gradient
-    /// is skipped by a condition on the device.
+    /// The loop itself copies to the host every `log_every` steps only: a step with a non-finite loss or gradient is
+    /// skipped by a condition on the device.
     ///
     /// # Errors
     /// More than `max_skipped_steps` steps were skipped, or an error of `after_step`.
@@ -212,7 +220,7 @@ impl Training {
             self.adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
             self.average.update(&model.flow.parameters, step);
             self.skipped += finite.logical_not().to_kind(Kind::Int64);
-            record(&self.records, step, &loss, &norm);
+            self.records.push(&record(&loss, &norm));
             self.learning_rates.push(rate);
             let done = step + 1;
 
@@ -220,12 +228,14 @@ impl Training {
             self.ended = progress >= 1.0 || done == config.steps;
             if done % config.log_every == 0 || self.ended {
                 check_skipped(self.skipped.int64_value(&[]), done, config.max_skipped_steps)?;
-                let records = &self.records;
-                let error = records.double_value(&[1, step]) / (batch as f64).sqrt();
-                known = Some((records.double_value(&[0, step]), error));
-                self.ended |= gap_estimate(records, done, config.log_every) <= config.target_gap;
+                let records = self.records.all();
+                let error = records.double_value(&[step, 1]) / (batch as f64).sqrt();
+                known = Some((records.double_value(&[step, 0]), error))
+                    .filter(|(loss, _)| loss.is_finite());
+                self.ended |= gap_estimate(&records, config.log_every) <= config.target_gap;
             }
-            after_step(self, model, Progress { step: done, loss: known })?;
+            let used = if self.ended { 1.0 } else { progress.max(budget_used(config, done, 0.0)) };
+            after_step(self, model, Progress { step: done, used, loss: known })?;
         }
         self.average.assign_to(&mut model.flow.parameters);
         Ok(())
@@ -258,18 +268,24 @@ impl Training {
     /// The course so far.
     pub fn history(&self) -> History {
         History {
-            values: to_array(&self.records.narrow(1, 0, self.steps())),
+            values: to_array(&self.records.all().transpose(0, 1)),
             learning_rates: self.learning_rates.clone(),
             skipped_steps: self.skipped.int64_value(&[]),
         }
     }
 }
 
-/// ½ Var(ln q - ln π) averaged over the last `window` steps: the gap in nats where q is close to π.
-fn gap_estimate(records: &Tensor, done: i64, window: i64) -> f64 {
+/// ½ Var(ln q - ln π) averaged over the last `window` steps, those that were skipped aside: the gap in nats where q is
+/// close to π. NaN where all were skipped.
+///
+/// Shapes: records (step, quantity).
+fn gap_estimate(records: &Tensor, window: i64) -> f64 {
+    let done = records.size()[0];
     let window = window.min(done);
-    let deviations = records.select(0, 1).narrow(0, done - window, window);
-    0.5 * deviations.square().mean(Kind::Double).double_value(&[])
+    let last = records.narrow(0, done - window, window);
+    let [deviations, norms] = [1, 3].map(|quantity| last.select(1, quantity));
+    let counted = deviations.isfinite().logical_and(&norms.isfinite());
+    0.5 * deviations.masked_select(&counted).square().mean(Kind::Double).double_value(&[])
 }
 
 /// Running mean of the parameters: a ← r a + (1 - r) θ, where the rate r rises to the decay as
@@ -311,15 +327,15 @@ fn clip(gradient: &Tensor, norm: &Tensor, limit: f64) -> Tensor {
     gradient * (norm.reciprocal() * limit).clamp_max(1.0)
 }
 
-/// Writes one column of the history, on the device.
-fn record(records: &Tensor, step: i64, loss: &Loss, norm: &Tensor) {
+/// What is recorded of a step, in the order of [`RECORDED`], on the device.
+fn record(loss: &Loss, norm: &Tensor) -> Tensor {
     let _guard = tch::no_grad_guard();
     let energies = loss.values.to_kind(Kind::Double);
     let mean = |values: &Tensor| values.to_kind(Kind::Double).mean(Kind::Double);
     let asymmetry = loss.asymmetry.as_ref().map_or_else(|| norm.zeros_like(), mean);
-    let column = [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()]
+    let row = [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()]
         .map(|value| value.to_kind(Kind::Double));
-    records.select(1, step).copy_(&Tensor::stack(&column, 0));
+    Tensor::stack(&row, 0)
 }
 
 fn check_skipped(skipped: i64, steps: i64, allowed: i64) -> Result<()> {
@@ -327,4 +343,67 @@ fn check_skipped(skipped: i64, steps: i64, allowed: i64) -> Result<()> {
         return Err(Error::TrainingDiverged { skipped, steps, allowed });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tch::Device;
+
+    use crate::config::Config;
+    use crate::flow::Flow;
+    use crate::plan::Task;
+
+    /// Loss, deviation, regularizer, norm of each step.
+    fn records(steps: &[[f64; 4]]) -> Tensor {
+        Tensor::from_slice(steps.as_flattened()).view([-1, 4])
+    }
+
+    #[test]
+    fn skipped_steps_do_not_count_in_the_estimated_gap() {
+        let (fine, far) = ([1.0, 0.2, 0.0, 3.0], [1.0, 100.0, 0.0, 3.0]);
+        let no_loss = [f64::NAN, f64::NAN, 0.0, f64::NAN];
+        let infinite_gradient = [1.0, 100.0, 0.0, f64::INFINITY];
+        let all = records(&[far, fine, no_loss, infinite_gradient, fine]);
+        assert!((gap_estimate(&all, 4) - 0.02).abs() < 1e-15);
+        assert!((gap_estimate(&all, 100) - 0.5 * (2.0 * 0.04 + 1e4) / 3.0).abs() < 1e-9);
+        let skipped = gap_estimate(&records(&[fine, no_loss]), 1);
+        assert!(skipped.is_nan(), "no step says anything: {skipped}");
+    }
+
+    #[test]
+    fn budget_is_used_by_steps_or_by_seconds_whichever_is_further() {
+        let limited = TrainConfig { steps: 1_000_000, seconds: 600.0, ..Default::default() };
+        assert_eq!(budget_used(&limited, 6000, 60.0), 0.1);
+        assert_eq!(budget_used(&limited, 500_000, 60.0), 0.5);
+        assert_eq!(budget_used(&limited, 6000, 700.0), 1.0);
+        let unlimited = TrainConfig { seconds: 0.0, ..limited };
+        assert_eq!(budget_used(&unlimited, 6000, 60.0), 0.006);
+    }
+
+    /// What is reported after each step of a training with the given keys.
+    fn reported(keys: &str) -> Vec<f64> {
+        let text = "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.5]\ndepths=[1]\n\
+                    [flow]\ncouplings=1\nhidden_layers=1\nhidden_width=2\n\
+                    [train]\nbatch=4\nlog_every=2\n";
+        let config = Config::parse(&format!("{text}{keys}"), "t.toml".as_ref()).unwrap();
+        let task = Task { linear_size: 4, temperature: 2.5, depth: 1, seed: 1 };
+        let architecture = task.architecture(&config.flow);
+        let flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+        let mut model = Model::new(flow, &config.run);
+        let mut used = Vec::new();
+        let seed = TaskSeed::new(&task);
+        train(&mut model, &config.train, 0.0, &seed, |progress, _| used.push(progress.used))
+            .unwrap();
+        used
+    }
+
+    #[test]
+    fn each_step_reports_how_much_of_the_budget_is_used() {
+        assert_eq!(reported("steps = 4"), [0.25, 0.5, 0.75, 1.0]);
+        // The clock has passed the limit before the second step.
+        assert_eq!(reported("steps = 1000000\nseconds = 1e-9").last(), Some(&1.0));
+        assert_eq!(reported("steps = 1000000\ntarget_gap = 1e9"), [1e-6, 1.0]);
+    }
 }

@@ -31,11 +31,6 @@ fn exact(arguments: &[&str]) -> Outcome {
     outcome(neuralrg().arg("exact").args(arguments))
 }
 
-/// `text` with a line added to a section.
-fn with(section: &str, line: &str) -> String {
-    TINY.replace(&format!("[{section}]"), &format!("[{section}]\n{line}"))
-}
-
 fn on_cuda() -> String {
     TINY.replace("device = \"cpu\"", "device = \"cuda\"")
 }
@@ -137,6 +132,7 @@ fn exact_refuses_sizes_and_temperatures_that_it_cannot_do() {
         ("4", "0", temperature),
         ("4", "2.0,-1", temperature),
         ("4", "2.0,warm", temperature),
+        ("4", "2,269185", "decimals begin with a point, not with a comma: 2.27"),
         ("4", "", temperature),
     ] {
         let result = exact(&[
@@ -146,6 +142,28 @@ fn exact_refuses_sizes_and_temperatures_that_it_cannot_do() {
         assert_eq!((result.status, result.stdout.as_str()), (Some(2), ""), "{linear_size}");
         assert_contains(&result.stderr, &[expected]);
     }
+}
+
+#[test]
+fn temperatures_that_look_like_decimal_commas_are_taken_with_a_hint() {
+    let hint = "neuralrg: hint: a comma separates two temperatures; decimals begin with a point";
+    let result = exact(&["--linear-size=4", "--temperatures=2,27"]);
+    assert_eq!(result.success().lines().count(), 3, "both are temperatures");
+    assert!(result.stderr.starts_with(hint), "{}", result.stderr);
+    let sweep = Sweep::new(&TINY.replace("[2.0, 3.0]", "[2, 27]"));
+    let config = sweep.config.to_str().unwrap();
+    for arguments in [&["check", config][..], &["plan", config]] {
+        let result = outcome(neuralrg().args(arguments));
+        result.success();
+        assert!(result.stderr.starts_with(hint), "{}", result.stderr);
+    }
+    let result = exact(&["--linear-size=4", "--temperatures=2.0,2.7"]);
+    assert_eq!((result.status, result.stderr.as_str()), (Some(0), ""));
+    fs::write(&sweep.config, TINY.replace("[2.0, 3.0]", "[2,1, 2,2]")).unwrap();
+    assert_contains(
+        check(&sweep.config).refusal(),
+        &["has 2 twice", "decimals begin with a point"],
+    );
 }
 
 #[test]
@@ -384,7 +402,7 @@ fn failed_task_is_recorded_while_the_others_go_on_and_the_next_run_repeats_it() 
 #[test]
 fn diverging_training_fails_its_task_with_the_count_and_the_remedy() {
     // The weight overflows f32: no step has a finite loss.
-    let text = with("flow", "symmetry = \"regularizer\"\nsymmetry_weight = 1e300");
+    let text = TINY.replace("\"mixture\"", "\"regularizer\"\nsymmetry_weight = 1e300");
     let text = text.replace("log_every = 3", "log_every = 3\nmax_skipped_steps = 2");
     let sweep = Sweep::new(&text);
     let result = sweep.run();

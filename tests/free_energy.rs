@@ -1,9 +1,11 @@
 //! The variational free energy: target normalization, loss, symmetrizations and training, each against
 //! something independent.
 
+mod common;
 mod enumeration;
 
-use enumeration::FieldMixture;
+use common::{Sweep, contents};
+use enumeration::{FieldMixture, enumerate};
 use neuralrg::config::{
     EngineChoice, Estimator, EvaluateConfig, FlowConfig, RunConfig, Schedule, Symmetry, TrainConfig,
 };
@@ -314,4 +316,33 @@ fn training_ends_when_its_seconds_are_spent_or_its_target_is_reached() {
         assert_eq!(columns, last, "the history holds the steps that were done");
         assert!((5..20_000).contains(&last), "{last} steps");
     }
+}
+
+/// The free energy of the spins from a finished task, also its difference between two temperatures, of which that of the
+/// field's is three times as large.
+#[test]
+fn ising_free_energy_is_that_of_the_enumerated_spins() {
+    let sweep = Sweep::new(
+        "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.0,2.7]\ndepths=[2]\n[flow]\npreset='best'\n\
+         [train]\nsteps=300\n[hmc]\nchains=32\nwarmup=100\n[run]\ndevice='cpu'\n",
+    );
+    assert_eq!(sweep.run().status, Some(0));
+    let mut found = Vec::new();
+    for temperature in [2.0, 2.7] {
+        let contents = contents(&sweep.task(&format!("L4_T{temperature}_d2_s1")));
+        let number = |name: &str| f64::from_bits(contents[name].bits[0]);
+        let scalar = |name| number(&format!("/scalars/{name}"));
+        let exact = -enumerate(temperature).ln_z;
+        assert!((number("/references/ising_free_energy_exact") - exact).abs() < 1e-9);
+        let [free_energy, error] = ["ising_free_energy", "ising_free_energy_error"].map(scalar);
+        assert!(error < 0.05, "T = {temperature}: {error}");
+        assert!((free_energy - exact).abs() < 5.0 * error, "{free_energy} ± {error}, {exact}");
+        let of_field = scalar("bridge_free_energy") - number("/references/free_energy_exact");
+        assert!((free_energy - exact - of_field).abs() < 1e-9, "the deviation is the field's");
+        found.push((free_energy, exact, scalar("bridge_free_energy")));
+    }
+    let difference = |of: fn((f64, f64, f64)) -> f64| of(found[1]) - of(found[0]);
+    let (estimate, exact) = (difference(|task| task.0), difference(|task| task.1));
+    assert!((estimate - exact).abs() < 0.1 && (exact - 3.1612).abs() < 1e-4, "{estimate} {exact}");
+    assert!(difference(|task| task.2) > 9.0, "the trap");
 }

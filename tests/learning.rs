@@ -301,6 +301,12 @@ fn bad_configurations_of_learn_are_refused() {
         ("depth = 2", "depth = 3", "`learn.depth` is 3, but must be from 1 to log2(L) = 2"),
         ("depth = 2", "depth = 0", "`learn.depth` is 0"),
         ("samples = 3", "samples = 0", "`learn.samples` is 0"),
+        ("samples = 3", "samples = 1e12", "`learn.samples` is 1000000000000, but must be from 1"),
+        (
+            "hidden_width = 4",
+            "hidden_width = 4096\nrepeats = 100",
+            "`flow.hidden_width` is 4096, but must be at most 1158 in so many layers of networks",
+        ),
         ("held_out = 100", "held_out = 1", "`data.held_out` is 1, but must be 2 or more"),
         ("held_out = 100", "held_out = 399", "data.held_out = 399 must leave at least 2 of them"),
         ("held_out = 100", "sha256 = 'a'", "`data.sha256` is a, but must be "),

@@ -4,11 +4,13 @@ mod common;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
+use std::process::{Child, Command};
 
 use common::{
     Sweep, TINY, assert_same_task, assert_same_tasks, contents, descendants, mpirun, neuralrg,
     outcome, signal, watch,
 };
+use neuralrg::rank::Ranks;
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 
@@ -190,4 +192,55 @@ fn only_run_starts_mpi() {
     broken("plan", &sweep.config).success();
     broken("status", &sweep.dir).success();
     broken("collect", &sweep.dir).success();
+}
+
+/// What srun starts where it is not told to serve MPI.
+fn process_of_slurm(sweep: &Sweep, process: usize) -> Child {
+    let log = fs::File::create(sweep.folder().join(format!("process{process}.log"))).unwrap();
+    let mut command = sweep.run_with(neuralrg());
+    let process = process.to_string();
+    command.env("SLURM_NTASKS", "2").env("SLURM_PROCID", &process).env("SLURM_LOCALID", &process);
+    command.stderr(log).spawn().expect("the program starts")
+}
+
+#[test]
+fn processes_of_slurm_without_mpi_share_the_folder_and_the_first_warns() {
+    let sweep = Sweep::new(TINY);
+    for mut process in [0, 1].map(|process| process_of_slurm(&sweep, process)) {
+        assert_eq!(process.wait().unwrap().code(), Some(0));
+    }
+    let warnings = [0, 1].map(|process| {
+        let log = fs::read_to_string(sweep.folder().join(format!("process{process}.log"))).unwrap();
+        log.matches("Slurm has 2 processes here, but they know nothing of each other").count()
+    });
+    assert_eq!((warnings, sweep.task_files().len()), ([1, 0], 4));
+    let log = fs::read_to_string(sweep.folder().join("process0.log")).unwrap();
+    assert!(log.contains("srun --mpi=pmix"), "{log}");
+
+    // Ranks of mpirun have each other, whatever Slurm has said to the script that called it.
+    let mut command = sweep.run_with(mpirun(2));
+    command.env("SLURM_NTASKS", "2").env("SLURM_PROCID", "0");
+    let result = outcome(&mut command);
+    result.success();
+    assert!(!result.stderr.contains("Slurm has"), "{}", result.stderr);
+}
+
+/// Which device a process takes follows from this number.
+#[test]
+fn local_rank_of_a_lone_process_is_that_of_slurm() {
+    let program = std::env::current_exe().expect("it runs");
+    for (number, expected) in [(Some("3"), "local rank 3."), (None, "local rank 0.")] {
+        let mut command = Command::new(&program);
+        command.args(["--exact", "tells_its_local_rank", "--ignored", "--nocapture"]);
+        command.env_remove("SLURM_LOCALID");
+        command.envs(number.map(|number| ("SLURM_LOCALID", number)));
+        let result = outcome(&mut command);
+        assert!(result.success().contains(expected), "{}", result.stdout);
+    }
+}
+
+#[test]
+#[ignore = "run by local_rank_of_a_lone_process_is_that_of_slurm"]
+fn tells_its_local_rank() {
+    println!("local rank {}.", Ranks::alone().local_rank());
 }

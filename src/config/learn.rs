@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, Config, DataConfig, FlowConfig, RunConfig, StartFrom, Symmetry, TrainConfig, difference,
-    parse_over_preset, require,
+    Check, Config, DataConfig, FlowConfig, RunConfig, StartFrom, Symmetry, TrainConfig,
+    decimal_comma_hint, difference, parse_over_preset, require, require_count, require_fields,
 };
 use crate::error::{Error, Result};
 use crate::flow::coupling::Conditioner;
@@ -49,17 +49,19 @@ fn default_samples() -> i64 {
     64
 }
 
-/// A configuration of either kind, which its section `[learn]` tells, as TOML with every default spelled out.
+/// A configuration of either kind, which its section `[learn]` tells, as TOML with every default spelled out, and what it
+/// may be worth to look at again.
 ///
 /// # Errors
 /// As [`Config::read`].
-pub fn resolved(path: &Path) -> Result<String> {
+pub fn resolved(path: &Path) -> Result<(String, Option<&'static str>)> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
     let learns = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("learn"));
-    match learns {
-        true => Ok(LearnConfig::parse(&text, path)?.to_toml()),
-        false => Ok(Config::parse(&text, path)?.to_toml()),
+    if learns {
+        return Ok((LearnConfig::parse(&text, path)?.to_toml(), None));
     }
+    let config = Config::parse(&text, path)?;
+    Ok((config.to_toml(), decimal_comma_hint(config.temperatures())))
 }
 
 impl LearnConfig {
@@ -92,17 +94,24 @@ impl LearnConfig {
         difference(self, other)
     }
 
-    /// Whether the depth is one of an L × L lattice.
+    /// Whether the values fit to an L × L lattice.
     ///
     /// # Errors
-    /// It is not; `path` names the configuration.
-    pub fn check_depth(&self, linear_size: usize, path: &Path) -> Result<()> {
+    /// They do not; `path` names the configuration.
+    pub fn check_lattice(&self, linear_size: usize, path: &Path) -> Result<()> {
+        self.check_sizes(linear_size).map_err(|problem| problem.at(path))
+    }
+
+    fn check_sizes(&self, linear_size: usize) -> Check {
+        let Self { learn, flow, train, .. } = self;
         let deepest = linear_size.ilog2() as usize;
         let allowed = format!(
             "from 1 to log2(L) = {deepest}, the data's fields being {linear_size} × {linear_size}"
         );
-        let fine = (1..=deepest).contains(&self.learn.depth);
-        require(fine, "learn.depth", self.learn.depth, allowed).map_err(|problem| problem.at(path))
+        require((1..=deepest).contains(&learn.depth), "learn.depth", learn.depth, allowed)?;
+        flow.check_size(linear_size, learn.depth)?;
+        train.check_size(linear_size)?;
+        require_fields("learn.samples", learn.samples, linear_size)
     }
 
     fn check(&self) -> Check {
@@ -110,7 +119,7 @@ impl LearnConfig {
         require(learn.depth >= 1, "learn.depth", learn.depth, "1 or more")?;
         // TOML integers, which the resolved configuration is written in, are signed.
         require(i64::try_from(learn.seed).is_ok(), "learn.seed", learn.seed, "below 2^63")?;
-        require(learn.samples >= 1, "learn.samples", learn.samples, "1 or more")?;
+        require_count("learn.samples", learn.samples, 1, 1_000_000)?;
         data.check()?;
         flow.check()?;
         check_without_symmetry(flow)?;

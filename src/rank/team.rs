@@ -116,7 +116,7 @@ impl Team {
             Err(panic) => match panic.downcast::<FailedElsewhere>() {
                 // All members have met in the exchange that told of it.
                 Ok(failure) => return elsewhere(failure.0),
-                Err(panic) => Err(Error::Panic { message: panic_message(&*panic) }),
+                Err(panic) => Err(Error::panic(panic_message(&*panic))),
             },
         };
         let told = match &outcome {

@@ -56,6 +56,8 @@ PER_TASK = (
     "forward_weight_mean",
     "bridge_free_energy",
     "bridge_free_energy_error",
+    "ising_free_energy",
+    "ising_free_energy_error",
     *(
         f"{observable}{ending}"
         for observable in OBSERVABLES
@@ -98,7 +100,7 @@ PER_TASK = (
 
 PER_TEMPERATURE = (
     "free_energy_exact",
-    "ln_z_ising_exact",
+    "ising_free_energy_exact",
     "energy_exact",
     "specific_heat_exact",
     "free_energy_gaussian",

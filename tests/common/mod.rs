@@ -129,6 +129,9 @@ fn mpirun_any(ranks: usize, program: &Path) -> Command {
 
 fn clean(mut command: Command) -> Command {
     command.env_remove("RUST_LOG").env_remove("CUDA_VISIBLE_DEVICES").env("RUST_BACKTRACE", "1");
+    for variable in ["SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"] {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::null());
     command
 }
