@@ -8,7 +8,6 @@ for the latent space. The line is `neuralrg reference`.
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figure import COLOURS, STYLE, figure_arguments, run_script, save_figure
-from sweep import SweepError, read_sweep
+from reference import read_reference
+from sweep import SweepError, follow_link, read_sweep
 
 QUANTITY = "magnetization_squared"
 
@@ -51,10 +51,9 @@ def read_course(sweep: Path, task: str | None = None) -> Course:
         tasks = file["tasks"]
         names = [task] if task else sorted(tasks)
         for name in names:
-            try:
-                group = tasks[name]
-            except KeyError as error:
-                raise SweepError(f"{sweep}: has no task file {name}") from error
+            if name not in tasks:
+                raise SweepError(f"{sweep}: has no task {name}; it has {', '.join(sorted(tasks))}")
+            group = follow_link(sweep, tasks, name)
             if "course" in group:
                 return _course(name, group)
     raise SweepError(
@@ -81,20 +80,17 @@ def _course(name: str, group: h5py.Group) -> Course:
     )
 
 
-def read_reference(path: Path, temperature: float) -> tuple[float, float]:
+def reference_at(path: Path, temperature: float) -> tuple[float, float]:
     """<m^2> and its error at one temperature, from the output of `neuralrg reference`.
 
     Raises:
         SweepError: the file cannot be used, or lacks the temperature.
     """
-    try:
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                if np.isclose(float(row["temperature"]), temperature, rtol=0.0, atol=1e-9):
-                    return float(row[QUANTITY]), float(row[f"{QUANTITY}_error"])
-    except (OSError, KeyError, ValueError) as error:
-        raise SweepError(f"{path}: not an output of `neuralrg reference`: {error}") from error
-    raise SweepError(f"{path}: has no temperature {temperature}")
+    curve = read_reference(path, [QUANTITY])[QUANTITY]
+    here = np.flatnonzero(np.isclose(curve.temperature, temperature, rtol=0.0, atol=1e-9))
+    if not here.size:
+        raise SweepError(f"{path}: has no temperature {temperature}")
+    return float(curve.value[here[0]]), float(curve.error[here[0]])
 
 
 def draw_figure(course: Course, reference: tuple[float, float] | None = None) -> Figure:
@@ -172,7 +168,7 @@ def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
     course = read_course(arguments.sweep, arguments.task)
-    reference = arguments.reference and read_reference(arguments.reference, course.temperature)
+    reference = arguments.reference and reference_at(arguments.reference, course.temperature)
     return save_figure(draw_figure(course, reference), arguments.output, arguments.formats)
 
 

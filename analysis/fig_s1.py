@@ -3,7 +3,9 @@
 
 Error bars are one standard error (analysis/sweep.py says how seeds are combined). A gap is
 never negative in truth, but an estimate can be; on the logarithmic axis such a point is drawn as
-an upper bound, two standard errors above the estimate.
+an upper bound, two standard errors above the estimate. Markers are hollow where a task's verdict is
+not ok. At L = 32 the sweep of Li and Wang lies behind ours: pale, with dashed lines and with larger
+markers, so that it shows where both agree.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -23,6 +26,9 @@ from figure import (
     STYLE,
     depth_label,
     depth_look,
+    doubtful_entry,
+    draw_doubtful,
+    draw_legend,
     figure_arguments,
     mark_critical_temperature,
     run_script,
@@ -35,6 +41,7 @@ from sweep import (
     depth_curves,
     describe_lattice,
     describe_progress,
+    has_problems,
     read_sweep,
     require_variables,
 )
@@ -42,6 +49,10 @@ from sweep import (
 PUBLISHED = Path(__file__).parent / "data" / "published_s1.csv"
 PUBLISHED_LINEAR_SIZE = 32
 PUBLISHED_BATCH = 512
+
+#: Published markers lie around ours, and are told from hollow ones by this share of their colour.
+PUBLISHED_MARKER_SIZE = 6.5
+PALE_SHARE = 0.35
 
 #: An upper bound is drawn this many standard errors above a non-positive estimate.
 BOUND_ERRORS = 2.0
@@ -138,18 +149,25 @@ def draw_figure(
         draw_gaussian(axes, gaussian)
         for depth, curve in published.items():
             draw_published(axes, depth, curve)
-        bounds = [draw_depth(axes, depth, curve, scale) for depth, curve in curves.items()]
+        doubtful = {depth: has_problems(dataset, depth) for depth in curves}
+        bounds = [
+            draw_depth(axes, depth, curve, doubtful[depth], scale)
+            for depth, curve in curves.items()
+        ]
         everything = [*curves.values(), gaussian, *published.values()]
         set_limits(axes, everything, scale)
         mark_critical_temperature(axes)
         axes.set_ylabel(quantity.label)
         title = f"{describe_lattice(dataset)}, {describe_progress(dataset)}"
         axes.set_title(title, loc="left")
-        draw_legend(figure, axes, bool(published), any(bounds))
+        others = [published_entry()] if published else []
+        others += [bound_entry()] if any(bounds) else []
+        others += [doubtful_entry()] if np.any(list(doubtful.values())) else []
+        draw_legend(figure, axes, *others)
     return figure
 
 
-def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
+def draw_depth(axes: Axes, depth: int, curve: Curve, doubtful: np.ndarray, scale: str) -> bool:
     """One measured curve with its error bars; whether some of it could only be bounded."""
     look = depth_look(depth)
     on_log = scale == "log"
@@ -165,6 +183,7 @@ def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
         zorder=3,
     )
     drawable = bounded & (bound(curve) > 0.0)
+    shown = np.where(drawable, bound(curve), value)
     for temperature in curve.temperature[bounded & ~drawable]:
         warn(
             f"depth {depth}, T = {temperature:g}: the gap is negative by more than "
@@ -172,12 +191,13 @@ def draw_depth(axes: Axes, depth: int, curve: Curve, scale: str) -> bool:
             "use --scale linear"
         )
     if drawable.any():
-        draw_bounds(axes, depth, curve.temperature[drawable], bound(curve)[drawable])
+        draw_bounds(axes, depth, curve.temperature[drawable], shown[drawable])
+    draw_doubtful(axes, look, curve.temperature[doubtful], shown[doubtful])
     return bool(drawable.any())
 
 
 def draw_bounds(axes: Axes, depth: int, temperature: np.ndarray, bound: np.ndarray) -> None:
-    """Upper bounds: hollow markers with an arrow pointing down, not joined to the curve."""
+    """Upper bounds: markers with an arrow pointing down, not joined to the curve."""
     look = depth_look(depth)
     axes.errorbar(
         temperature,
@@ -187,7 +207,6 @@ def draw_bounds(axes: Axes, depth: int, temperature: np.ndarray, bound: np.ndarr
         uplims=True,
         color=look.color,
         marker=look.marker,
-        markerfacecolor="white",
         linestyle="none",
         label="_bound",
         zorder=3,
@@ -209,7 +228,7 @@ def draw_gaussian(axes: Axes, curve: Curve) -> None:
 
 
 def draw_published(axes: Axes, depth: int, curve: Curve) -> None:
-    """A published curve: hollow and dashed, in the colour of its depth."""
+    """A published curve: pale and dashed, in the colour of its depth, its markers around ours."""
     look = depth_look(depth)
     axes.errorbar(
         curve.temperature,
@@ -217,8 +236,9 @@ def draw_published(axes: Axes, depth: int, curve: Curve) -> None:
         curve.error,
         color=look.color,
         marker=look.marker,
-        markerfacecolor="white",
-        markeredgewidth=0.9,
+        markersize=PUBLISHED_MARKER_SIZE,
+        markerfacecolor=pale(look.color),
+        markeredgewidth=0.7,
         linestyle="--",
         linewidth=0.8,
         label=f"_published depth {depth}",
@@ -259,19 +279,22 @@ def label_log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_legend(figure: Figure, axes: Axes, has_published: bool, has_bounds: bool) -> None:
-    """Legend beside the axes, where it cannot hide data."""
-    handles, labels = axes.get_legend_handles_labels()
-    # Matplotlib lists plain lines, here the references, before curves with error bars.
-    order = sorted(range(len(labels)), key=lambda index: not labels[index].startswith("depth"))
-    handles, labels = [handles[index] for index in order], [labels[index] for index in order]
-    if has_published:
-        handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="--", lw=0.8))
-        labels.append("published, same depth\n(Li and Wang 2018)")
-    if has_bounds:
-        handles.append(Line2D([], [], color="0.4", marker=r"$\downarrow$", ms=7, ls="none"))
-        labels.append(rf"upper bound, ${BOUND_ERRORS:g}\sigma$")
-    figure.legend(handles, labels, loc="outside right upper")
+def published_entry() -> tuple[Line2D, str]:
+    """What the legend says of the published curves."""
+    handle = Line2D([], [], color="0.4", marker="o", ls="--", lw=0.8, mew=0.7)
+    handle.set(markersize=PUBLISHED_MARKER_SIZE, markerfacecolor=pale("0.4"))
+    return handle, "published, same depth\n(Li and Wang 2018)"
+
+
+def bound_entry() -> tuple[Line2D, str]:
+    """What the legend says of the arrows."""
+    handle = Line2D([], [], color="0.4", marker=r"$\downarrow$", ms=7, ls="none")
+    return handle, rf"upper bound, ${BOUND_ERRORS:g}\sigma$"
+
+
+def pale(colour: str) -> tuple[float, float, float]:
+    """The colour, mostly white."""
+    return tuple(1.0 - PALE_SHARE * (1.0 - channel) for channel in to_rgb(colour))
 
 
 def parse_arguments() -> argparse.Namespace:

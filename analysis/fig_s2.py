@@ -2,7 +2,8 @@
 """Figure S2: generated field configurations, one row per depth, one column per temperature.
 
 Every panel is one sample drawn from the trained flow of that depth and temperature; all share
-one colour scale. A task that is not finished leaves an empty, labelled panel.
+one colour scale. A circle marks a task whose verdict is not ok. A task that is not finished leaves
+an empty, labelled panel.
 """
 
 import argparse
@@ -39,7 +40,8 @@ PANEL_INCHES = 1.05
 class SampleGrid(NamedTuple):
     """One field sample per depth and temperature.
 
-    Shapes: `field` (num_depths, num_temperatures, L, L), NaN where the task is not finished.
+    Shapes: `field` (num_depths, num_temperatures, L, L), NaN where the task is not finished;
+    `doubtful` (num_depths, num_temperatures), where its verdict is not ok.
     """
 
     seed: int
@@ -47,6 +49,7 @@ class SampleGrid(NamedTuple):
     depth: np.ndarray
     temperature: np.ndarray
     field: np.ndarray
+    doubtful: np.ndarray
 
     def limit(self) -> float:
         """Symmetric end of the colour scale."""
@@ -69,7 +72,9 @@ def select_samples(dataset: xr.Dataset, sample: int = 0, seed: int | None = None
     one = dataset.sel(sample=sample, seed=[chosen]).sortby(["depth", "temperature"])
     field = finished_only(one, "samples").isel(seed=0)
     field = field.transpose("depth", "temperature", "row", "column")
-    return SampleGrid(chosen, sample, one["depth"].values, one["temperature"].values, field.values)
+    problems = finished_only(one, "problems").isel(seed=0).transpose("depth", "temperature")
+    axes = one["depth"].values, one["temperature"].values
+    return SampleGrid(chosen, sample, *axes, field.values, problems.values > 0)
 
 
 def _choose_seed(dataset: xr.Dataset, seed: int | None) -> int:
@@ -100,8 +105,12 @@ def draw_figure(dataset: xr.Dataset, sample: int = 0, seed: int | None = None) -
         for row, column in np.ndindex(rows, columns):
             drawn = draw_panel(panels[row, column], grid.field[row, column], limit)
             image = image or drawn
+            if grid.doubtful[row, column]:
+                mark_doubtful(panels[row, column])
         label_panels(panels, grid)
         title = f"{describe_lattice(dataset)}, seed {grid.seed}, sample {grid.sample}"
+        if grid.doubtful.any():
+            title += r"; $\bigcirc$: verdict not ok"
         figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
         if image is not None:
             over = np.nanmax(np.abs(grid.field)) > limit
@@ -128,6 +137,12 @@ def draw_panel(axes: Axes, field: np.ndarray, limit: float) -> AxesImage | None:
         0.5, 0.5, "not\nfinished", transform=axes.transAxes, ha="center", va="center", color="0.4"
     )
     return None
+
+
+def mark_doubtful(axes: Axes) -> None:
+    """A circle in the corner."""
+    corner = {"transform": axes.transAxes, "clip_on": False}
+    axes.plot(0.92, 0.92, "o", color="black", markerfacecolor="white", markersize=5, **corner)
 
 
 def label_panels(panels: np.ndarray, grid: SampleGrid) -> None:

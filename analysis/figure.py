@@ -1,6 +1,7 @@
 """What all figure scripts share: arguments, style, saving, and how errors end a script."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +11,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sweep import CRITICAL_TEMPERATURE, Curve, SweepError
@@ -59,6 +62,43 @@ def depth_look(depth: int) -> Look:
 def depth_label(depth: int, curve: Curve) -> str:
     """The legend's words for the curve of a depth."""
     return f"depth {depth}" + ("" if np.isfinite(curve.value).any() else " (none finished)")
+
+
+def draw_doubtful(
+    axes: Axes,
+    look: Look,
+    abscissa: np.ndarray,
+    value: np.ndarray,
+    size: float = STYLE["lines.markersize"],
+) -> None:
+    """Points whose task's verdict is not ok, hollow, over the markers of their curve."""
+    axes.plot(
+        abscissa,
+        value,
+        color=look.color,
+        marker=look.marker,
+        markersize=size,
+        markerfacecolor="white",
+        linestyle="none",
+        label="_doubtful",
+        zorder=3.5,
+    )
+
+
+def draw_legend(figure: Figure, axes: Axes, *others: tuple[Line2D, str]) -> Legend:
+    """Legend beside the axes, where it cannot hide data: depths, references, then others."""
+    handles, labels = axes.get_legend_handles_labels()
+    # Matplotlib lists plain lines, here the references, before curves with error bars.
+    order = sorted(range(len(labels)), key=lambda index: not labels[index].startswith("depth"))
+    handles = [handles[index] for index in order] + [handle for handle, _ in others]
+    labels = [labels[index] for index in order] + [label for _, label in others]
+    return figure.legend(handles, labels, loc="outside right upper")
+
+
+def doubtful_entry() -> tuple[Line2D, str]:
+    """What the legend says of hollow markers."""
+    handle = Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="none")
+    return handle, "hollow: verdict not ok"
 
 
 def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
@@ -157,6 +197,10 @@ def run_script(main: Callable[[], Iterable[object]]) -> None:
     try:
         for line in main():
             print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads, such as `head`, has enough; Python's last flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SweepError, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(1)

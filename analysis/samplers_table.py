@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Table of the samplers of a sweep in Markdown, one row per finished task and sampler."""
+"""Table of the samplers of a sweep in Markdown, one row per finished task and sampler.
+
+The numbers are in the task files, which must lie beside sweep.h5 as `neuralrg collect` left them.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import h5py
 
 from figure import run_script
-from sweep import read_sweep
+from sweep import follow_link, read_sweep
 
 HEADER = (
     "| task | sampler | energy - exact (errors) | <m²> | tau_int of m² | acceptance "
@@ -17,11 +20,16 @@ HEADER = (
 
 
 def rows(path: Path) -> list[str]:
-    """Samplers in the order of their names; seconds are those of the measured trajectories."""
+    """Samplers in the order of their names; seconds are those of the measured trajectories.
+
+    Raises:
+        SweepError: the sweep cannot be used, or the task files are not where it links to.
+    """
     read_sweep(path).close()
     lines = []
     with h5py.File(path) as file:
-        for name, task in file["tasks"].items():
+        for name in file["tasks"]:
+            task = follow_link(path, file["tasks"], name)
             exact = task["references/energy_exact"][()]
             for sampler, group in task["chains"].items():
                 if sampler != "reweighting":
@@ -56,7 +64,9 @@ def _row(
 
 def main() -> list[str]:
     """Command line; returns the lines of the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", type=Path, help="sweep.h5, as made by `neuralrg collect`")
     return [*HEADER, *rows(parser.parse_args().sweep)]
 

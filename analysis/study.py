@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
+import xarray as xr
 
 from figure import figure_arguments
-from sweep import CRITICAL_TEMPERATURE, SweepError, read_sweep
+from sweep import CRITICAL_TEMPERATURE, SweepError, finished_only, follow_link, read_sweep
 
 #: The command that makes each study.
 COMMANDS = {
@@ -27,6 +28,8 @@ class Study(NamedTuple):
     temperature: float
     depth: int
     seed: int
+    #: How many problems the task's verdict lists; 0: ok.
+    problems: int
     arrays: dict[str, np.ndarray]
 
 
@@ -36,8 +39,7 @@ def read_studies(sweep: Path, kind: str, tasks: Sequence[str] = ()) -> list[Stud
     Raises:
         SweepError: the sweep cannot be used, has no such study, or none of a named task.
     """
-    read_sweep(sweep).close()
-    with h5py.File(sweep) as file:
+    with read_sweep(sweep) as dataset, h5py.File(sweep) as file:
         group = file.get(kind, {})
         missing = [name for name in tasks or [kind] if name not in (group if tasks else file)]
         if missing or not len(group):
@@ -46,7 +48,8 @@ def read_studies(sweep: Path, kind: str, tasks: Sequence[str] = ()) -> list[Stud
                 f"{sweep}: has no {kind} {what}; run `neuralrg {COMMANDS[kind]} DIR` and "
                 "`neuralrg collect DIR`"
             )
-        return [_read(sweep, group, name) for name in tasks or sorted(group)]
+        problems = finished_only(dataset, "problems")
+        return [_read(sweep, group, name, problems) for name in tasks or sorted(group)]
 
 
 def most_telling(studies: Sequence[Study]) -> Study:
@@ -55,11 +58,12 @@ def most_telling(studies: Sequence[Study]) -> Study:
 
 
 def describe_task(study: Study) -> str:
-    """Lattice, temperature and depth, for a figure's title."""
+    """Lattice, temperature and depth, for a figure's title, and whether to trust the task."""
     size = study.linear_size
+    verdict = ", verdict not ok" if study.problems else ""
     return (
         rf"${size}\times{size}$ lattice, $T = {study.temperature:.6g}\,J/k_\mathrm{{B}}$, "
-        f"depth {study.depth}, seed {study.seed}"
+        f"depth {study.depth}, seed {study.seed}{verdict}"
     )
 
 
@@ -78,20 +82,19 @@ def _distance(study: Study) -> float:
     return abs(study.temperature - CRITICAL_TEMPERATURE)
 
 
-def _read(sweep: Path, group: h5py.Group, name: str) -> Study:
-    try:
-        file = group[name]
-        arrays = {key: np.asarray(values) for key, values in file.items()}
-    except (KeyError, OSError) as error:
-        raise SweepError(
-            f"{sweep}: cannot read the file of {name} that it links to; keep sweep.h5 in its folder"
-        ) from error
+def _read(sweep: Path, group: h5py.Group, name: str, problems: xr.DataArray) -> Study:
+    file = follow_link(sweep, group, name)
+    arrays = {key: np.asarray(values) for key, values in file.items()}
     attributes = file.attrs
+    task = {
+        "temperature": float(attributes["temperature"]),
+        "depth": int(attributes["depth"]),
+        "seed": int(attributes["seed"]),
+    }
     return Study(
         task=name,
         linear_size=int(attributes["linear_size"]),
-        temperature=float(attributes["temperature"]),
-        depth=int(attributes["depth"]),
-        seed=int(attributes["seed"]),
+        **task,
+        problems=int(problems.sel(task)),
         arrays=arrays,
     )

@@ -131,6 +131,27 @@ def is_finished(dataset: xr.Dataset) -> xr.DataArray:
     return dataset["complete"].transpose(*TASK_AXES) == 1
 
 
+def has_problems(dataset: xr.Dataset, depth: int) -> np.ndarray:
+    """Where a seed has a verdict that is not ok, by temperature. Shape: (num_temperatures,)."""
+    problems = finished_only(dataset, "problems").sel(depth=depth).sortby("temperature")
+    return (problems > 0).any("seed").values
+
+
+def follow_link(path: Path, group: h5py.Group, name: str) -> h5py.Group:
+    """The file of a task, or of a study of it, that a sweep file links to.
+
+    Raises:
+        SweepError: it is not where the sweep file expects it.
+    """
+    try:
+        return group[name]
+    except (KeyError, OSError) as error:
+        kind = group.name.lstrip("/")
+        raise SweepError(
+            f"{path}: cannot read {kind}/{name}.h5, which it links to; keep sweep.h5 in its folder"
+        ) from error
+
+
 def describe_lattice(dataset: xr.Dataset) -> str:
     """The lattice, for a figure's title."""
     size = int(dataset.attrs["linear_size"])

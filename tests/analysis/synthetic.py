@@ -89,6 +89,7 @@ def _variables(coordinates: dict[str, np.ndarray], linear_size: int) -> dict[str
     }
     values = {name: random.uniform(0.1, 1.0, shape) for name, shape in shapes.items()}
     values["complete"] = np.ones(shapes["complete"], dtype=np.int8)
+    values["problems"] = np.zeros(shapes["problems"])
     values.update(_free_energies(coordinates, linear_size, random))
     values["samples"] = _fields(coordinates, shapes["samples"], random)
     return values

@@ -20,7 +20,7 @@ def reference(tmp_path):
 
 def test_points_are_those_of_the_task_file(real_sweep, reference):
     course = fig_3.read_course(real_sweep, "L4_T2_d2_s1")
-    value = fig_3.read_reference(reference, course.temperature)
+    value = fig_3.reference_at(reference, course.temperature)
     assert value == (0.87, 0.001)
     figure = fig_3.draw_figure(course, value)
     figure.draw_without_rendering()
@@ -46,11 +46,16 @@ def test_script_draws_both_formats(real_sweep, reference, run_figure, tmp_path):
 
 
 def test_what_is_missing_is_named(real_sweep, sweep_path, reference, tmp_path):
-    with pytest.raises(sweep.SweepError, match="has no task file L9"):
+    with pytest.raises(sweep.SweepError, match="has no task L9; it has L4_T2_d1_s1, "):
         fig_3.read_course(real_sweep, "L9")
     with pytest.raises(sweep.SweepError, match="has no temperature 3"):
-        fig_3.read_reference(reference, 3.0)
+        fig_3.reference_at(reference, 3.0)
+    with pytest.raises(sweep.SweepError, match=r"none\.csv: cannot be read: No such file"):
+        fig_3.reference_at(tmp_path / "none.csv", 2.0)
+    (tmp_path / "other.csv").write_text("temperature,energy\n2,-1.7\n")
     with pytest.raises(sweep.SweepError, match="not an output of `neuralrg reference`"):
-        fig_3.read_reference(tmp_path / "none.csv", 2.0)
-    with pytest.raises(sweep.SweepError, match="has no task file"):
+        fig_3.reference_at(tmp_path / "other.csv", 2.0)
+    with pytest.raises(
+        sweep.SweepError, match=r"cannot read tasks/T2\.0_d1_s0\.h5, .* keep sweep\.h5 in its"
+    ):
         fig_3.read_course(sweep_path)

@@ -39,8 +39,48 @@ def test_matrix_of_latents_begins_with_the_top_level(studies):
     floor = 0.99 * fig_4.noise_floor(studies[1])
     # The coarse prior of L = 4 at depth 2 is at site 0, the next level at 2, 8 and 10.
     top = [0, 2, 8, 10]
-    expected = np.fmax(information[np.ix_(top, top)], floor)
-    np.testing.assert_allclose(latent[:4, :4], expected)
+    expected = np.maximum(information[np.ix_(top, top)], floor)
+    np.testing.assert_allclose(latent[:4, :4].filled(np.nan), expected)
+    # No variable is paired with itself.
+    assert latent.mask.tolist() == np.eye(16, dtype=bool).tolist()
+
+
+def test_white_lines_between_levels_are_explained_by_the_numbers_of_levels(studies):
+    figure = fig_4.draw_figure(*studies)
+    (axes,) = [axes for axes in figure.axes if axes.get_title("left").startswith("(b)")]
+    white = [line.get_ydata()[0] for line in axes.lines if line.get_xdata()[0] == 0.0]
+    # One variable of level 2, three of level 1, twelve of level 0.
+    assert white == [0.5, 3.5]
+    labels = {
+        text.get_text(): float(at)
+        for text, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    }
+    assert labels == {"2": 0.0, "1": 2.0, "0": 9.5}
+    assert "level" in axes.get_ylabel()
+
+
+def test_images_have_a_colour_scale_and_no_point_is_cut(studies):
+    figure = fig_4.draw_figure(*studies)
+    figure.draw_without_rendering()
+    (responses,) = [it for it in figure.axes if it.get_xlabel().startswith("response")]
+    (information,) = [it for it in figure.axes if "darkest" in it.get_ylabel()]
+    assert responses.get_xlim() == (-1.0, 1.0)
+    assert information.get_ylim()[0] == pytest.approx(fig_4.noise_floor(studies[1]))
+    (axes,) = [axes for axes in figure.axes if axes.containers]
+    frame = axes.get_window_extent()
+    for container in axes.containers:
+        at = axes.transData.transform(np.column_stack(container.lines[0].get_data()))
+        assert (at.min(axis=0) - 3.0 > frame.min).all()
+        assert (at.max(axis=0) + 3.0 < frame.max).all()
+
+
+def test_a_task_whose_verdict_is_not_ok_is_named_so(studies):
+    # So short a training is not ok.
+    assert studies[0].problems > 0
+    figure = fig_4.draw_figure(*studies)
+    assert figure.get_suptitle().endswith("seed 1, verdict not ok")
+    figure = fig_4.draw_figure(studies[0]._replace(problems=0), studies[1])
+    assert figure.get_suptitle().endswith("seed 1")
 
 
 def test_means_against_distance_have_error_bars(studies):

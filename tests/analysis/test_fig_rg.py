@@ -39,6 +39,38 @@ def test_couplings_are_drawn_for_every_temperature_with_error_bars(studies):
             assert len(bars.get_paths()) == len(other.arrays["level"])
 
 
+def test_tasks_whose_verdict_is_not_ok_are_hollow(studies):
+    chosen = study.most_telling(studies)
+    others = [
+        found._replace(problems=problems)
+        for found, problems in zip(
+            fig_rg.same_but_temperature(studies, chosen), (0, 2), strict=True
+        )
+    ]
+    figure = fig_rg.draw_figure(chosen, others)
+    panels = [axes for axes in figure.axes if axes.containers]
+    for axes, name in zip(panels, fig_rg.COUPLINGS, strict=True):
+        (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+        np.testing.assert_array_equal(hollow.get_ydata(), others[1].arrays[name])
+
+
+def test_every_row_of_images_has_its_colour_scale(studies):
+    chosen = study.most_telling(studies)
+    figure = fig_rg.draw_figure(chosen, [chosen])
+    figure.draw_without_rendering()
+    bars = [axes for axes in figure.axes if not axes.images and not axes.lines]
+    labels = [axes.get_ylabel() for axes in bars]
+    assert sorted(labels) == [r"$y\,/\,\max|y|$", "field $x$", "field $x$"]
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    # One scale for the fields of the levels, and one for those of the walk.
+    assert len({image.get_clim() for image in images[3:6]}) == 1
+    assert len({image.get_clim() for image in images[6:]}) == 1
+    # Each kept field has its own, which stands above it.
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title().startswith("level")]
+    for title, image in zip(titles, images[:3], strict=True):
+        assert title.endswith(rf"\leq {np.abs(image.get_array()).max():.2g}$")
+
+
 def test_the_ends_of_the_walk_lie_on_both_lines(studies):
     for found in studies:
         for end in (0, -1):

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 import fig_s1
 import sweep
 from fig_s1 import QUANTITIES, draw_figure
-from figure import save_figure
+from figure import depth_look, save_figure
 from synthetic import SyntheticSweep
 
 RELATIVE = QUANTITIES["relative"]
@@ -115,11 +116,29 @@ def test_negative_gap_is_an_upper_bound_on_the_log_axis(tmp_path):
     assert np.isnan(y[1])
     assert np.isfinite(y[[0, 2, 3]]).all()
     x, bound, container = curve(axes, "_bound")
+    look = depth_look(3)
     assert (x.tolist(), bound.tolist()) == ([2.2], [pytest.approx(0.003)])
-    assert container.lines[0].get_markerfacecolor() == "white"
+    assert container.lines[0].get_color() == look.color
     low, high = axes.get_ylim()
     assert low < 0.003 < high
     assert r"upper bound, $2\sigma$" in legend_texts(figure)
+
+
+def test_tasks_whose_verdict_is_not_ok_are_hollow_also_where_only_bounded(tmp_path):
+    made = SyntheticSweep(seeds=[0, 1])
+    assert "hollow: verdict not ok" not in legend_texts(draw(made, tmp_path))
+    made.variables["relative_error"][1, 2] = -0.001
+    made.variables["relative_error_error"][1, 2] = 0.002
+    # One seed is enough.
+    made.variables["problems"][1, 2, 0] = 1
+    made.variables["problems"][3, 2, 1] = 4
+    figure = draw(made, tmp_path)
+    assert "hollow: verdict not ok" in legend_texts(figure)
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    (points,) = [line.get_xydata() for line in hollow if line.get_xdata().size]
+    error = np.sqrt(2.0) * 0.002 / 2.0
+    mean = made.variables["relative_error"][3, 2].mean()
+    np.testing.assert_allclose(points, [(2.2, -0.001 + 2.0 * error), (2.7, mean)])
 
 
 def test_gap_negative_beyond_its_errors_is_left_out_with_a_warning(tmp_path, capsys):
@@ -202,8 +221,14 @@ def test_published_curves_overlay_the_same_depths_at_l_32(tmp_path):
     _, y, container = curve(axes, "_published depth 5")
     assert y[3] == 0.009228
     line, own = container.lines[0], curve(axes, "depth 5")[2].lines[0]
-    assert (line.get_linestyle(), line.get_markerfacecolor()) == ("--", "white")
     assert (line.get_color(), line.get_marker()) == (own.get_color(), own.get_marker())
+    # Neither filled as ours nor hollow as ours where the verdict is not ok, and seen around ours.
+    assert line.get_linestyle() == "--"
+    assert min(to_rgb(own.get_color())) < min(line.get_markerfacecolor()) < 1.0
+    assert line.get_markersize() > own.get_markersize()
+    assert line.get_zorder() < own.get_zorder()
+    half = fig_s1.published_curves(RELATIVE)[5].error
+    np.testing.assert_allclose(bar_lengths(container), half)
     assert any(text.startswith("published") for text in legend_texts(figure))
 
 

@@ -71,6 +71,18 @@ def test_unfinished_task_is_an_empty_labelled_panel(tmp_path):
     assert all(axes.images for axes in panels.ravel()[1:])
 
 
+def test_tasks_whose_verdict_is_not_ok_have_a_circle(tmp_path):
+    made = SyntheticSweep()
+    assert "verdict" not in draw(made, tmp_path).get_suptitle()
+    made.variables["problems"][2, 1, 0] = 3
+    # Of another seed than the one shown.
+    made.variables["problems"][0, 0, 1] = 1
+    figure = draw(made, tmp_path)
+    assert figure.get_suptitle().endswith("verdict not ok")
+    marked = [bool(axes.lines) for axes in panels_of(figure, 3, 4).flat]
+    assert np.flatnonzero(marked).tolist() == [1 * 4 + 2]
+
+
 def test_rows_and_columns_are_sorted(tmp_path):
     made = SyntheticSweep(temperatures=[2.7, 2.0], depths=[3, 1])
     with sweep.read_sweep(made.write(tmp_path / "sweep.h5")) as dataset:

@@ -1,6 +1,11 @@
 """analysis/results_table.py: one row per finished task, with the file's numbers."""
 
+import os
+import subprocess
+import sys
+
 import sweep
+from conftest import ROOT
 from figure import with_error
 from results_table import rows
 
@@ -28,3 +33,13 @@ def test_missing_file_is_one_line_on_stderr(tmp_path, run_figure):
     done = run_figure("results_table.py", tmp_path / "none.h5")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(real_sweep):
+    """As in `results_table.py sweep.h5 | head -1`, where head is gone before the table ends."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, ROOT / "analysis" / "results_table.py", real_sweep]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
