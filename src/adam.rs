@@ -88,6 +88,7 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DeviceChoice;
     use tch::Device;
 
     fn apply(yes: bool) -> Tensor {
@@ -151,11 +152,18 @@ mod tests {
         assert_eq!(parameters, copy);
     }
 
+    /// The device is a GPU where the machine has one.
     #[test]
-    fn state_lives_on_the_parameters_device_and_in_their_precision() {
-        let parameters = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-        let adam = Adam::new(&parameters, Decay::Decoupled, 0.0);
-        assert_eq!(adam.first_moment.kind(), Kind::Float);
-        assert_eq!(adam.updates.device(), Device::Cpu);
+    fn state_has_the_precision_of_the_parameters_on_the_machines_device() {
+        let device = crate::device::select(DeviceChoice::Auto, 0).unwrap();
+        let parameters = Tensor::zeros([3], (Kind::Float, device));
+        let mut adam = Adam::new(&parameters, Decay::L2, 0.0);
+        let fresh = Adam::new(&parameters.to_device(Device::Cpu), Decay::L2, 0.0).state();
+        let here = |adam: &Adam| adam.state().values().all(|values| values.device() == device);
+        assert!(here(&adam));
+        adam.restore(&fresh);
+        assert!(here(&adam));
+        let kinds = ["first_moment", "second_moment"].map(|name| adam.state()[name].kind());
+        assert_eq!(kinds, [Kind::Float; 2]);
     }
 }

@@ -69,7 +69,6 @@ fn boot() -> String {
 pub struct Claims {
     claims: PathBuf,
     jobs: PathBuf,
-    silence: Duration,
     /// Last heartbeat of each job on another machine, and when it was first seen.
     heartbeats: Mutex<HashMap<String, (SystemTime, Instant)>>,
 }
@@ -77,12 +76,7 @@ pub struct Claims {
 impl Claims {
     /// The claims in the folders `claims` and `jobs` of `root`.
     pub fn new(root: &Path) -> Self {
-        Self {
-            claims: root.join("claims"),
-            jobs: root.join("jobs"),
-            silence: SILENCE,
-            heartbeats: Mutex::default(),
-        }
+        Self { claims: root.join("claims"), jobs: root.join("jobs"), heartbeats: Mutex::default() }
     }
 
     /// The job that holds a task, with the number of its claim.
@@ -144,7 +138,7 @@ impl Claims {
         if seen.0 != heartbeat {
             *seen = (heartbeat, Instant::now());
         }
-        seen.1.elapsed() < self.silence
+        seen.1.elapsed() < SILENCE
     }
 
     /// The living job that works on a task.
@@ -307,8 +301,7 @@ mod tests {
         for name in ["claims", "jobs"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let claims =
-            Arc::new(Claims { silence: Duration::from_millis(300), ..Claims::new(folder.path()) });
+        let claims = Arc::new(Claims::new(folder.path()));
         (folder, claims)
     }
 
@@ -360,6 +353,12 @@ mod tests {
         }
     }
 
+    /// As if the last heartbeat of a job had been seen so much earlier.
+    fn wait(claims: &Claims, job: &str, time: Duration) {
+        let mut heartbeats = claims.heartbeats.lock().unwrap();
+        heartbeats.get_mut(job).expect("it was looked at").1 -= time;
+    }
+
     #[test]
     fn job_of_another_machine_is_dead_when_its_heartbeat_is_silent() {
         let (_folder, claims) = folder();
@@ -367,14 +366,14 @@ mod tests {
         claims.claim("a", "far").unwrap();
         for beat in 0..4 {
             assert_eq!(claims.claim("a", "near").unwrap(), Claim::Held);
-            std::thread::sleep(Duration::from_millis(200));
+            wait(&claims, "far", SILENCE);
             let file = File::options().write(true).open(claims.job_path("far")).unwrap();
             // Its clock is wrong by hours.
             let clock = SystemTime::now() - Duration::from_secs(10_000 - beat);
             file.set_modified(clock).unwrap();
         }
         assert_eq!(claims.claim("a", "near").unwrap(), Claim::Held);
-        std::thread::sleep(Duration::from_millis(350));
+        wait(&claims, "far", SILENCE);
         let taken = Claim::Taken { from: Some("far".into()) };
         assert_eq!(claims.claim("a", "near").unwrap(), taken);
         claims.tidy(|_| true);

@@ -816,6 +816,14 @@ impl Depths {
 }
 
 impl FlowConfig {
+    /// Networks of each coupling.
+    pub fn branches(&self) -> usize {
+        match self.networks {
+            Networks::Separate => self.transform.parameters(),
+            Networks::Joint => 1,
+        }
+    }
+
     /// Whether a density needs an inverse pass beside the forward one.
     pub fn needs_inverse(&self) -> bool {
         matches!(self.symmetry, Symmetry::Mixture | Symmetry::Regularizer)
@@ -875,7 +883,7 @@ impl FlowConfig {
         let allowed = format!("at most {most} for fields of {linear_size} × {linear_size}");
         require(shells <= most, "flow.couplings × flow.repeats × flow.shells", shells, allowed)?;
         // Two layers of a level, and two matrices beside those between hidden layers.
-        let matrices = 2 * depth * couplings * (self.hidden_layers + 1);
+        let matrices = 2 * depth * couplings * self.branches() * (self.hidden_layers + 1);
         let most = (MOST_NUMBERS as usize / matrices).isqrt();
         let allowed = format!("at most {most} in so many layers of networks");
         require(self.hidden_width <= most, "flow.hidden_width", self.hidden_width, allowed)

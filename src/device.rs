@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_taken_without_looking_for_a_gpu() {
+    fn the_cpu_is_taken_where_it_is_asked_for() {
         assert_eq!(select(DeviceChoice::Cpu, 5).unwrap(), Device::Cpu);
     }
 }

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::FlowConfig;
 use arrangement::Layer;
-use coupling::{Coupling, Network, Networks};
+use coupling::{Coupling, Network};
 use symmetry::SymmetrizedFlow;
 use torch::{Layout, Map};
 
@@ -81,17 +81,13 @@ impl Architecture {
 
     /// The network of a coupling with so many inputs.
     fn network(&self, shells: usize, updated_per_row: usize) -> Network {
-        let FlowConfig { conditioner, transform, networks, hidden_layers, hidden_width, .. } =
-            self.config;
+        let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
         Network {
             conditioner,
             transform,
             convolution: None,
             inputs: shells,
-            branches: match networks {
-                Networks::Separate => transform.parameters(),
-                Networks::Joint => 1,
-            },
+            branches: self.config.branches(),
             hidden_layers,
             hidden_width,
             updated_per_row,

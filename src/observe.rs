@@ -130,7 +130,7 @@ mod tests {
         tch::manual_seed(3);
         let x = Tensor::randn([1, 4, 4], (Kind::Double, Device::Cpu));
         let field: Vec<f64> = Vec::try_from(x.view([-1])).unwrap();
-        let (mut energy, mut m2, mut m4) = (0.0, 0.0, 0.0);
+        let (mut energy, mut absolute, mut m2, mut m4) = (0.0, 0.0, 0.0, 0.0);
         let (mut magnetization, mut energy_squared, mut smallest) = (0.0, 0.0, 0.0);
         let mut correlation_0_1 = 0.0;
         for state in 0..1u32 << 16 {
@@ -146,6 +146,7 @@ mod tests {
                 .sum();
             let along_row: f64 = (0..16).map(|i| spin(i) * spin(i / 4 * 4 + (i + 1) % 4)).sum();
             energy -= weight * bonds / 16.0;
+            absolute += weight * m.abs();
             m2 += weight * m * m;
             m4 += weight * m.powi(4);
             correlation_0_1 += weight * along_row / 16.0;
@@ -160,10 +161,22 @@ mod tests {
             }
         }
         let found: Vec<f64> = Vec::try_from(scalars(&x, &structure_factor(&x)).view([-1])).unwrap();
-        let expected = [energy, m2, m4, found[3], magnetization, energy_squared, smallest];
+        let expected = [energy, m2, m4, absolute, magnetization, energy_squared, smallest];
         for ((found, expected), name) in found.iter().zip(expected).zip(SCALARS) {
-            assert!((found - expected).abs() < 1e-12, "{name}: {found} instead of {expected}");
+            let sampled = name == "magnetization_absolute";
+            assert!(
+                sampled || (found - expected).abs() < 1e-12,
+                "{name}: {found} instead of {expected}"
+            );
         }
+        // |m| is that of drawn spins: a multiple of 1/8, whose mean over draws is the sum.
+        let draws = 10_000;
+        let same = x.repeat([draws, 1, 1]);
+        let drawn = scalars(&same, &structure_factor(&same)).select(1, 3);
+        assert_eq!((&drawn * 8.0).round(), &drawn * 8.0);
+        let error = ((m2 - absolute * absolute) / draws as f64).sqrt();
+        let deviation = drawn.mean(Kind::Double).double_value(&[]) - absolute;
+        assert!(deviation.abs() < 4.0 * error, "{deviation} with an error of {error}");
         let structure = structure_factor(&x);
         assert!((structure.double_value(&[0, 0, 0]) - 16.0 * m2).abs() < 1e-12);
         let g = correlation(&structure);

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use neuralrg::seal::seal_hdf5;
 
+use common::job::{Point, killed_at};
 use common::{
     Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, contents, neuralrg, outcome, snapshot,
-    watch,
 };
 
 /// TOML files of a folder of the project, sorted.
@@ -424,13 +424,10 @@ fn diverging_training_fails_its_task_with_the_count_and_the_remedy() {
 #[test]
 fn killed_job_leaves_only_finished_files_and_goes_on_to_the_numbers_of_an_unbroken_run() {
     let (sweep, unbroken) = (Sweep::new(TINY), Sweep::finished());
-    let result = watch(&mut sweep.run_with(neuralrg()), |line, process| {
-        // In the middle of the second task.
-        if line.contains(&format!("{}: train", TINY_TASKS[1])) {
-            let killed = Command::new("kill").args(["-9", &process.to_string()]).status();
-            assert!(killed.expect("there is a kill").success());
-        }
-    });
+    // In the middle of the second task.
+    let path = format!("/running/{}", TINY_TASKS[1]);
+    let point = Point { path: &path, number: 1, later: 0 };
+    let result = killed_at(sweep.run_with(neuralrg()), &sweep, point);
     assert_eq!(result.status, None, "a signal ended it");
     let finished = sweep.task_files();
     assert!((1..4).contains(&finished.len()), "{finished:?}");

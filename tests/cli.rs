@@ -229,6 +229,19 @@ fn second_run_does_nothing() {
     assert_eq!(snapshot(&sweep.dir), before);
 }
 
+/// By what the loader of libraries tells of each that is looked for, on any machine.
+#[test]
+fn gpu_is_looked_for_only_where_one_may_be_used() {
+    let libraries = |device: &str| {
+        let sweep =
+            Sweep::new(&TINY.replace("device = \"cpu\"", &format!("device = \"{device}\"")));
+        outcome(sweep.run_with(neuralrg()).env("LD_DEBUG", "libs")).stderr
+    };
+    let looked_for =
+        ["cpu", "auto"].map(|device| libraries(device).contains("find library=libcuda.so"));
+    assert_eq!(looked_for, [false, true]);
+}
+
 #[test]
 fn rust_log_sets_how_much_is_told() {
     let sweep = Sweep::finished();

@@ -5,14 +5,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use clap::CommandFactory;
-use common::{Sweep, everything_measured, neuralrg, outcome, signal};
+use common::job::{CHECKPOINT, EACH_STEP, Job, Point, held_at};
+use common::{Sweep, everything_measured, neuralrg, outcome};
 use neuralrg::cli::Cli;
-use neuralrg::config::Config;
 use neuralrg::config::learn::LearnConfig;
+use neuralrg::config::{Config, FlowConfig};
 use neuralrg::events::Event;
 use safetensors::SafeTensors;
 
@@ -37,9 +36,11 @@ fn assert_same(document: &str, found: impl Iterator<Item = String>, expected: &[
 
 #[test]
 fn every_key_is_documented_with_its_default_and_no_other() {
-    let text =
-        "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.0]\ndepths=[1]\n[data]\nfile='t.h5'";
-    let config = Config::parse(text, Path::new("t.toml")).unwrap();
+    let text = "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.0]\ndepths=[1]\n[data]\nfile='t.h5'\n\
+         [flow]\nsymmetry='none'";
+    let mut config = Config::parse(text, Path::new("t.toml")).unwrap();
+    // The default one, which learning from fields does not have.
+    config.flow.symmetry = FlowConfig::default().symmetry;
     let resolved: toml::Table = toml::from_str(&config.to_toml()).unwrap();
     let mut expected = Vec::new();
     for (section, values) in &resolved {
@@ -163,38 +164,18 @@ fn events_have_the_documented_fields() {
     assert_eq!(found, expected, "events in docs/files.md");
 }
 
-/// A process that is not left behind when a test fails.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        signal("-KILL", &[self.0.id()]);
-        self.0.wait().expect("it was started");
-    }
-}
-
-/// Names of the tensors in the checkpoint of a sweep that does not end, once it has one of `prefix`.
-fn tensors_once_there_is(prefix: &str, configuration: &str) -> BTreeSet<String> {
-    let sweep = Sweep::new(&configuration.replace("[run]", "[run]\ncheckpoint_minutes = 1e-4"));
-    let mut child = Killed(sweep.run_with(neuralrg()).stderr(Stdio::null()).spawn().unwrap());
-    let checkpoints = sweep.dir.join("checkpoints");
-    loop {
-        let entries = fs::read_dir(&checkpoints).into_iter().flatten().flatten();
-        let whole = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
-        for entry in whole {
-            let found = tensors(&entry.path());
-            if found.iter().any(|name| name.starts_with(prefix)) {
-                return found;
-            }
-        }
-        assert_eq!(child.0.try_wait().unwrap(), None, "it ended before it had {prefix}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// None where the checkpoint was just replaced.
-fn tensors(path: &Path) -> BTreeSet<String> {
-    let Ok(bytes) = fs::read(path) else { return BTreeSet::new() };
+/// Names of the tensors in the checkpoint of a step of the only task of a sweep.
+fn tensors(configuration: &str, step: usize) -> BTreeSet<String> {
+    let text = configuration
+        .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
+        .replace("depths = [1, 2]", "depths = [2]")
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"));
+    let sweep = Sweep::new(&text);
+    // The checkpoint before the one that is being written.
+    let point = Point { path: CHECKPOINT, number: step + 1, later: 0 };
+    let mut job = Job::start(held_at(sweep.run_with(neuralrg()), &sweep, point));
+    job.wait_until_held(&sweep, 1);
+    let bytes = fs::read(sweep.dir.join("checkpoints/L4_T2_d2_s1")).expect("it was written");
     let end = bytes.iter().position(|&byte| byte == b'\n').expect("a line is first");
     let tensors = SafeTensors::deserialize(&bytes[end + 1..]).expect("the rest is safetensors");
     tensors.names().into_iter().cloned().collect()
@@ -206,10 +187,12 @@ fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
 
 #[test]
 fn checkpoints_hold_the_documented_tensors() {
-    let training = everything_measured().replace("steps = 6", "steps = 1000000");
-    let sampling = everything_measured().replace("trajectories = 10\n", "trajectories = 100000\n");
-    let mut found = tensors_once_there_is("train/average", &training);
-    found.extend(tensors_once_there_is("latent/", &sampling));
+    // The training has six steps, the evaluation one batch; the samplings follow, the latent one first.
+    let mut found = tensors(&everything_measured(), 4);
+    found.extend(tensors(&everything_measured(), 10));
+    for prefix in ["train/average", "latent/"] {
+        assert!(found.iter().any(|name| name.starts_with(prefix)), "{prefix}: {found:?}");
+    }
     let (_, section) = FILES.split_once("## Checkpoints").expect("the section exists");
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     let names = rows.map(|row| row.split_once('`').expect("a name in backticks").0);

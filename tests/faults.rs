@@ -5,10 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
+use common::job::{CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held_at, with_shim};
 use common::{
     Outcome, Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome, repetitions, snapshot,
 };
@@ -16,29 +14,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-/// Two tasks with checkpoints all the time, so that each kind of file is written several times.
+/// Two tasks with a checkpoint of each step, so that each kind of file is written several times.
 fn two_tasks() -> String {
     TINY.replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
-        .replace("[run]", "[run]\ncheckpoint_minutes = 0.00001")
-}
-
-/// `neuralrg` or `mpirun` with the library of tests/faults/shim.c, compiled here.
-fn with_shim(mut command: Command, variables: &[(&str, String)]) -> Command {
-    static SHIM: OnceLock<PathBuf> = OnceLock::new();
-    let shim = SHIM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/shim.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
-        let compiler = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
-            .arg("-ldl")
-            .status();
-        assert!(compiler.expect("there is a C compiler, which Rust links with").success());
-        library
-    });
-    command.env("LD_PRELOAD", shim);
-    command.envs(variables.iter().map(|(name, value)| (name, value)));
-    command
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"))
 }
 
 /// The sweep of two tasks with the first one finished, as an unbroken run does it.
@@ -58,11 +37,10 @@ fn unbroken() -> Sweep {
 
 fn faults(sweep: &Sweep, errno: i32, from: usize, until: usize) -> Vec<(&'static str, String)> {
     vec![
-        ("FAULT_DIR", sweep.dir.display().to_string()),
-        ("FAULT_ERRNO", errno.to_string()),
-        ("FAULT_FROM", from.to_string()),
-        ("FAULT_UNTIL", until.to_string()),
-        ("FAULT_COUNT", sweep.folder().join("count").display().to_string()),
+        ("SHIM_ERRNO", errno.to_string()),
+        ("SHIM_FROM", from.to_string()),
+        ("SHIM_UNTIL", until.to_string()),
+        ("SHIM_COUNT", sweep.folder().join("count").display().to_string()),
     ]
 }
 
@@ -74,8 +52,8 @@ fn failing_writes_leave_no_half_file_and_lose_no_finished_task() {
     let half = half_finished(&unbroken);
     let sweep = Sweep::new(&two_tasks());
     common::copy_folder(&half.dir, &sweep.dir);
-    outcome(&mut with_shim(sweep.run_with(neuralrg()), &faults(&sweep, 0, 1, usize::MAX >> 1)))
-        .success();
+    let none = faults(&sweep, 0, 1, usize::MAX >> 1);
+    outcome(&mut with_shim(sweep.run_with(neuralrg()), &sweep, &none)).success();
     let count = fs::read_to_string(sweep.folder().join("count")).unwrap();
     let count: usize = count.trim().parse().unwrap();
     assert!(count >= 30, "{count} operations");
@@ -92,7 +70,8 @@ fn failing_writes_leave_no_half_file_and_lose_no_finished_task() {
                 common::copy_folder(&half.dir, &sweep.dir);
                 let before = snapshot(&sweep.dir.join("tasks"));
                 let faults = faults(&sweep, errno, from, until);
-                let result = outcome(&mut with_shim(sweep.run_with(neuralrg()), &faults));
+                let command = &mut with_shim(sweep.run_with(neuralrg()), &sweep, &faults);
+                let result = outcome(command);
                 let after = snapshot(&sweep.dir.join("tasks"));
                 for (path, content) in before {
                     assert_eq!(after[&path], content, "{place}: {}", path.display());
@@ -147,10 +126,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// `NEURALRG_FLIPS` random places (10 where the variable is not set).
 #[test]
 fn damage_anywhere_is_detected_or_harmless() {
-    let text = two_tasks()
-        .replace("temperatures = [2.0]", "temperatures = [2.0, 3.0]")
-        .replace("steps = 6", "steps = 1000")
-        .replace("checkpoint_minutes = 0.00001", "checkpoint_minutes = 0.0005");
+    let text = two_tasks().replace("temperatures = [2.0]", "temperatures = [2.0, 3.0]");
     let unbroken = Sweep::new(&text);
     unbroken.run().success();
     let expected = collected(&unbroken).unwrap();
@@ -160,20 +136,11 @@ fn damage_anywhere_is_detected_or_harmless() {
         outcome(original.run_with(neuralrg()).args(["--task-index", index])).success();
     }
     // A third one is interrupted when it has saved something twice.
-    let mut child =
-        original.run_with(neuralrg()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let checkpoints = original.dir.join("checkpoints");
-    let is_saved = || {
-        let entries = fs::read_dir(&checkpoints).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "previous")).count()
-            > 0
-    };
-    while !is_saved() {
-        assert!(child.try_wait().unwrap().is_none(), "the task takes long enough to be saved");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    common::signal("-TERM", &[child.id()]);
-    assert_eq!(child.wait().unwrap().code(), Some(75));
+    let point = Point { path: CHECKPOINT, number: 2, later: 0 };
+    let mut job = Job::start(held_at(original.run_with(neuralrg()), &original, point));
+    job.wait_until_held(&original, 1);
+    job.signal("-TERM");
+    assert_eq!(job.end().status, Some(75));
     let masked = collected(&original).unwrap();
     let originals: BTreeMap<PathBuf, Vec<u8>> =
         snapshot(&original.dir).into_iter().map(|(path, (bytes, _))| (path, bytes)).collect();
@@ -242,24 +209,23 @@ fn damage_anywhere_is_detected_or_harmless() {
 fn folder_that_cannot_be_written_is_refused_but_can_be_looked_at() {
     let sweep = Sweep::finished();
     let faults = faults(&sweep, libc::EROFS, 1, usize::MAX >> 1);
-    let result = outcome(&mut with_shim(sweep.run_with(neuralrg()), &faults));
+    let result = outcome(&mut with_shim(sweep.run_with(neuralrg()), &sweep, &faults));
     let refusal = result.refusal();
     let expected = [&sweep.dir.display().to_string(), "Read-only file system"];
     assert!(expected.iter().all(|part| refusal.contains(*part)), "{refusal}");
-    let mut status = with_shim(neuralrg(), &faults);
+    let mut status = with_shim(neuralrg(), &sweep, &faults);
     let table = outcome(status.arg("status").arg(&sweep.dir));
     assert!(table.success().contains("4 tasks: 4 done"), "{table:?}");
 }
 
+/// Rank 1 is told to do a task that does not exist, while the others are held in theirs.
 #[test]
 fn rank_that_panics_ends_the_job_with_one_readable_message() {
-    let text = TINY.replace("steps = 6", "steps = 100000");
-    let sweep = Sweep::new(&text);
-    // Rank 1 is told to do a task that does not exist; rank 0 is busy for long.
-    let faults = [("FAULT_RECV", "1".to_owned())];
-    let start = Instant::now();
-    let result = outcome(&mut with_shim(sweep.run_with(mpirun(3)), &faults));
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let sweep = Sweep::new(TINY);
+    let point = Point { path: PROGRESS, number: 1, later: 0 };
+    let mut command = held_at(sweep.run_with(mpirun(3)), &sweep, point);
+    command.env("SHIM_RECV_1", "1");
+    let result = Job::start(command).end();
     assert!(!matches!(result.status, Some(0 | 75)), "{:?}", result.status);
     let panics = result.stderr.matches("panicked at ").count();
     assert_eq!(panics, 1, "{}", result.stderr);

@@ -5,17 +5,16 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
-use common::{Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome, signal};
+use common::job::{CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held_at, meeting};
+use common::{Sweep, TINY, assert_same_tasks, mpirun, neuralrg, outcome};
 
-/// Six tasks of some tenths of a second.
+/// Six tasks, each step of which is saved.
 fn six_tasks() -> String {
     TINY.replace("temperatures = [2.0, 3.0]", "temperatures = [2.0, 2.5, 3.0]")
-        .replace("steps = 6", "steps = 2000")
-        .replace("[run]", "[run]\ncheckpoint_minutes = 0.001")
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"))
 }
 
 /// Their sweep, run to its end by one job.
@@ -24,16 +23,8 @@ fn unbroken() -> Sweep {
     Sweep::finished_once(&UNBROKEN, "six-tasks", &six_tasks())
 }
 
-/// A job whose standard error goes to a file.
-fn start(sweep: &Sweep, ranks: usize, number: usize) -> Child {
-    let log = fs::File::create(sweep.folder().join(format!("job{number}.log"))).unwrap();
-    let mut command = if ranks == 1 { neuralrg() } else { mpirun(ranks) };
-    sweep.add_run(&mut command);
-    command.stderr(log).stdout(Stdio::null()).spawn().expect("the program starts")
-}
-
-fn log(sweep: &Sweep, number: usize) -> String {
-    fs::read_to_string(sweep.folder().join(format!("job{number}.log"))).unwrap()
+fn program(ranks: usize) -> Command {
+    if ranks == 1 { neuralrg() } else { mpirun(ranks) }
 }
 
 /// How often each event was logged for each task.
@@ -59,41 +50,48 @@ fn assert_complete(sweep: &Sweep, unbroken: &Sweep) {
     }
 }
 
+/// Each process waits in its first task until all have one.
 #[test]
 fn jobs_on_one_folder_do_each_task_once() {
     for (jobs, ranks) in [(2, 1), (3, 1), (2, 2)] {
         let sweep = Sweep::new(&six_tasks());
-        let children: Vec<_> = (0..jobs).map(|number| start(&sweep, ranks, number)).collect();
-        for (number, mut child) in children.into_iter().enumerate() {
-            assert!(child.wait().unwrap().success(), "{}", log(&sweep, number));
+        let command = || meeting(sweep.run_with(program(ranks)), &sweep, jobs * ranks);
+        let jobs: Vec<_> = (0..jobs).map(|_| Job::start(command())).collect();
+        let mut told = 0;
+        for job in jobs {
+            let result = job.end();
+            result.success();
+            assert!(result.stderr.contains(" is done: "), "{}", result.stderr);
+            told += result.stderr.matches(" is done: ").count();
         }
+        assert_eq!(told, 6);
         let done = events(&sweep, "task-done");
         assert!(done.len() == 6 && done.values().all(|&count| count == 1), "{done:?}");
         assert_eq!(events(&sweep, "task-started"), done);
-        let told: usize =
-            (0..jobs).map(|number| log(&sweep, number).matches(" is done: ").count()).sum();
-        assert_eq!(told, 6);
         assert_complete(&sweep, &unbroken());
     }
 }
 
+/// The others have done all tasks but that of the job, which is held in it, when it is killed.
 #[test]
 fn tasks_of_a_killed_job_are_taken_over_by_the_others() {
     let sweep = Sweep::new(&six_tasks());
-    let mut victim = start(&sweep, 1, 0);
-    let checkpoints = sweep.dir.join("checkpoints");
-    while fs::read_dir(&checkpoints).map_or(0, Iterator::count) == 0 {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let others: Vec<_> = (1..3).map(|number| start(&sweep, 1, number)).collect();
-    signal("-KILL", &[victim.id()]);
-    assert!(!victim.wait().unwrap().success());
-    for (child, number) in others.into_iter().zip(1..) {
-        let mut child = child;
-        assert!(child.wait().unwrap().success(), "{}", log(&sweep, number));
-    }
-    let told = log(&sweep, 1) + &log(&sweep, 2);
+    // The third step is saved, and nothing is being written.
+    let point = Point { path: CHECKPOINT, number: 3, later: 2 };
+    let mut victim = Job::start(held_at(sweep.run_with(neuralrg()), &sweep, point));
+    victim.wait_until_held(&sweep, 1);
+    let mut others = [(); 2].map(|()| Job::start(sweep.run_with(neuralrg())));
+    others[0].wait_until(|_| sweep.task_files().len() == 5);
+    victim.signal("-KILL");
+    assert_eq!(victim.end().status, None);
+    let told = others.map(|job| {
+        let result = job.end();
+        result.success();
+        result.stderr
+    });
+    let told = told.concat();
     assert_eq!(told.matches("is taken over from the job ").count(), 1, "{told}");
+    assert!(told.contains(" goes on with train 4/6"), "{told}");
     assert!(events(&sweep, "task-done").values().all(|&count| count == 1));
     assert_complete(&sweep, &unbroken());
 }
@@ -132,28 +130,24 @@ fn task_index_runs_one_task_with_those_that_it_starts_from() {
     assert_complete(&array, &Sweep::finished());
 }
 
+/// The first job is held in the only task until it is stopped itself.
 #[test]
 fn job_that_waits_for_anothers_task_can_be_stopped() {
     let one = TINY
         .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
-        .replace("depths = [1, 2]", "depths = [1]")
-        .replace("steps = 6", "steps = 200000");
+        .replace("depths = [1, 2]", "depths = [1]");
     let sweep = Sweep::new(&one);
-    let mut first = start(&sweep, 1, 0);
-    while fs::read_dir(sweep.dir.join("running")).map_or(0, Iterator::count) == 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let mut second = start(&sweep, 1, 1);
-    while !log(&sweep, 1).contains("rank 0 of 1") {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    for child in [&mut second, &mut first] {
-        let start = Instant::now();
-        signal("-TERM", &[child.id()]);
-        assert_eq!(child.wait().unwrap().code(), Some(75));
-        assert!(start.elapsed() < Duration::from_secs(10));
-    }
-    assert!(!log(&sweep, 1).contains(" begins"));
+    let point = Point { path: PROGRESS, number: 1, later: 0 };
+    let mut first = Job::start(held_at(sweep.run_with(neuralrg()), &sweep, point));
+    first.wait_until_held(&sweep, 1);
+    let mut second = Job::start(sweep.run_with(neuralrg()));
+    second.wait_until(|told| told.contains("rank 0 of 1"));
+    second.signal("-TERM");
+    let second = second.end();
+    assert_eq!(second.status, Some(75), "{}", second.stderr);
+    assert!(!second.stderr.contains(" begins"));
+    first.signal("-TERM");
+    assert_eq!(first.end().status, Some(75));
     let table = sweep.look("status").success().to_owned();
     assert!(table.contains("1 stopped"), "{table}");
 }

@@ -2,13 +2,15 @@
 
 mod common;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::process::{Child, Command};
 
+use common::job::{
+    CHECKPOINT, EACH_STEP, Job, Point, held_at, held_of_rank, holds, meeting, release,
+};
 use common::{
-    Sweep, TINY, assert_same_task, assert_same_tasks, contents, descendants, mpirun, neuralrg,
-    outcome, signal, watch,
+    Sweep, TINY, assert_same_task, assert_same_tasks, contents, mpirun, neuralrg, outcome,
 };
 use neuralrg::rank::Ranks;
 
@@ -33,7 +35,7 @@ fn task_files_do_not_depend_on_the_number_of_ranks_where_tasks_start_from_others
     assert_equal_on_1_2_and_3_ranks(&text, 12);
 }
 
-/// Runs a sweep alone and under MPI; every rank must do some of it.
+/// Runs a sweep alone and under MPI, where each rank waits in its first task until all have one.
 fn assert_equal_on_1_2_and_3_ranks(text: &str, tasks: usize) {
     let alone = Sweep::new(text);
     alone.run().success();
@@ -41,7 +43,7 @@ fn assert_equal_on_1_2_and_3_ranks(text: &str, tasks: usize) {
     assert_eq!(names.len(), tasks);
     for ranks in [1, 2, 3] {
         let sweep = Sweep::new(text);
-        let result = outcome(&mut sweep.run_with(mpirun(ranks)));
+        let result = outcome(&mut meeting(sweep.run_with(mpirun(ranks)), &sweep, ranks));
         result.success();
         assert_eq!(sweep.task_files(), names);
         for name in &names {
@@ -62,59 +64,82 @@ fn assert_equal_on_1_2_and_3_ranks(text: &str, tasks: usize) {
     }
 }
 
-/// Three tasks for two ranks: until the first is done one always waits, and none may run for longer than the shortest
-/// slice, since the one that waits may need more than what is left for both ranks.
+/// Three tasks for two ranks, both held in their first ones. Rank 0 goes on when an hour has passed, more than it may take
+/// while the third task waits; it pauses its own, and takes that, in whose first step it is held. So rank 1 is the one
+/// that is free next, and goes on with what rank 0 has paused.
 #[test]
 fn paused_tasks_move_between_ranks_and_end_with_the_same_bits() {
     let text = TINY
         .replace("temperatures = [2.0, 3.0]", THREE_TEMPERATURES)
         .replace("depths = [1, 2]", "depths = [2]")
-        .replace("steps = 6", "steps = 3000")
-        .replace("[run]", "[run]\nslice_minutes = 0.001");
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"));
     let alone = Sweep::new(&text);
     alone.run().success();
-    // Which rank is free first when a task may go on is up to the machine.
-    let moved = (0..20).any(|_| is_moved_when_paused(&text, &alone));
-    assert!(moved, "no task of 20 sweeps has moved");
-}
 
-/// Runs the sweep on two ranks, where it must end as it did alone. Whether a task was begun on both.
-#[track_caller]
-fn is_moved_when_paused(text: &str, alone: &Sweep) -> bool {
-    let sweep = Sweep::new(text);
-    let mut seen = BTreeSet::new();
-    let result = watch(&mut sweep.run_with(mpirun(2)), |line, mpirun| {
-        if line.contains(" pauses after ") && !seen.contains("paused") {
-            // Nothing moves while one looks.
-            let ranks = descendants(mpirun);
-            signal("-STOP", &ranks);
-            let status = sweep.look("status").success().to_owned();
-            let states = status.lines().filter_map(|line| line.split_whitespace().nth(1));
-            seen.extend(states.map(str::to_owned));
-            signal("-CONT", &ranks);
-        }
-    });
+    let sweep = Sweep::new(&text);
+    let point = Point { path: CHECKPOINT, number: 1, later: 0 };
+    let mut command = held_at(sweep.run_with(mpirun(2)), &sweep, point);
+    // Rank 0 is held at every step after the first.
+    let always = usize::MAX >> 1;
+    command.env("POINT_FROM_0", "2").env("POINT_UNTIL_0", always.to_string());
+    command.env("POINT_LEAP_0", "3600");
+    let mut job = Job::start(command);
+    let mut wait_for = |rank: usize| job.wait_until(|_| !held_of_rank(&sweep, rank).is_empty());
+    [0, 1].into_iter().for_each(&mut wait_for);
+    // The next step, after which it is saved and pauses.
+    for _ in 0..2 {
+        release(&held_of_rank(&sweep, 0));
+        wait_for(0);
+    }
+    let status = sweep.look("status").success().to_owned();
+    let mut states: Vec<_> =
+        status.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    states.retain(|state| ["paused", "running"].contains(state));
+    states.sort_unstable();
+    assert_eq!(states, ["paused", "running", "running"], "{status}");
+    let [paused] = events(&sweep, "task-paused").try_into().expect("one was paused");
+    assert_eq!(paused.1, 0, "rank 0 has paused it");
+
+    release(&held_of_rank(&sweep, 1));
+    job.wait_until(|_| events(&sweep, "task-started").contains(&(paused.0.clone(), 1)));
+    fs::remove_dir_all(holds(&sweep)).unwrap();
+    let result = job.end();
     assert_eq!(result.status, Some(0), "{}", result.stderr);
-    assert!(seen.contains("paused"), "{seen:?}");
-    assert_same_tasks(&sweep, alone);
-
+    assert_same_tasks(&sweep, &alone);
+    let numbers =
+        ["task-started", "task-paused", "task-done"].map(|event| events(&sweep, event).len());
+    assert_eq!((numbers[0], numbers[2]), (numbers[1] + 3, 3), "{numbers:?}");
+    // What was estimated is a time, and was shown: three of six steps of the training have taken an hour or more.
     let text = fs::read_to_string(sweep.dir.join("events.jsonl")).unwrap();
-    let events: Vec<serde_json::Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let places = |event: &str| {
-        let those = events.iter().filter(|line| line["event"] == event);
-        those.map(|line| (line["task"].to_string(), line["rank"].to_string())).collect::<Vec<_>>()
-    };
-    let (started, paused, done) =
-        (places("task-started"), places("task-paused"), places("task-done"));
-    assert_eq!((done.len(), started.len()), (3, paused.len() + 3), "{text}");
-    // What was estimated is a time, and was shown.
-    let remaining = events.iter().filter_map(|line| line["remaining_seconds"].as_f64());
-    assert_eq!(remaining.filter(|&seconds| (0.0..1e4).contains(&seconds)).count(), paused.len());
+    let remaining = text.lines().filter_map(|line| json(line)["remaining_seconds"].as_f64());
+    let remaining: Vec<f64> = remaining.collect();
+    assert_eq!(remaining.len(), numbers[1]);
+    assert!(
+        remaining.iter().all(|seconds| (0.0..f64::INFINITY).contains(seconds)),
+        "{remaining:?}"
+    );
+    assert!(remaining[0] > 3600.0, "{remaining:?}");
     for folder in ["claims", "checkpoints", "running"] {
         assert_eq!(fs::read_dir(sweep.dir.join(folder)).unwrap().count(), 0, "{folder}");
     }
-    started.into_iter().collect::<HashSet<_>>().len() > 3
+}
+
+fn json(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).expect("each line is JSON")
+}
+
+/// Task and rank of all events of one kind so far.
+fn events(sweep: &Sweep, event: &str) -> Vec<(String, u64)> {
+    let text = fs::read_to_string(sweep.dir.join("events.jsonl")).expect("there is a log");
+    // The last line may not be whole yet.
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(json);
+    let those = lines.filter(|line| line["event"] == event);
+    those
+        .map(|line| {
+            let task = line["task"].as_str().expect("it is of a task").to_owned();
+            (task, line["rank"].as_u64().expect("it is of a rank"))
+        })
+        .collect()
 }
 
 #[test]

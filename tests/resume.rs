@@ -4,93 +4,81 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::sync::OnceLock;
 
+use common::job::{
+    CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held, held_at, held_of_rank, process,
+};
 use common::{
-    Outcome, Sweep, TINY, TINY_TASKS, assert_same_tasks, descendants, mpirun, neuralrg, outcome,
-    signal, watch,
+    Outcome, Sweep, TINY, TINY_TASKS, assert_same_tasks, mpirun, neuralrg, outcome, signal,
 };
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 /// Exit status of a job that a signal stopped.
 const TO_BE_CONTINUED: Option<i32> = Some(75);
 
-/// Samples that the evaluation draws at a time.
+/// Steps of the stages of a task; a step of the evaluation is a batch.
+const STAGES: [(&str, usize); 3] = [("train", 20), ("evaluate", 10), ("hmc", 20)];
 const EVALUATION_BATCH: i64 = 4;
 
-/// Most interruptions of one small sweep, after which it is left to end: on a slow machine each might let it do one
-/// step only. The first ones come as soon as a task has begun, since on a fast machine it might end before others.
-const INTERRUPTIONS: usize = 6;
-const EARLY_INTERRUPTIONS: usize = 3;
-
 /// The tiny sweep with enough steps to interrupt each stage, saved only when asked to.
-fn longer(engine: &str) -> String {
-    TINY.replace("steps = 6", "steps = 400\naveraging = 0.9")
-        .replace("samples = 64\nbatch = 64", &format!("samples = 640\nbatch = {EVALUATION_BATCH}"))
-        .replace("warmup = 4", "warmup = 100")
-        .replace("trajectories = 10", "trajectories = 100")
+fn unsaved(engine: &str) -> String {
+    TINY.replace("steps = 6", "steps = 20\naveraging = 0.9")
+        .replace("samples = 64\nbatch = 64", &format!("samples = 40\nbatch = {EVALUATION_BATCH}"))
+        .replace("warmup = 4", "warmup = 10")
         .replace("[run]", &format!("[run]\ncheckpoint_minutes = 0\nengine = \"{engine}\""))
 }
 
-/// The same, saved about twenty times a second.
-fn saved_often() -> String {
-    longer("native")
-        .replace("checkpoint_minutes = 0\n", "checkpoint_minutes = 0.001\n")
-        .replace("steps = 400", "steps = 3000")
+/// The same, saved after each step.
+fn saved(engine: &str) -> String {
+    unsaved(engine).replace("checkpoint_minutes = 0\n", &format!("{EACH_STEP}\n"))
 }
 
-/// A sweep that [`saved_often`] describes, run to its end without interruption.
+/// The first task of it.
+fn one_task() -> String {
+    saved("native")
+        .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
+        .replace("depths = [1, 2]", "depths = [2]")
+}
+
+/// A sweep that [`saved`] describes, run to its end without interruption.
 fn unbroken() -> Sweep {
     static UNBROKEN: OnceLock<PathBuf> = OnceLock::new();
-    Sweep::finished_once(&UNBROKEN, "saved-often", &saved_often())
+    Sweep::finished_once(&UNBROKEN, "saved", &saved("native"))
 }
 
-/// Runs it and sends `name` to the process once `delay` has passed: from its start for `-KILL`, else since its
-/// first task began. Its status and standard error.
-fn interrupted(sweep: &Sweep, mut command: Command, name: &str, delay: Duration) -> Outcome {
-    sweep.add_run(&mut command);
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
-    let pipe = child.stderr.take().expect("it is piped");
-    let begun = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&begun);
-    let reader = std::thread::spawn(move || {
-        let lines = BufReader::new(pipe).lines().map_while(Result::ok);
-        let seen = lines.inspect(|line| {
-            if line.contains(" begins") {
-                told.store(true, Ordering::Relaxed);
-            }
-        });
-        seen.collect::<Vec<_>>().join("\n")
-    });
-    let mut start = (name == "-KILL").then(Instant::now);
-    let mut sent = false;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("it was started") {
-            break status.code();
-        }
-        if start.is_none() && begun.load(Ordering::Relaxed) {
-            start = Some(Instant::now());
-        }
-        if !sent && start.is_some_and(|start| start.elapsed() >= delay) {
-            sent = true;
-            // With -9 nobody passes the signal on.
-            let mut processes = vec![child.id()];
-            if name == "-KILL" {
-                processes.extend(descendants(child.id()));
-            }
-            signal(name, &processes);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
-    let stderr = reader.join().expect("it reads to the end");
-    Outcome { status, stdout: String::new(), stderr }
+/// How a job is interrupted.
+#[derive(Debug, Clone, Copy)]
+enum Interruption {
+    /// This signal to the process, or to mpirun, which passes it on; `-KILL` to all.
+    Job(&'static str),
+    /// This signal to the ranks.
+    Ranks(&'static str),
 }
+
+/// Runs it and interrupts it where a process is held at `point`; to its end where none comes there.
+fn interrupted(sweep: &Sweep, command: Command, how: Interruption, point: Point) -> Outcome {
+    let mut job = Job::start(held_at(sweep.run_with(command), sweep, point));
+    if job.comes_to(|_| !held(sweep).is_empty()) {
+        match how {
+            Interruption::Job(name) => job.signal(name),
+            Interruption::Ranks(name) => job.signal_ranks(name),
+        }
+    }
+    job.end()
+}
+
+/// The checkpoint of the step of this number.
+fn checkpoint(number: usize) -> Point<'static> {
+    Point { path: CHECKPOINT, number, later: 0 }
+}
+
+/// The first step that the process does.
+const FIRST_STEP: Point = Point { path: PROGRESS, number: 1, later: 0 };
 
 #[track_caller]
 fn assert_equal_sweeps(sweep: &Sweep, unbroken: &Sweep) {
@@ -141,31 +129,24 @@ fn assert_no_step_is_lost(log: &Path) -> HashMap<String, usize> {
     stages
 }
 
+/// Signals come at random steps, where each step is saved, and in turn with these in the first step that a job does where
+/// none is saved but when it is asked to stop.
 #[test]
 fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
     for engine in ["native", "torch"] {
-        // Torch takes many times longer for steps as small as these.
-        let text = match engine {
-            "torch" => longer(engine)
-                .replace("steps = 400", "steps = 60")
-                .replace("warmup = 100", "warmup = 10")
-                .replace("trajectories = 100", "trajectories = 10"),
-            _ => longer(engine),
-        };
-        let unbroken = Sweep::new(&text);
+        let unbroken = Sweep::new(&saved(engine));
         unbroken.run().success();
-        let sweep = Sweep::new(&text);
+        let sweep = Sweep::new(&saved(engine));
         let mut random = StdRng::seed_from_u64(5);
         let mut stops = 0;
-        for name in ["-TERM", "-INT", "-USR1"].iter().cycle() {
-            let delay = if stops < EARLY_INTERRUPTIONS {
-                0
-            } else if stops < INTERRUPTIONS {
-                random.random_range(0..500)
+        for (attempt, name) in ["-TERM", "-INT", "-USR1"].into_iter().cycle().enumerate() {
+            let (text, point) = if attempt % 2 == 0 {
+                (saved(engine), checkpoint(random.random_range(1..30)))
             } else {
-                600_000
+                (unsaved(engine), FIRST_STEP)
             };
-            let result = interrupted(&sweep, neuralrg(), name, Duration::from_millis(delay));
+            fs::write(&sweep.config, text).unwrap();
+            let result = interrupted(&sweep, neuralrg(), Interruption::Job(name), point);
             if result.status == Some(0) {
                 break;
             }
@@ -174,156 +155,173 @@ fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
             assert_eq!(result.errors(), [told]);
             stops += 1;
         }
-        assert!(stops >= EARLY_INTERRUPTIONS, "{engine}: {stops} stops");
         assert_equal_sweeps(&sweep, &unbroken);
+        let mut stages = HashMap::new();
         for name in TINY_TASKS {
-            assert_no_step_is_lost(&sweep.dir.join(format!("logs/{name}.log")));
+            add(&mut stages, assert_no_step_is_lost(&sweep.dir.join(format!("logs/{name}.log"))));
         }
+        // One that comes when a task is done leaves no trace in its log.
+        let logged: usize = stages.values().sum();
+        assert!(stages.len() == STAGES.len() && logged <= stops, "{stops}: {stages:?}");
+        println!("{engine}: {stops} interruptions, by stage {stages:?}");
     }
 }
 
+fn add(counts: &mut HashMap<String, usize>, more: HashMap<String, usize>) {
+    for (stage, count) in more {
+        *counts.entry(stage).or_default() += count;
+    }
+}
+
+/// In each stage, and in both parts of the sampling, a task is stopped or killed at a given step.
 #[test]
 fn each_stage_goes_on_to_the_same_bits() {
-    let text = longer("native")
-        .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
-        .replace("depths = [1, 2]", "depths = [2]")
-        .replace("samples = 640", "samples = 2560");
-    let unbroken = Sweep::new(&text);
+    let unbroken = Sweep::new(&one_task());
     unbroken.run().success();
-    let mut stages = HashMap::<String, usize>::new();
-    // A signal may come when the stage that it was meant for is over.
-    for _ in 0..20 {
-        let sweep = Sweep::new(&text);
-        for moment in [" begins", ": train 400/400", ": evaluate 2560/2560"] {
-            watch(&mut sweep.run_with(neuralrg()), |line, process| {
-                if line.contains(moment) {
-                    signal("-USR1", &[process]);
-                }
-            });
+    // In the middle of each stage, of the warm-up and of the measurement.
+    let middles = [10, 25, 35, 45];
+    for (name, stopped) in [("-USR1", true), ("-KILL", false)] {
+        let sweep = Sweep::new(&one_task());
+        let mut done = 0;
+        for middle in middles {
+            let point = checkpoint(middle - done);
+            let result = interrupted(&sweep, neuralrg(), Interruption::Job(name), point);
+            assert_eq!(result.status, TO_BE_CONTINUED.filter(|_| stopped), "{}", result.stderr);
+            // The step after the signal is the last one; a kill leaves the checkpoint before.
+            done = if stopped { middle + 1 } else { middle - 1 };
         }
         sweep.run().success();
         assert_equal_sweeps(&sweep, &unbroken);
         let log = sweep.dir.join("logs/L4_T2_d2_s1.log");
-        for (stage, count) in assert_no_step_is_lost(&log) {
-            *stages.entry(stage).or_default() += count;
-        }
-        if stages.len() == 3 {
-            return;
+        let text = fs::read_to_string(&log).unwrap();
+        let steps = |words| places(&text, words).into_iter().map(|(stage, step, _)| (stage, step));
+        let expected = |of: [i64; 4]| ["train", "evaluate", "hmc", "hmc"].into_iter().zip(of);
+        if stopped {
+            assert_no_step_is_lost(&log);
+            assert!(steps(" stops after ").eq(expected([11, 24, 6, 16])), "{text}");
+        } else {
+            assert!(steps(" goes on with ").eq(expected([10, 20, 5, 15])), "{text}");
         }
     }
-    panic!("not every stage was interrupted: {stages:?}");
 }
 
 #[test]
 fn damaged_checkpoint_is_passed_over_for_the_one_before() {
-    let sweep = Sweep::new(&saved_often());
-    let checkpoints = |sweep: &Sweep| {
-        let paths = fs::read_dir(sweep.dir.join("checkpoints")).into_iter().flatten().flatten();
-        paths
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some())
-            .collect::<Vec<_>>()
-    };
-    // A busy machine needs longer to come as far as two checkpoints.
-    for attempt in 0..50 {
-        interrupted(&sweep, neuralrg(), "-KILL", Duration::from_millis(500 + 50 * attempt));
-        if !checkpoints(&sweep).is_empty() {
-            break;
+    // Killed before a checkpoint becomes the previous one, and after that, when there is no last one.
+    for later in [0, 1] {
+        let sweep = Sweep::new(&saved("native"));
+        let point = Point { later, ..checkpoint(5) };
+        interrupted(&sweep, neuralrg(), Interruption::Job("-KILL"), point);
+        let last = sweep.dir.join("checkpoints/L4_T2_d2_s1");
+        let previous = last.with_extension("previous");
+        assert_eq!((last.exists(), previous.exists()), (later == 0, true));
+        let mut bytes = fs::read(if last.exists() { &last } else { &previous }).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&last, bytes).unwrap();
+        let result = sweep.run();
+        assert_eq!(result.status, Some(0), "{}", result.stderr);
+        for part in ["passing over the checkpoint", "its checksum does not fit", "goes on with"] {
+            assert!(result.stderr.contains(part), "no {part:?} in {}", result.stderr);
         }
+        assert_equal_sweeps(&sweep, &unbroken());
     }
-    let previous = checkpoints(&sweep).pop().expect("a kill has left two checkpoints");
-    let last = previous.with_extension("");
-    // Where the job was killed between two renames only the previous one is there.
-    let mut bytes = fs::read(if last.exists() { &last } else { &previous }).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&last, bytes).unwrap();
-    let result = sweep.run();
-    assert_eq!(result.status, Some(0), "{}", result.stderr);
-    for part in ["passing over the checkpoint", "its checksum does not fit", "goes on with"] {
-        assert!(result.stderr.contains(part), "no {part:?} in {}", result.stderr);
-    }
-    assert_equal_sweeps(&sweep, &unbroken());
 }
 
-/// Interrupts small sweeps on two ranks, together on each task or not, at random moments, restarting each time,
-/// until it has done so `NEURALRG_KILLS` times (`otherwise` where the variable is not set).
-fn interrupt_at_random(name: &str, seed: u64, ranks_per_task: usize, otherwise: usize) {
+/// Steps of a task before a stage.
+fn steps_before(stage: usize) -> usize {
+    STAGES[..stage].iter().map(|(_, steps)| steps).sum()
+}
+
+/// Steps that a task had done when it was stopped, if that was how its last attempt ended.
+fn stopped_after(log: &str) -> Option<usize> {
+    let (stage, step, steps) = *places(log.lines().last()?, " stops after ").first()?;
+    let index = STAGES.iter().position(|(name, _)| *name == stage)?;
+    Some(steps_before(index) + STAGES[index].1 * step as usize / steps as usize)
+}
+
+/// Interrupts small sweeps on two ranks, together on each task or not, in all stages of a random task, each time at
+/// a random file operation, restarting each time, until it has done so `NEURALRG_KILLS` times (`otherwise` where the variable
+/// is not set). Since files change by such operations only, whatever a job can leave behind comes from one of them.
+fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize, otherwise: usize) {
     let wanted = common::repetitions("NEURALRG_KILLS", otherwise);
     let (text, unbroken) = if ranks_per_task == 1 {
-        (saved_often(), unbroken())
+        (saved("native"), unbroken())
     } else {
         // A team adds in another order than one rank.
         let team = format!("[run]\nranks_per_task = {ranks_per_task}");
-        let text = saved_often().replace("[run]", &team);
+        let text = saved("native").replace("[run]", &team);
         let unbroken = Sweep::new(&text);
         outcome(&mut unbroken.run_with(mpirun(ranks_per_task))).success();
         (text, unbroken)
     };
+    // mpirun kills its ranks soon after SIGTERM, whatever they do then.
+    let loses_steps = |way: &Interruption| matches!(way, Interruption::Job("-KILL" | "-TERM"));
+    let loses_no_step = !ways.iter().any(loses_steps);
     let mut random = StdRng::seed_from_u64(seed);
     let (mut done, mut sweeps, mut stages) = (0, 0, HashMap::<String, usize>::new());
+    let mut ways = ways.iter().cycle();
     while done < wanted {
         let sweep = Sweep::new(&text);
         sweeps += 1;
-        loop {
-            let shortest = if name == "-KILL" { 300 } else { 0 };
-            let delay = random.random_range(shortest..2500);
-            let delay = if done < wanted { delay } else { 600_000 };
-            let result = interrupted(&sweep, mpirun(2), name, Duration::from_millis(delay));
-            if result.status == Some(0) {
-                break;
-            }
-            done += 1;
+        let task = *TINY_TASKS.choose(&mut random).unwrap();
+        let path = format!("checkpoints/{task}{CHECKPOINT}");
+        let log = || fs::read_to_string(sweep.dir.join(format!("logs/{task}.log"))).unwrap();
+        let mut steps = 0;
+        for stage in 0..STAGES.len() {
+            // What a kill has left is a step more or less.
+            let middle = steps_before(stage) + STAGES[stage].1 / 2 + random.random_range(0..3);
+            let later = random.random_range(0..8);
+            let point = Point { path: &path, number: middle - steps, later };
+            let result = interrupted(&sweep, mpirun(2), *ways.next().unwrap(), point);
+            assert_ne!(result.status, Some(0), "{}", result.stderr);
             assert!(!sweep.look("status").stdout.contains("damaged"));
+            steps = stopped_after(&log()).unwrap_or(middle);
+            done += 1;
         }
+        let result = outcome(&mut sweep.run_with(mpirun(2)));
+        result.success();
         assert_equal_sweeps(&sweep, &unbroken);
-        if name != "-KILL" {
+        if loses_no_step {
             for task in TINY_TASKS {
-                let log = sweep.dir.join(format!("logs/{task}.log"));
-                for (stage, count) in assert_no_step_is_lost(&log) {
-                    *stages.entry(stage).or_default() += count;
-                }
+                assert_no_step_is_lost(&sweep.dir.join(format!("logs/{task}.log")));
             }
+        }
+        for (stage, ..) in places(&log(), " goes on with ") {
+            *stages.entry(stage.to_owned()).or_default() += 1;
         }
     }
-    println!(
-        "{name}: {done} interruptions of {sweeps} sweeps, all task files equal; by stage {stages:?}"
-    );
+    println!("{done} interruptions of {sweeps} sweeps, all task files equal; by stage {stages:?}");
+    assert!(STAGES.iter().all(|(stage, _)| stages.get(*stage) == Some(&sweeps)), "{stages:?}");
 }
 
 #[test]
-fn mpi_job_killed_at_random_moments_ends_with_the_same_bits() {
-    interrupt_at_random("-KILL", 11, 1, 6);
+fn mpi_job_killed_at_random_file_operations_ends_with_the_same_bits() {
+    use Interruption::Job;
+    interrupt_at_random(&[Job("-KILL"), Job("-KILL"), Job("-TERM"), Job("-KILL")], 11, 1, 6);
 }
 
 #[test]
-fn mpi_job_told_to_stop_at_random_moments_loses_no_step() {
-    interrupt_at_random("-TERM", 12, 1, 6);
+fn mpi_job_told_to_stop_at_random_file_operations_loses_no_step() {
+    use Interruption::{Job, Ranks};
+    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1"), Ranks("-INT"), Ranks("-USR1")], 12, 1, 6);
 }
 
 #[test]
-fn team_killed_or_told_to_stop_at_random_moments_ends_with_the_same_bits() {
-    interrupt_at_random("-KILL", 13, 2, 2);
-    interrupt_at_random("-TERM", 14, 2, 3);
+fn team_killed_or_told_to_stop_at_random_file_operations_ends_with_the_same_bits() {
+    use Interruption::{Job, Ranks};
+    interrupt_at_random(&[Job("-KILL")], 13, 2, 3);
+    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1")], 14, 2, 3);
 }
 
+/// The other rank is held in its task all the time.
 #[test]
 fn rank_that_is_lost_ends_the_job_and_the_next_one_goes_on() {
-    let sweep = Sweep::new(&saved_often());
-    let mut command = mpirun(2);
-    sweep.add_run(&mut command);
-    let mut child = command.stderr(Stdio::null()).spawn().expect("mpirun starts");
-    let ranks = loop {
-        let running = fs::read_dir(sweep.dir.join("running")).map_or(0, Iterator::count);
-        if running >= 2 {
-            break descendants(child.id());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    signal("-KILL", &ranks[ranks.len() - 1..]);
-    let start = Instant::now();
-    assert!(!child.wait().expect("it was started").success());
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let sweep = Sweep::new(&saved("native"));
+    let mut job = Job::start(held_at(sweep.run_with(mpirun(2)), &sweep, checkpoint(3)));
+    job.wait_until_held(&sweep, 2);
+    signal("-KILL", &[process(&held_of_rank(&sweep, 1)[0])]);
+    assert!(!matches!(job.end().status, Some(0 | 75)));
     outcome(&mut sweep.run_with(mpirun(2))).success();
     assert_equal_sweeps(&sweep, &unbroken());
 }

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-
+use common::job::{
+    CHECKPOINT, EACH_STEP, Job, Point, held, held_at, meeting, process, release, time, with_shim,
+};
 use common::{
     Content, Sweep, TINY, TINY_TASKS, assert_holds_on_ranks, assert_same_tasks, contents,
     descendants, mpirun, neuralrg, outcome, signal,
@@ -20,9 +19,11 @@ fn tiny(ranks: usize, engine: &str) -> String {
     TINY.replace("[run]", &run)
 }
 
-/// A single task that takes minutes, which nobody waits for.
-fn endless() -> String {
-    tiny(2, "native").replace("steps = 6", "steps = 1000000")
+/// The same for teams of two, each step saved and enough of them to be stopped.
+fn stepwise() -> String {
+    tiny(2, "native")
+        .replace("steps = 6", "steps = 200")
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"))
 }
 
 /// Largest difference between two numbers of a dataset, relative to the larger one or to 1. Integers must be equal.
@@ -80,9 +81,11 @@ fn task_on_a_team_has_the_numbers_of_one_rank() {
 #[test]
 fn two_teams_share_the_tasks_and_change_no_bit() {
     let text = tiny(2, "native").replace("[train]", "[train]\nstart_from = \"higher-temperature\"");
-    let [one, two] = [2, 4].map(|ranks| {
+    let [one, two] = [1, 2].map(|teams| {
         let sweep = Sweep::new(&text);
-        outcome(&mut sweep.run_with(mpirun(ranks))).success();
+        // No team is left without a task.
+        let mut command = meeting(sweep.run_with(mpirun(2 * teams)), &sweep, teams);
+        outcome(&mut command).success();
         sweep
     });
     assert_same_tasks(&two, &one);
@@ -95,17 +98,19 @@ fn two_teams_share_the_tasks_and_change_no_bit() {
     }
 }
 
-/// Three tasks for two teams, none of which may run for longer than the shortest slice while another waits.
+/// Three tasks for two teams: one waits when the first two are begun, in the second step of which an hour passes, longer
+/// than any of them may take then. One team alone has nobody that it would give way to.
 #[test]
 fn paused_teams_go_on_where_they_were_and_change_no_bit() {
     let text = tiny(2, "native")
         .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0, 2.5, 3.0]")
         .replace("depths = [1, 2]", "depths = [1]")
-        .replace("steps = 6", "steps = 1000")
-        .replace("[run]", "[run]\nslice_minutes = 0.001");
+        .replace("[run]", &format!("[run]\n{EACH_STEP}"));
     let [one, two] = [2, 4].map(|ranks| {
         let sweep = Sweep::new(&text);
-        outcome(&mut sweep.run_with(mpirun(ranks))).success();
+        let hour = [("POINT", CHECKPOINT), ("POINT_FROM", "2"), ("POINT_LEAP", "3600")]
+            .map(|(name, value)| (name, value.to_owned()));
+        outcome(&mut with_shim(sweep.run_with(mpirun(ranks)), &sweep, &hour)).success();
         sweep
     });
     assert_same_tasks(&two, &one);
@@ -118,10 +123,17 @@ fn paused_teams_go_on_where_they_were_and_change_no_bit() {
 
 #[test]
 fn training_ends_by_the_leaders_clock() {
-    let text = endless().replace("[train]", "[train]\nseconds = 0.2");
+    let steps = 1_000_000;
+    let seconds = time(0.2).as_secs_f64();
+    let text = tiny(2, "native")
+        .replace("steps = 6", &format!("steps = {steps}"))
+        .replace("[train]", &format!("[train]\nseconds = {seconds}"));
     let sweep = Sweep::new(&text);
     outcome(&mut sweep.run_with(mpirun(2))).success();
-    assert_eq!(sweep.task_files().len(), TINY_TASKS.len());
+    for name in TINY_TASKS {
+        let done = contents(&sweep.task(name))["/train/loss"].shape[0];
+        assert!((1..steps).contains(&done), "{done} steps");
+    }
 }
 
 #[test]
@@ -250,39 +262,44 @@ fn failure_of_all_members_is_told_once() {
     assert_eq!(told.count(), 4, "{}", result.stderr);
 }
 
-/// A job of one team that has begun with its task, and what to wait for.
-fn begun(sweep: &Sweep) -> (std::process::Child, Vec<u32>) {
-    let mut command = mpirun(2);
-    sweep.add_run(&mut command);
-    let mut child = command.stderr(Stdio::null()).spawn().expect("mpirun starts");
-    let running = |dir: &Path| std::fs::read_dir(dir.join("running")).map_or(0, Iterator::count);
-    while running(&sweep.dir) == 0 {
-        assert!(child.try_wait().expect("it was started").is_none(), "it has begun no task");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let ranks = descendants(child.id());
-    (child, ranks)
+/// A job of one team whose leader is held in its task, where the other member waits for it.
+fn held_team(sweep: &Sweep) -> Job {
+    let point = Point { path: CHECKPOINT, number: 2, later: 0 };
+    let mut job = Job::start(held_at(sweep.run_with(mpirun(2)), sweep, point));
+    job.wait_until_held(sweep, 1);
+    job
+}
+
+/// Processes of its leader and of the other member.
+fn members(sweep: &Sweep, job: &Job) -> [u32; 2] {
+    let leader = process(&held(sweep)[0]);
+    let mut ranks = descendants(job.id());
+    assert!(ranks.len() >= 2 && ranks.contains(&leader), "{ranks:?}");
+    ranks.retain(|&rank| rank != leader);
+    [leader, *ranks.last().expect("there are two")]
 }
 
 #[test]
 fn member_that_is_lost_ends_the_job() {
     for member in [0, 1] {
-        let sweep = Sweep::new(&endless());
-        let (mut child, ranks) = begun(&sweep);
-        signal("-KILL", &[ranks[ranks.len() - 2 + member]]);
-        let start = Instant::now();
-        assert!(!child.wait().expect("it was started").success());
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        let sweep = Sweep::new(&stepwise());
+        let job = held_team(&sweep);
+        signal("-KILL", &[members(&sweep, &job)[member]]);
+        assert!(!matches!(job.end().status, Some(0 | 75)));
     }
 }
 
 #[test]
 fn signal_to_one_member_stops_its_team() {
     for member in [0, 1] {
-        let sweep = Sweep::new(&endless());
-        let (mut child, ranks) = begun(&sweep);
-        signal("-USR1", &[ranks[ranks.len() - 2 + member]]);
-        assert_eq!(child.wait().expect("it was started").code(), Some(75));
+        let sweep = Sweep::new(&stepwise());
+        let job = held_team(&sweep);
+        signal("-USR1", &[members(&sweep, &job)[member]]);
+        if member == 1 {
+            // The leader learns of it from the other member, not from the signal.
+            release(&held(&sweep));
+        }
+        assert_eq!(job.end().status, Some(75));
         let saved = std::fs::read_dir(sweep.dir.join("checkpoints")).unwrap().count();
         assert!(saved > 0);
     }

@@ -3,9 +3,9 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
 
-use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome, watch};
+use common::job::{Job, Point, held, held_at, killed_at, release};
+use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome};
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 
@@ -127,12 +127,8 @@ fn tasks_behind_a_failed_one_are_not_run_but_recorded_and_repeated_with_it() {
 fn killed_job_goes_on_from_the_parents_that_it_finished() {
     let (sweep, unbroken) = (Sweep::new(&two_chains()), Sweep::new(&two_chains()));
     unbroken.run().success();
-    let result = watch(&mut sweep.run_with(neuralrg()), |line, process| {
-        if line.contains("L4_T2_d2_s1: train") {
-            let killed = Command::new("kill").args(["-9", &process.to_string()]).status();
-            assert!(killed.expect("there is a kill").success());
-        }
-    });
+    let point = Point { path: "/running/L4_T2_d2_s1", number: 1, later: 0 };
+    let result = killed_at(sweep.run_with(neuralrg()), &sweep, point);
     assert_eq!(result.status, None, "a signal ended it");
     assert!(sweep.task("L4_T2.5_d2_s1").exists());
     let finished = sweep.task_files().len();
@@ -163,12 +159,13 @@ fn damaged_file_of_a_parent_fails_its_child_with_the_file_and_the_remedy() {
     let sweep = half_finished();
     let (parent, child) = ("L4_T3_d1_s1", "L4_T2_d1_s1");
     let path = sweep.task(parent);
-    let result = watch(&mut sweep.run_with(neuralrg()), |line, _| {
-        // Every file was looked at; the deeper task runs before the child.
-        if line.contains("2 of 4 tasks to do") {
-            fs::write(&path, "not HDF5").expect("the file can be written");
-        }
-    });
+    // Every file was looked at; the deeper task runs before the child.
+    let point = Point { path: "logs/L4_T2_d2_s1.log", number: 1, later: 0 };
+    let mut job = Job::start(held_at(sweep.run_with(neuralrg()), &sweep, point));
+    job.wait_until_held(&sweep, 1);
+    fs::write(&path, "not HDF5").expect("the file can be written");
+    release(&held(&sweep));
+    let result = job.end();
     assert_eq!(result.status, Some(1), "{}", result.stderr);
     let recorded = fs::read_to_string(sweep.dir.join(format!("failed/{child}.txt"))).unwrap();
     assert_eq!(recorded.trim_end().lines().count(), 1);

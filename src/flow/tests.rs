@@ -10,7 +10,7 @@ use super::coupling::{Conditioner, Coupling, Half, Networks, Transform};
 use super::symmetry::{SymmetrizedFlow, ln_prior};
 use super::*;
 use crate::coarse;
-use crate::config::Symmetry;
+use crate::config::{DeviceChoice, Symmetry};
 use crate::response::responses;
 
 fn small_config() -> FlowConfig {
@@ -334,14 +334,21 @@ fn field_is_a_function_of_every_latent_at_full_depth() {
     }
 }
 
+/// The device is a GPU where the machine has one.
 #[test]
-fn every_device_starts_from_the_same_weights_and_a_pure_shift() {
-    let start = || -> Flow {
+fn both_precisions_and_the_machines_device_start_from_the_same_weights_and_a_pure_shift() {
+    let start = |kind, device| -> Flow {
         tch::manual_seed(2);
-        Flow::initialize(architecture(4, 2, &small_config()), Kind::Float, Device::Cpu)
+        Flow::initialize(architecture(4, 2, &small_config()), kind, device)
     };
-    assert_eq!(start().parameters, start().parameters);
-    let frozen: SymmetrizedFlow = start().bind_frozen();
+    let device = crate::device::select(DeviceChoice::Auto, 0).unwrap();
+    let [double, single, there] =
+        [(Kind::Double, Device::Cpu), (Kind::Float, Device::Cpu), (Kind::Float, device)]
+            .map(|(kind, device)| start(kind, device).parameters.detach());
+    assert_eq!(there.device(), device);
+    assert_eq!(single, double.to_kind(Kind::Float));
+    assert_eq!(there.to_device(Device::Cpu), single);
+    let frozen: SymmetrizedFlow = start(Kind::Float, Device::Cpu).bind_frozen();
     let (_, log_det) = frozen.map().forward(&batch_of(4, Kind::Float));
     assert_eq!(largest(&log_det), 0.0);
 }

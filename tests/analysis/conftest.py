@@ -12,6 +12,8 @@ import pytest
 from synthetic import SyntheticSweep
 
 ROOT = Path(__file__).parents[2]
+#: Seconds after which a program hangs.
+PATIENCE = 1200.0 * float(os.environ.get("NEURALRG_TEST_TIME", "1"))
 
 #: Runs a script of analysis/ with arguments.
 ScriptRunner = Callable[..., subprocess.CompletedProcess]
@@ -32,7 +34,7 @@ def run_figure(tmp_path: Path) -> ScriptRunner:
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / "analysis" / name), *map(str, arguments)]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     return run
@@ -55,7 +57,7 @@ def neuralrg() -> Runner:
     def run(*arguments: object) -> str:
         command = [str(binary.resolve()), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         if done.returncode != 0:
             line = " ".join(command)

@@ -14,7 +14,7 @@ from matplotlib import image
 
 import report
 import sweep
-from conftest import need
+from conftest import PATIENCE, need
 from figure import with_error
 from synthetic import SyntheticSweep
 
@@ -76,7 +76,7 @@ def browse(tmp_path):
     def run(path: Path, *arguments: str) -> tuple[str, list[str]]:
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         command = [browser, *CHROMIUM_FLAGS, profile, *arguments, path.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
     return run

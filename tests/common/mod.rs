@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test file uses some of this")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,6 +11,10 @@ use std::time::SystemTime;
 use hdf5::types::{TypeDescriptor, VarLenUnicode};
 use hdf5::{Container, Group};
 use tempfile::TempDir;
+
+pub mod job;
+
+use job::{Job, Point, held, held_at, release};
 
 /// A sweep of four tasks that takes a second or two.
 pub const TINY: &str = r#"
@@ -146,20 +149,6 @@ pub fn outcome(command: &mut Command) -> Outcome {
     }
 }
 
-/// Runs a command to its end and calls `seen` with each line of its standard error as it comes.
-pub fn watch(command: &mut Command, mut seen: impl FnMut(&str, u32)) -> Outcome {
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
-    let mut stderr = String::new();
-    for line in BufReader::new(child.stderr.take().expect("it is piped")).lines() {
-        let line = line.expect("text");
-        seen(&line, child.id());
-        stderr += &line;
-        stderr.push('\n');
-    }
-    let status = child.wait().expect("it was started").code();
-    Outcome { status, stdout: String::new(), stderr }
-}
-
 /// A configuration file and the folder of its sweep, in a temporary folder.
 #[derive(Debug)]
 pub struct Sweep {
@@ -242,15 +231,17 @@ impl Sweep {
         names
     }
 
-    /// Runs it with a folder in the place of a task's file, put there once the task has begun: it
+    /// Runs it with a folder in the place of a task's file, put there when the task begins: it
     /// computes and then cannot be written. (Every number being an input, no task fails on its own.)
     pub fn run_with_obstacle(&self, command: Command, task: &str) -> Outcome {
-        let obstacle = self.task(task).join("in the way");
-        watch(&mut self.run_with(command), |line, _| {
-            if line.contains(&format!("task {task} begins")) {
-                std::fs::create_dir_all(&obstacle).expect("the folder can be written");
-            }
-        })
+        let log = format!("logs/{task}.log");
+        let point = Point { path: &log, number: 1, later: 0 };
+        let mut job = Job::start(held_at(self.run_with(command), self, point));
+        job.wait_until_held(self, 1);
+        std::fs::create_dir_all(self.task(task).join("in the way"))
+            .expect("the folder can be written");
+        release(&held(self));
+        job.end()
     }
 }
 
