@@ -51,14 +51,15 @@ FIGURES = (
         "fig_s1",
         "Error of the free energy",
         "Variational free energy of the trained flows relative to the exact one, one standard "
-        "error; the dotted line is what a mixed pair of Gaussians reaches with no network.",
+        "error; the dotted line is what a mixed pair of Gaussians reaches with no network. Hollow "
+        "points are tasks whose verdict is not ok.",
         lambda dataset: fig_s1.draw_figure(dataset, fig_s1.QUANTITIES["relative"]),
     ),
     Entry(
         "fig_observables",
         "Observables",
         "By latent HMC, which samples the target itself: the depths must agree with each other "
-        "and with the exact values within their errors.",
+        "and with the exact values within their errors, where the verdict is ok.",
         fig_observables.draw_figure,
     ),
     Entry(
