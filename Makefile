@@ -39,6 +39,7 @@ demo: build ## the small sweep of configs/demo.toml and its two pictures, some m
 	$(PYTHON_IN_VENV) analysis/fig_s1.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s1
 	$(PYTHON_IN_VENV) analysis/fig_s2.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s2
 	@echo "The pictures: $(DEMO)/fig_s1.png (error against temperature), $(DEMO)/fig_s2.png (samples); also as .pdf"
+	@echo "Which tasks to trust, and why not the others, is said above, and by $(NEURALRG) status $(DEMO)"
 
 test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@$(SETUP) --test

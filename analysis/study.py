@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from figure import figure_arguments
-from sweep import CRITICAL_TEMPERATURE, SweepError, read_sweep
+from sweep import CRITICAL_TEMPERATURE, SweepError, arrays_of, read_sweep
 
 #: The command that makes each study.
 COMMANDS = {
@@ -81,7 +81,7 @@ def _distance(study: Study) -> float:
 def _read(sweep: Path, group: h5py.Group, name: str) -> Study:
     try:
         file = group[name]
-        arrays = {key: np.asarray(values) for key, values in file.items()}
+        arrays = arrays_of(file)
     except (KeyError, OSError) as error:
         raise SweepError(
             f"{sweep}: cannot read the file of {name} that it links to; keep sweep.h5 in its folder"

@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Tensors, tensor};
+use crate::checkpoint::{Restored, Tensors, tensor};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -42,12 +42,19 @@ impl Adam {
     }
 
     /// Goes on from a saved state, on the parameters' device.
-    pub fn restore(&mut self, state: &Tensors) {
-        let device = self.first_moment.device();
-        let saved = |name| tensor(state, name).to_device(device);
-        self.first_moment = saved("first_moment");
-        self.second_moment = saved("second_moment");
-        self.updates = saved("updates");
+    ///
+    /// # Errors
+    /// The state lacks something; nothing has changed then.
+    pub fn restore(&mut self, state: &Tensors) -> Restored<()> {
+        let (kind, device) = (self.first_moment.kind(), self.first_moment.device());
+        let shape = self.first_moment.size();
+        let saved =
+            |name, kind, shape: &[i64]| Ok(tensor(state, name, kind, shape)?.to_device(device));
+        let first_moment = saved("first_moment", kind, &shape)?;
+        let second_moment = saved("second_moment", kind, &shape)?;
+        let updates = saved("updates", Kind::Double, &[])?;
+        *self = Self { first_moment, second_moment, updates, weight_decay: self.weight_decay };
+        Ok(())
     }
 
     /// One update of `parameters` in place, or none where `apply` (a boolean on the device, ()) is
@@ -131,7 +138,7 @@ mod tests {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
         }
         let (mut copy, mut other) = (parameters.copy(), Adam::new(&start, 0.1));
-        other.restore(&adam.state());
+        other.restore(&adam.state()).unwrap();
         for step in 3..6 {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
             other.step(&mut copy, &gradient(step), 0.1, &apply(true));
