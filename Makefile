@@ -39,15 +39,15 @@ demo: build ## the small sweep of configs/demo.toml and its two pictures, some m
 	$(PYTHON_IN_VENV) analysis/fig_s1.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s1
 	$(PYTHON_IN_VENV) analysis/fig_s2.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s2
 	@echo
-	@$(NEURALRG) status $(DEMO)
-	@echo
 	@echo "The demo is done:"
 	@echo "  $(DEMO)/fig_s1.png  error of the free energy against temperature, one curve per depth; also as .pdf"
 	@echo "  $(DEMO)/fig_s2.png  samples of the field; also as .pdf"
 	@echo "  $(DEMO)/sweep.h5    all numbers; docs/tutorial.md shows how to read them"
-	@echo "Trust the tasks whose verdict in the table above is ok. The others, hollow in the first picture and with a circle in the"
-	@echo "second, are no failure of the demo: flows of so few levels and seconds of training do not know all of the target, above"
-	@echo "all at low temperature, and the program found out; the lines below the table say what is wrong with which."
+	@echo
+	@$(NEURALRG) status $(DEMO)
+	@echo "Tasks that are not to be trusted, hollow in the first picture and with a circle in the second, are no failure of the demo:"
+	@echo "flows of so few levels and seconds of training do not know all of the target, above all at low temperature, and the"
+	@echo "program found out."
 
 test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@$(SETUP) --test

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import arviz as az
 import h5py
-import numpy as np
 
-from sweep import SweepError
+from sweep import SweepError, arrays_of
 
 TASK_FORMAT = "neuralrg-task"
 
@@ -52,7 +51,7 @@ def read_chains(path: str | Path, sampler: str = "latent") -> az.InferenceData:
             known = ", ".join(name for name in file["chains"] if name != REWEIGHTING)
             raise SweepError(f"{path}: no chains of {sampler!r}; it has {known}")
         group = file["chains"][sampler]
-        arrays = {name: np.asarray(item) for name, item in group.items() if name != "estimates"}
+        arrays = arrays_of(group)
         threshold = _divergence_threshold(file)
         attributes = {"verdict": group.attrs["verdict"], "warmup_rule": group.attrs["warmup_rule"]}
     statistics = {STATISTICS[name]: arrays.pop(name) for name in STATISTICS}

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from figure import COLOURS, STYLE, figure_arguments, run_script, save_figure
 from reference import read_reference
-from sweep import SweepError, follow_link, read_sweep
+from sweep import SweepError, arrays_of, follow_link, read_sweep
 
 QUANTITY = "magnetization_squared"
 
@@ -63,7 +63,7 @@ def read_course(sweep: Path, task: str | None = None) -> Course:
 
 
 def _course(name: str, group: h5py.Group) -> Course:
-    course = {key: np.asarray(values) for key, values in group["course"].items()}
+    course = arrays_of(group["course"])
     exact = group["references/free_energy_exact"][()]
     samplers = ("latent", "physical")
     seconds = {sampler: course[f"{sampler}_seconds"] for sampler in samplers}

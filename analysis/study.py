@@ -10,7 +10,14 @@ import numpy as np
 import xarray as xr
 
 from figure import figure_arguments
-from sweep import CRITICAL_TEMPERATURE, SweepError, finished_only, follow_link, read_sweep
+from sweep import (
+    CRITICAL_TEMPERATURE,
+    SweepError,
+    arrays_of,
+    finished_only,
+    follow_link,
+    read_sweep,
+)
 
 #: The command that makes each study.
 COMMANDS = {
@@ -84,7 +91,7 @@ def _distance(study: Study) -> float:
 
 def _read(sweep: Path, group: h5py.Group, name: str, problems: xr.DataArray) -> Study:
     file = follow_link(sweep, group, name)
-    arrays = {key: np.asarray(values) for key, values in file.items()}
+    arrays = arrays_of(file)
     attributes = file.attrs
     task = {
         "temperature": float(attributes["temperature"]),

@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 
 FORMAT = "neuralrg-sweep"
-FORMAT_VERSION = 2
+#: The newest version; files of earlier ones are read too.
+FORMAT_VERSION = 3
 #: How the user block begins in which `neuralrg` keeps the SHA-256 of what follows it.
 SEAL = b"neuralrg sha256 "
 SEAL_BLOCK = 512
@@ -24,6 +25,9 @@ SEAL_BLOCK = 512
 CRITICAL_TEMPERATURE = 2.0 / np.log(1.0 + np.sqrt(2.0))
 
 TASK_AXES = ("temperature", "depth", "seed")
+
+#: How netCDF marks datasets that only give an axis its name and length.
+BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable."
 
 
 class SweepError(Exception):
@@ -53,6 +57,16 @@ def read_sweep(path: str | Path) -> xr.Dataset:
         dataset.close()
         raise
     return dataset
+
+
+def arrays_of(group: h5py.Group) -> dict[str, np.ndarray]:
+    """All arrays of a group of a task or study file, axes without values aside."""
+    return {
+        name: np.asarray(item)
+        for name, item in group.items()
+        if isinstance(item, h5py.Dataset)
+        and not bytes(item.attrs.get("NAME", b"")).startswith(BARE_DIMENSION)
+    }
 
 
 def require_variables(dataset: xr.Dataset, names: Iterable[str]) -> None:

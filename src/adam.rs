@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Tensors, tensor};
+use crate::checkpoint::{Restored, Tensors, tensor};
 use crate::config::Decay;
 
 const BETA_1: f64 = 0.9;
@@ -45,12 +45,19 @@ impl Adam {
     }
 
     /// Goes on from a saved state, on the parameters' device.
-    pub fn restore(&mut self, state: &Tensors) {
-        let device = self.first_moment.device();
-        let saved = |name| tensor(state, name).to_device(device);
-        self.first_moment = saved("first_moment");
-        self.second_moment = saved("second_moment");
-        self.updates = saved("updates");
+    ///
+    /// # Errors
+    /// The state lacks something; nothing has changed then.
+    pub fn restore(&mut self, state: &Tensors) -> Restored<()> {
+        let (kind, device) = (self.first_moment.kind(), self.first_moment.device());
+        let shape = self.first_moment.size();
+        let saved =
+            |name, kind, shape: &[i64]| Ok(tensor(state, name, kind, shape)?.to_device(device));
+        let first_moment = saved("first_moment", kind, &shape)?;
+        let second_moment = saved("second_moment", kind, &shape)?;
+        let updates = saved("updates", Kind::Double, &[])?;
+        *self = Self { first_moment, second_moment, updates, ..*self };
+        Ok(())
     }
 
     /// One update of `parameters` in place, or none where `apply` (a boolean on the device, ()) is
@@ -144,7 +151,7 @@ mod tests {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
         }
         let (mut copy, mut other) = (parameters.copy(), Adam::new(&start, Decay::Decoupled, 0.1));
-        other.restore(&adam.state());
+        other.restore(&adam.state()).unwrap();
         for step in 3..6 {
             adam.step(&mut parameters, &gradient(step), 0.1, &apply(true));
             other.step(&mut copy, &gradient(step), 0.1, &apply(true));
@@ -161,7 +168,7 @@ mod tests {
         let fresh = Adam::new(&parameters.to_device(Device::Cpu), Decay::L2, 0.0).state();
         let here = |adam: &Adam| adam.state().values().all(|values| values.device() == device);
         assert!(here(&adam));
-        adam.restore(&fresh);
+        adam.restore(&fresh).unwrap();
         assert!(here(&adam));
         let kinds = ["first_moment", "second_moment"].map(|name| adam.state()[name].kind());
         assert_eq!(kinds, [Kind::Float; 2]);

@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::checkpoint::{Tensors, number, read_number, tensor};
+use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
 use crate::config::HmcConfig;
 use crate::hmc::Trajectory;
 use crate::host::to_array;
@@ -125,10 +125,13 @@ impl Adaptation {
     }
 
     /// The adaptation of a saved state.
-    pub fn restore(config: &HmcConfig, state: &Tensors) -> Self {
-        let numbers = |name| to_array::<ndarray::Ix1>(tensor(state, name));
+    ///
+    /// # Errors
+    /// The state lacks something.
+    pub fn restore(config: &HmcConfig, state: &Tensors) -> Restored<Self> {
+        let numbers = |name| Ok(to_array::<ndarray::Ix1>(tensor(state, name, Kind::Double, &[4])?));
         let mut adaptation = Self::new(config);
-        let saved = numbers("step_size");
+        let saved = numbers("step_size")?;
         adaptation.step_size = DualAveraging {
             updates: saved[0],
             error: saved[1],
@@ -137,7 +140,7 @@ impl Adaptation {
             ..adaptation.step_size
         };
         if let Some(length) = &mut adaptation.length {
-            let saved = numbers("length");
+            let saved = numbers("length")?;
             *length = LengthAdaptation {
                 updates: saved[0],
                 square: saved[1],
@@ -145,9 +148,9 @@ impl Adaptation {
                 ln_length_mean: saved[3],
             };
         }
-        adaptation.planned = read_number(state, "planned") as u32;
-        adaptation.frozen = read_number(state, "frozen") != 0.0;
-        adaptation
+        adaptation.planned = read_number(state, "planned")? as u32;
+        adaptation.frozen = read_number(state, "frozen")? != 0.0;
+        Ok(adaptation)
     }
 
     /// Leapfrog step size ε.

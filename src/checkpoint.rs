@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::progress::Snapshot;
 use crate::rank::Team;
 use crate::seal::sha256;
 use crate::signals::Stop;
@@ -21,6 +22,11 @@ use crate::store::write_beside;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
 const FORMAT: &str = "neuralrg checkpoint 3";
+
+/// The only tensor of no stage: seconds that the task has taken.
+const SECONDS: &str = "seconds";
+/// Metadata of a checkpoint: how far the task was.
+const PROGRESS: &str = "progress";
 
 /// A state as tensors with names.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -30,20 +36,43 @@ pub fn number(value: f64) -> Tensor {
     Tensor::from(value)
 }
 
+/// Why a checkpoint cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+/// What was made of a saved state, if it can be used.
+pub type Restored<T> = std::result::Result<T, Unusable>;
+
 /// The number of this name in a state.
 ///
-/// # Panics
-/// There is none: the format of checkpoints changed without its number.
-pub fn read_number(state: &Tensors, name: &str) -> f64 {
-    tensor(state, name).double_value(&[])
+/// # Errors
+/// There is none.
+pub fn read_number(state: &Tensors, name: &str) -> Restored<f64> {
+    Ok(tensor(state, name, Kind::Double, &[])?.double_value(&[]))
 }
 
-/// The tensor of this name in a state.
+/// The tensor of this name in a state, which must be of this kind and shape; -1 stands for any length.
 ///
-/// # Panics
-/// As [`read_number`].
-pub fn tensor<'a>(state: &'a Tensors, name: &str) -> &'a Tensor {
-    state.get(name).unwrap_or_else(|| panic!("a checkpoint of this format holds {name}"))
+/// # Errors
+/// There is none, or it is another one.
+pub fn tensor<'a>(
+    state: &'a Tensors,
+    name: &str,
+    kind: Kind,
+    shape: &[i64],
+) -> Restored<&'a Tensor> {
+    let tensor = state.get(name).ok_or_else(|| Unusable(format!("it has no tensor {name}")))?;
+    let (found, size) = (tensor.kind(), tensor.size());
+    let fits = size.len() == shape.len()
+        && size.iter().zip(shape).all(|(length, wanted)| *wanted == -1 || length == wanted);
+    if found == kind && fits {
+        Ok(tensor)
+    } else {
+        Err(Unusable(format!(
+            "its tensor {name} is {found:?} of shape {size:?}, not {kind:?} of shape {shape:?}"
+        )))
+    }
 }
 
 /// Saves and restores one task.
@@ -105,36 +134,63 @@ impl Checkpoints {
     pub fn share(&mut self) {
         // The format has no form for a state without tensors.
         let found = !self.restored.is_empty();
-        let own = if found { serialize(metadata(&self.task), &self.restored) } else { Vec::new() };
+        let metadata = metadata(&self.task, None);
+        let own = if found { serialize(metadata, &self.restored) } else { Vec::new() };
         let bytes = self.team.leaders(own);
         if !bytes.is_empty() {
             self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
         }
     }
 
-    /// The state in which an interrupted stage was, if it had begun.
-    pub fn restored(&self, stage: &str) -> Option<Tensors> {
-        let part = within(stage, &self.restored);
-        (!part.is_empty()).then_some(part)
+    /// What `restore` makes of the state in which an interrupted stage was; none where it had not begun. A state that
+    /// cannot be used is worth a warning: the stage begins anew, with all that follow.
+    pub fn restored<T>(
+        &mut self,
+        stage: &str,
+        restore: impl FnOnce(&Tensors) -> Restored<T>,
+    ) -> Option<T> {
+        let state = within(stage, &self.restored);
+        if state.is_empty() {
+            return None;
+        }
+        let restored = restore(&state);
+        if let Err(problem) = &restored {
+            if self.team.leads() {
+                let (task, path) = (&self.task, self.path.display());
+                log::warn!(
+                    "task {task}: the checkpoint {path} cannot be used for {stage} ({problem}); beginning \
+                     {stage} anew"
+                );
+            }
+            self.restored.retain(|name, _| name == SECONDS);
+        }
+        restored.ok()
     }
 
     /// Seconds that the task has taken, with those before an interruption.
     pub fn seconds(&self) -> f64 {
-        let before = self.restored.get("seconds").map_or(0.0, |seconds| seconds.double_value(&[]));
+        let before = self.restored.get(SECONDS).map_or(0.0, |seconds| seconds.double_value(&[]));
         before + self.start.elapsed().as_secs_f64()
     }
 
-    /// To be called after each step of a stage: saves when it is time, when a member of the team is asked to stop,
-    /// with whom all others do, or when the leader is to pause.
+    /// To be called after each step of a stage: saves its state, and how far the task is, when it is time, when a member of
+    /// the team is asked to stop, with whom all others do, or when the leader is to pause.
     ///
     /// # Errors
     /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
-    pub fn step(&mut self, stage: &str, state: impl FnOnce() -> Tensors) -> Result<()> {
+    pub fn step(
+        &mut self,
+        stage: &str,
+        state: impl FnOnce() -> (Tensors, Option<Snapshot>),
+    ) -> Result<()> {
         let begun = *self.first_step.get_or_insert_with(Instant::now);
         let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
         let [stop, pause] = self.team.any([self.stop.requested(), pause]);
         let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
-        let saved = self.team.leads() && (stop || pause || due) && self.save(stage, state());
+        let saved = self.team.leads() && (stop || pause || due) && {
+            let (state, progress) = state();
+            self.save(stage, state, progress)
+        };
         if stop {
             self.stop.request();
             return Err(Error::Stopped);
@@ -163,17 +219,17 @@ impl Checkpoints {
 
     /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
     /// before stays.
-    pub fn save_finished(&mut self) {
-        self.save("", Tensors::new());
+    pub fn save_finished(&mut self, progress: Snapshot) {
+        self.save("", Tensors::new(), Some(progress));
     }
 
     /// Whether it could be written.
-    fn save(&mut self, stage: &str, state: Tensors) -> bool {
+    fn save(&mut self, stage: &str, state: Tensors, progress: Option<Snapshot>) -> bool {
         let start = Instant::now();
         let mut all = under(stage, state);
         all.extend(self.done.iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
-        all.insert("seconds".into(), number(self.seconds()));
-        let written = write(&self.path, &self.task, &all);
+        all.insert(SECONDS.into(), number(self.seconds()));
+        let written = write(&self.path, metadata(&self.task, progress), &all);
         self.last = Instant::now();
         let seconds = (self.last - start).as_secs_f64();
         match &written {
@@ -198,19 +254,30 @@ impl Checkpoints {
 /// The last checkpoint that is fit for use; an empty state where there is none.
 fn restore(path: &Path, task: &str) -> Tensors {
     let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
-        let problem = match read(path, task) {
-            Ok(state) => return Some(state),
-            Err(Unusable::Absent) => return None,
-            Err(Unusable::Because(problem)) => problem,
-        };
-        log::warn!(
-            "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or from \
-             the start",
-            path.display()
-        );
-        None
+        read(path, task).unwrap_or_else(|problem| {
+            log::warn!(
+                "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or \
+                 from the start",
+                path.display()
+            );
+            None
+        })
     });
     usable.unwrap_or_default()
+}
+
+/// How far a task was when it was last saved, as its checkpoint says; none where there is none that says so.
+pub fn saved_progress(path: &Path) -> Option<Snapshot> {
+    [path.to_owned(), previous(path)].iter().find_map(|path| {
+        let mut file = BufReader::new(fs::File::open(path).ok()?);
+        file.read_until(b'\n', &mut Vec::new()).ok()?;
+        // The header of a safetensors file: its length, then JSON.
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let header = file.take(u64::from_le_bytes(length));
+        let header: serde_json::Value = serde_json::from_reader(header).ok()?;
+        serde_json::from_str(header["__metadata__"][PROGRESS].as_str()?).ok()
+    })
 }
 
 fn previous(path: &Path) -> PathBuf {
@@ -233,17 +300,10 @@ pub fn within(part: &str, state: &Tensors) -> Tensors {
     state.iter().filter_map(inside).collect()
 }
 
-/// Why a checkpoint cannot be used.
-#[derive(Debug, PartialEq)]
-enum Unusable {
-    Absent,
-    Because(String),
-}
-
 /// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
 /// becomes the previous one.
-fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
-    let body = serialize(metadata(task), state);
+fn write(path: &Path, metadata: HashMap<String, String>, state: &Tensors) -> Result<()> {
+    let body = serialize(metadata, state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
     write_beside(path, |beside| {
@@ -264,11 +324,16 @@ fn write(path: &Path, task: &str, state: &Tensors) -> Result<()> {
 }
 
 /// What a checkpoint says of itself.
-fn metadata(task: &str) -> HashMap<String, String> {
-    HashMap::from([
+fn metadata(task: &str, progress: Option<Snapshot>) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([
         ("task".to_owned(), task.to_owned()),
         ("code_version".to_owned(), crate::VERSION.to_owned()),
-    ])
+    ]);
+    metadata.extend(progress.map(|progress| {
+        let text = serde_json::to_string(&progress).expect("a snapshot has a JSON form");
+        (PROGRESS.to_owned(), text)
+    }));
+    metadata
 }
 
 /// Named tensors as the bytes of a safetensors file.
@@ -290,41 +355,43 @@ pub(crate) fn serialize(metadata: HashMap<String, String>, tensors: &Tensors) ->
     safetensors::serialize(views, &Some(metadata)).expect("names are unique")
 }
 
-fn read(path: &Path, task: &str) -> std::result::Result<Tensors, Unusable> {
-    let because = |problem: &str| Unusable::Because(problem.to_owned());
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Unusable::Absent,
-        _ => Unusable::Because(error.to_string()),
-    })?;
+/// The state in a checkpoint; none where there is no such file.
+fn read(path: &Path, task: &str) -> Restored<Option<Tensors>> {
+    let unusable = |problem: &str| Unusable(problem.to_owned());
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.map_err(|error| unusable(&error.to_string()))?,
+    };
     let end = bytes.iter().position(|&byte| byte == b'\n');
-    let (line, body) = bytes.split_at(end.ok_or_else(|| because("it is cut off"))?);
+    let (line, body) = bytes.split_at(end.ok_or_else(|| unusable("it is cut off"))?);
     let body = &body[1..];
     let line = String::from_utf8_lossy(line);
     let sum = line.strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix(" sha256 "));
-    let sum = sum.ok_or_else(|| because("it is damaged, or of another version's format"))?;
+    let sum = sum.ok_or_else(|| unusable("it is damaged, or of another version's format"))?;
     if sum != sha256(body) {
-        return Err(because("its checksum does not fit"));
+        return Err(unusable("its checksum does not fit"));
     }
-    // What follows was written by this format's version, to the byte.
-    parse(body, task)
+    let state = parse(body, task)?;
+    read_number(&state, SECONDS)?;
+    Ok(Some(state))
 }
 
 /// What [`serialize`] has made.
-fn parse(body: &[u8], task: &str) -> std::result::Result<Tensors, Unusable> {
-    let because = |problem: &str| Unusable::Because(problem.to_owned());
-    let tensors = SafeTensors::deserialize(body).map_err(|error| because(&error.to_string()))?;
+fn parse(body: &[u8], task: &str) -> Restored<Tensors> {
+    let unusable = |problem: &str| Unusable(problem.to_owned());
+    let tensors = SafeTensors::deserialize(body).map_err(|error| unusable(&error.to_string()))?;
     let (_, metadata) =
-        SafeTensors::read_metadata(body).map_err(|error| because(&error.to_string()))?;
+        SafeTensors::read_metadata(body).map_err(|error| unusable(&error.to_string()))?;
     let named = metadata.metadata().as_ref().and_then(|metadata| metadata.get("task"));
     if named.map(String::as_str) != Some(task) {
-        return Err(because("it is another task's"));
+        return Err(unusable("it is another task's"));
     }
     tensors
         .tensors()
         .into_iter()
         .map(|(name, view)| {
             let kind =
-                kind(view.dtype()).ok_or_else(|| because("it has a tensor of no known type"))?;
+                kind(view.dtype()).ok_or_else(|| unusable("it has a tensor of no known type"))?;
             let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
             Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))
         })
@@ -357,6 +424,7 @@ mod tests {
     fn state(value: f64) -> Tensors {
         let values = Tensor::from_slice(&[value, f64::NAN, -0.0, f64::MIN_POSITIVE / 8.0]);
         Tensors::from([
+            (SECONDS.into(), number(1.0)),
             ("values".into(), values.shallow_clone()),
             ("single".into(), values.to_kind(Kind::Float).view([2, 2])),
             ("count".into(), Tensor::from(7i64)),
@@ -378,10 +446,14 @@ mod tests {
     fn tensors_come_back_to_the_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
-        assert_eq!(read(&path, "t").unwrap_err(), Unusable::Absent);
-        write(&path, "t", &state(1.5)).unwrap();
-        assert_eq!(all_bits(&read(&path, "t").unwrap()), all_bits(&state(1.5)));
-        assert!(matches!(read(&path, "another"), Err(Unusable::Because(_))));
+        assert!(read(&path, "t").unwrap().is_none());
+        write(&path, metadata("t", None), &state(1.5)).unwrap();
+        assert_eq!(all_bits(&read(&path, "t").unwrap().unwrap()), all_bits(&state(1.5)));
+        assert!(read(&path, "another").is_err());
+    }
+
+    fn first_value(state: &Tensors) -> Restored<f64> {
+        Ok(tensor(state, "values", Kind::Double, &[4])?.double_value(&[0]))
     }
 
     /// Every byte of the file in turn, and cuts everywhere.
@@ -389,27 +461,29 @@ mod tests {
     fn damage_anywhere_in_a_checkpoint_falls_back_to_the_previous_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
-        write(&path, "t", &under("train", state(1.0))).unwrap();
-        write(&path, "t", &under("train", state(2.0))).unwrap();
-        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
-        let value = |checkpoints: &Checkpoints| {
-            let train = checkpoints.restored("train")?;
-            Some(tensor(&train, "values").double_value(&[0]))
+        let saved = |value: f64| {
+            let mut state = under("train", state(value));
+            state.insert(SECONDS.into(), number(1.0));
+            write(&path, metadata("t", None), &state).unwrap();
         };
-        assert_eq!(value(&open()), Some(2.0));
+        saved(1.0);
+        saved(2.0);
+        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
+        let value = |mut checkpoints: Checkpoints| checkpoints.restored("train", first_value);
+        assert_eq!(value(open()), Some(2.0));
         let whole = fs::read(&path).unwrap();
         for place in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[place] ^= 1 << (place % 8);
             fs::write(&path, bytes).unwrap();
-            assert_eq!(value(&open()), Some(1.0), "byte {place}");
+            assert_eq!(value(open()), Some(1.0), "byte {place}");
             fs::write(&path, &whole[..place]).unwrap();
-            assert_eq!(value(&open()), Some(1.0), "{place} bytes");
+            assert_eq!(value(open()), Some(1.0), "{place} bytes");
         }
         fs::remove_file(&path).unwrap();
-        assert_eq!(value(&open()), Some(1.0), "a job was killed between the two renames");
+        assert_eq!(value(open()), Some(1.0), "a job was killed between the two renames");
         fs::write(previous(&path), b"").unwrap();
-        assert_eq!(value(&open()), None);
+        assert_eq!(value(open()), None);
     }
 
     #[test]
@@ -422,19 +496,48 @@ mod tests {
         first.step("hmc", || unreachable!("nothing is due")).unwrap();
         assert!(!path.exists());
         stop.request();
-        assert!(matches!(first.step("hmc", || state(4.0)), Err(Error::Stopped)));
+        assert!(matches!(first.step("hmc", || (state(4.0), None)), Err(Error::Stopped)));
 
         let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
         second.share();
         assert!(second.seconds() >= train_seconds);
         for (stage, value) in [("train", 3.0), ("hmc", 4.0)] {
-            let state = second.restored(stage).unwrap();
-            assert_eq!(tensor(&state, "values").double_value(&[0]), value);
+            assert_eq!(second.restored(stage, first_value), Some(value));
         }
-        assert!(second.restored("evaluate").is_none());
+        assert_eq!(second.restored("evaluate", first_value), None);
         assert_eq!(second.finish("train", state(3.0)), train_seconds);
         second.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tensor_that_is_missing_or_another_is_named() {
+        let state = state(1.0);
+        let told =
+            |name: &str, kind, shape: &[i64]| tensor(&state, name, kind, shape).unwrap_err().0;
+        assert!(tensor(&state, "single", Kind::Float, &[2, -1]).is_ok());
+        assert_eq!(told("double", Kind::Double, &[]), "it has no tensor double");
+        let expected = "its tensor single is Float of shape [2, 2], not Double of shape [2, 2]";
+        assert_eq!(told("single", Kind::Double, &[2, 2]), expected);
+        for shape in [&[2][..], &[2, 3], &[2, 2, 1]] {
+            assert!(told("single", Kind::Float, shape).contains("is Float of shape [2, 2], not"));
+        }
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_used_begins_its_stage_and_those_after_it_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let stop = Stop::default();
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone(), &Team::Alone);
+        first.finish("train", state(3.0));
+        stop.request();
+        assert!(first.step("hmc", || (state(4.0), None)).is_err());
+        let mut second = Checkpoints::open(path, "t", None, Stop::default(), &Team::Alone);
+        let refuse = |_: &Tensors| Err::<f64, _>(Unusable("no".into()));
+        assert_eq!(second.restored("train", refuse), None);
+        assert_eq!(second.restored("hmc", first_value), None);
+        assert!(second.seconds() > 0.0);
     }
 
     #[test]
@@ -448,11 +551,11 @@ mod tests {
         let mut long = open(&path, Some(Duration::from_secs(1000)));
         long.step("train", || unreachable!("its time is not up")).unwrap();
         let mut over = open(&path, Some(Duration::ZERO));
-        assert!(matches!(over.step("train", || state(1.0)), Err(Error::Paused)));
-        assert!(open(&path, None).restored("train").is_some());
+        assert!(matches!(over.step("train", || (state(1.0), None)), Err(Error::Paused)));
+        assert!(open(&path, None).restored("train", first_value).is_some());
 
         let mut unsaved = open(&folder.path().join("missing/task"), Some(Duration::ZERO));
-        unsaved.step("train", || state(1.0)).unwrap();
+        unsaved.step("train", || (state(1.0), None)).unwrap();
         unsaved.step("train", || unreachable!("it is not tried again")).unwrap();
     }
 }

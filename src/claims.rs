@@ -8,7 +8,7 @@
 //! A job of this machine is known to be dead at once, by its lock; one of another machine when its heartbeat
 //! has been silent for some time by the clock of the one who looks, so that clocks need not agree.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -141,9 +141,20 @@ impl Claims {
         seen.1.elapsed() < SILENCE
     }
 
-    /// The living job that works on a task.
-    pub fn living_holder(&self, task: &str) -> Option<String> {
-        self.holder(task).map(|(_, job)| job).filter(|job| self.is_alive(job))
+    /// The living jobs that work on tasks, by these.
+    pub fn living_holders(&self) -> HashMap<String, String> {
+        let mut highest: HashMap<String, (u64, String)> = HashMap::new();
+        for (task, number, job) in self.all() {
+            let holder = (number, job);
+            let known = highest.entry(task).or_insert_with(|| holder.clone());
+            if holder > *known {
+                *known = holder;
+            }
+        }
+        let jobs: HashSet<String> = highest.values().map(|(_, job)| job.clone()).collect();
+        let living: HashSet<String> = jobs.into_iter().filter(|job| self.is_alive(job)).collect();
+        let holders = highest.into_iter().map(|(task, (_, job))| (task, job));
+        holders.filter(|(_, job)| living.contains(job)).collect()
     }
 
     /// Takes hold of a task for `job`, unless a living job has it.
@@ -318,7 +329,8 @@ mod tests {
         assert!(claims.is_alive(&job.info.id));
         assert_eq!(claims.claim("a", &job.info.id).unwrap(), Claim::Taken { from: None });
         assert_eq!(claims.claim("a", "another").unwrap(), Claim::Held);
-        assert_eq!(claims.living_holder("a"), Some(job.info.id.clone()));
+        let holders = claims.living_holders();
+        assert_eq!(holders, HashMap::from([("a".to_owned(), job.info.id.clone())]));
         claims.release("a", &job.info.id);
         assert_eq!(claims.claim("a", "another").unwrap(), Claim::Taken { from: None });
         let id = job.info.id.clone();

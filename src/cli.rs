@@ -51,9 +51,12 @@ pub enum Command {
         output: Option<PathBuf>,
     },
     /// Show each task of a sweep: its state, step, gap and expected end.
+    ///
+    /// Below the table problems are told by their kinds; --task tells all of one task. Of finished tasks only the beginning of
+    /// their files is read: what is damaged behind it is found by `run` and `collect`.
     Status {
-        /// Folder of the sweep.
-        dir: PathBuf,
+        #[command(flatten)]
+        tasks: SomeTasks,
         /// Print one JSON object instead of the table.
         #[arg(long)]
         json: bool,
@@ -64,10 +67,13 @@ pub enum Command {
         )]
         watch: Option<f64>,
     },
-    /// Collect the finished tasks of a sweep into DIR/sweep.h5.
+    /// Collect the finished tasks of a sweep into DIR/sweep.h5, and say which to trust.
     Collect {
         /// Folder of the sweep.
         dir: PathBuf,
+        /// The file to write instead; studies in its folder count too.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// What each latent variable stands for: mean responses E[dz/dx] to the field, at every level.
     ///
@@ -75,7 +81,9 @@ pub enum Command {
     /// that are there already are kept. The samples are states of the task's latent HMC, which runs again.
     Respond {
         #[command(flatten)]
-        tasks: FinishedTasks,
+        tasks: SomeTasks,
+        #[command(flatten)]
+        place: StudyFolder,
         /// Samples of the target, of all chains together.
         #[arg(long, default_value_t = 1024, value_parser = parse_samples)]
         samples: usize,
@@ -86,7 +94,9 @@ pub enum Command {
     /// them. Those that are there already are kept. The samples are states of the task's latent HMC, which runs again.
     MutualInformation {
         #[command(flatten)]
-        tasks: FinishedTasks,
+        tasks: SomeTasks,
+        #[command(flatten)]
+        place: StudyFolder,
         /// Samples of the target, of all chains together.
         #[arg(long, default_value_t = 5000, value_parser = parse_samples)]
         samples: usize,
@@ -100,7 +110,9 @@ pub enum Command {
     /// that are there already are kept. The samples are the flow's own.
     Coarse {
         #[command(flatten)]
-        tasks: FinishedTasks,
+        tasks: SomeTasks,
+        #[command(flatten)]
+        place: StudyFolder,
         /// Samples of the flow for the effective couplings.
         #[arg(long, default_value_t = 16384, value_parser = parse_samples)]
         samples: usize,
@@ -175,12 +187,20 @@ pub enum Command {
 
 /// Some tasks of a sweep.
 #[derive(Debug, Args)]
-pub struct FinishedTasks {
+pub struct SomeTasks {
     /// Folder of the sweep.
     pub dir: PathBuf,
-    /// Only the task of this name, as `status` shows it; may be given several times.
+    /// Only the task of this name, as the table of `status` has it; may be given several times.
     #[arg(long = "task", value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// Where studies go.
+#[derive(Debug, Args)]
+pub struct StudyFolder {
+    /// Folder for the files instead of DIR, with a folder in it for each kind of study.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// One lattice at some temperatures.

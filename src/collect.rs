@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hdf5::{Dataset, File, H5Type};
+use hdf5::{Dataset, File, Group, H5Type};
 use ndarray::{Array1, ArrayD, ArrayView, ArrayViewD, Axis, Dimension, stack};
 
 use crate::config::Config;
@@ -13,8 +13,10 @@ use crate::plan::{self, Task};
 use crate::run::references;
 use crate::schema::{self, Item};
 use crate::seal;
-use crate::store::{self, SweepDir, TaskSummary, describe, write_number, write_text};
+use crate::store::{self, SweepDir, describe, write_number, write_text};
 use crate::study;
+use crate::summary;
+use crate::task_file::{Head, Origin, TaskArrays, TaskFile};
 
 /// What was collected.
 #[derive(Debug)]
@@ -24,55 +26,78 @@ pub struct Collected {
     pub total: usize,
     /// One line for each quantity with an exact value: whether its deviations are plausible.
     pub pulls: Vec<String>,
-    /// Tasks whose verdict is not ok.
-    pub suspect: usize,
+    /// Which tasks to trust, and why not the others.
+    pub trust: Vec<String>,
 }
 
-/// Writes `sweep.h5` from the finished tasks of the folder; missing tasks are NaN and masked.
+/// What the collected file needs of a finished task.
+struct Finished {
+    head: Head,
+    arrays: TaskArrays,
+}
+
+/// Writes the finished tasks of the folder to `output`, or to its `sweep.h5`; missing tasks are NaN and masked.
 ///
 /// # Errors
-/// No sweep folder, no finished task, a damaged task file, or the file cannot be written.
-pub fn collect(root: &Path) -> Result<Collected> {
+/// No sweep folder, no finished task, a damaged task file or one of another sweep, or the file cannot be written.
+pub fn collect(root: &Path, output: Option<&Path>) -> Result<Collected> {
     let dir = SweepDir::open(root)?;
     let config = dir.read_config()?;
+    let path = output.map_or_else(|| dir.sweep_path(), Into::into);
+    store::check_writable(&path)?;
     // Those on smaller lattices, which are only there to start from, would not fit into its arrays.
     let tasks = plan::own_tasks(&config);
-    let summaries: Vec<Option<TaskSummary>> = tasks
+    let origin = Origin::new(&config);
+    let files = dir.finished_names();
+    let read = |task: &Task| {
+        let file = TaskFile::of(&dir.task_path(task), task, &origin)?;
+        Ok(Finished { arrays: file.arrays()?, head: file.head })
+    };
+    let finished: Vec<Option<Finished>> = tasks
         .iter()
-        .map(|task| dir.task_path(task))
-        .map(|path| path.exists().then(|| store::read_task(&path)).transpose())
+        .map(|task| files.contains(&task.name()).then(|| read(task)).transpose())
         .collect::<Result<_>>()?;
-    let finished = summaries.iter().flatten().count();
-    if finished == 0 {
+    if finished.iter().flatten().count() == 0 {
         return Err(Error::NothingFinished {
             dir: root.into(),
             linear_size: config.sweep.linear_size,
         });
     }
-    let pulls = pull_report(&summaries);
-    let suspect =
-        summaries.iter().flatten().filter(|summary| summary.verdict != schema::VERDICT_OK);
-    let suspect = suspect.count();
-    let path = dir.sweep_path();
+    let links = Links::new(&dir, &path)?;
     store::write_hdf5(&path, |file| {
-        fill(file, &config, &tasks, &summaries)?;
-        link_studies(file, &dir, &tasks)
+        fill(file, &config, &finished)?;
+        links.write(file, &tasks, &finished)
     })?;
-    Ok(Collected { path, finished, total: tasks.len(), pulls, suspect })
+    let present = tasks.iter().zip(&finished);
+    let verdicts: Vec<_> = present
+        .filter_map(|(task, finished)| Some((task, finished.as_ref()?.head.verdict.as_str())))
+        .collect();
+    Ok(Collected {
+        path,
+        finished: verdicts.len(),
+        total: tasks.len(),
+        pulls: pull_report(&finished),
+        trust: summary::trust(&verdicts),
+    })
 }
 
-/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of all tasks, and
-/// where some verdicts are not ok, of the others. Free energies that rest on hardly any effective samples have no error to
-/// speak of and are left out.
-fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
-    let all: Vec<&TaskSummary> = summaries.iter().flatten().collect();
-    let ok: Vec<&TaskSummary> =
-        all.iter().copied().filter(|summary| summary.verdict == schema::VERDICT_OK).collect();
+/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of the tasks whose
+/// verdict is ok, and where there are others, of all. Free energies that rest on hardly any effective samples have no error
+/// to speak of and are left out.
+fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
+    let all: Vec<&Head> = finished.iter().flatten().map(|finished| &finished.head).collect();
+    let ok: Vec<&Head> =
+        all.iter().copied().filter(|head| head.verdict == schema::VERDICT_OK).collect();
     let line = |name: &str| {
         let mut line = format!("deviations of {name} from exact values in standard errors: ");
-        line += &judgement(&all, name);
         if ok.len() < all.len() {
-            line += &format!(". Where the verdict is ok: {}", judgement(&ok, name));
+            line += &format!(
+                "where the verdict is ok {}. With the others {}",
+                judgement(&ok, name),
+                judgement(&all, name)
+            );
+        } else {
+            line += &judgement(&all, name);
         }
         line
     };
@@ -80,22 +105,21 @@ fn pull_report(summaries: &[Option<TaskSummary>]) -> Vec<String> {
 }
 
 /// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
-fn judgement(tasks: &[&TaskSummary], name: &str) -> String {
-    let pulls: Vec<f64> = tasks
+fn judgement(heads: &[&Head], name: &str) -> String {
+    let pulls: Vec<f64> = heads
         .iter()
-        .map(|task| &task.scalars)
-        .filter(|scalars| {
-            let weighted = scalars["effective_sample_size"] * scalars["weighted_samples"];
+        .filter(|head| {
+            let weighted = head.scalar("effective_sample_size") * head.scalar("weighted_samples");
             name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
         })
-        .map(|scalars| scalars[&format!("{name}_pull")])
+        .map(|head| head.scalar(&format!("{name}_pull")))
         .filter(|pull| !pull.is_nan())
         .collect();
     if pulls.is_empty() {
         return "none to judge".into();
     }
     let (mean, deviation, problem) = judge_pulls(&pulls);
-    let verdict = problem.map_or("plausible".into(), |problem| format!("NOT plausible: {problem}"));
+    let verdict = problem.unwrap_or_else(|| "plausible".into());
     format!("{} of mean {mean:.2}, root mean square {deviation:.2}: {verdict}", pulls.len())
 }
 
@@ -123,7 +147,7 @@ impl SweepFile {
         values: ArrayView<'_, T, D>,
     ) -> hdf5::Result<()> {
         let dataset = self.file.new_dataset_builder().with_data(values).create(item.name)?;
-        describe(&dataset, &Item { axes: &[], ..*item })?;
+        describe(&dataset, item)?;
         for (index, axis) in axes.iter().enumerate() {
             let (_, scale) = self
                 .scales
@@ -136,47 +160,40 @@ impl SweepFile {
     }
 }
 
-fn fill(
-    file: &File,
-    config: &Config,
-    tasks: &[Task],
-    summaries: &[Option<TaskSummary>],
-) -> hdf5::Result<()> {
+fn fill(file: &File, config: &Config, finished: &[Option<Finished>]) -> hdf5::Result<()> {
     let mut sweep = SweepFile { file: file.clone(), scales: Vec::new() };
     write_attributes(&sweep.file, config)?;
-    write_text(&sweep.file, schema::PULLS, &pull_report(summaries).join("; "))?;
+    write_text(&sweep.file, schema::PULLS, &pull_report(finished).join("; "))?;
     write_coordinates(&mut sweep, config)?;
     write_references(&sweep, config)?;
 
     let shape = [config.temperatures().len(), config.depths().len(), config.sweep.seeds.len()];
     let grid = schema::COMPLETENESS.axes;
-    let complete: Vec<i8> = summaries.iter().map(|summary| i8::from(summary.is_some())).collect();
+    let complete: Vec<i8> = finished.iter().map(|task| i8::from(task.is_some())).collect();
     let complete = ArrayViewD::from_shape(&shape[..], &complete).expect("one flag a task");
     sweep.array(&schema::COMPLETENESS, grid, complete)?;
 
-    let scalar = |item: &Item, pick: &dyn Fn(&TaskSummary) -> f64| {
-        let values: Vec<f64> =
-            summaries.iter().map(|summary| summary.as_ref().map_or(f64::NAN, pick)).collect();
+    let scalar = |item: &Item, pick: &dyn Fn(&Head) -> f64| {
+        let pick = |task: &Option<Finished>| task.as_ref().map_or(f64::NAN, |it| pick(&it.head));
+        let values: Vec<f64> = finished.iter().map(pick).collect();
         let values = ArrayViewD::from_shape(&shape[..], &values).expect("one value a task");
         sweep.array(item, grid, values)
     };
     for item in schema::task_scalars() {
-        scalar(item, &|summary| summary.scalars[item.name])?;
+        scalar(item, &|head| head.scalar(item.name))?;
     }
     for item in schema::TIMING_SCALARS {
-        scalar(item, &|summary| summary.timing[item.name])?;
+        scalar(item, &|head| head.time(item.name))?;
     }
     for (index, item) in schema::LATTICE_OBSERVABLES.iter().enumerate() {
-        let values = over_tasks(summaries, &shape, |summary| {
-            summary.lattice.index_axis(Axis(0), index).to_owned().into_dyn()
+        let values = over_tasks(finished, &shape, |arrays| {
+            arrays.lattice.index_axis(Axis(0), index).into_dyn()
         });
         sweep.array(item, &[grid, item.axes].concat(), values.view())?;
     }
-    let samples = over_tasks(summaries, &shape, |summary| summary.samples.clone().into_dyn());
+    let samples = over_tasks(finished, &shape, |arrays| arrays.samples.view().into_dyn());
     let samples = samples.mapv(|value| value as f32);
-    sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())?;
-    link_tasks(&sweep.file, tasks, summaries)?;
-    Ok(())
+    sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())
 }
 
 fn write_attributes(file: &File, config: &Config) -> hdf5::Result<()> {
@@ -223,43 +240,80 @@ fn write_references(sweep: &SweepFile, config: &Config) -> hdf5::Result<()> {
 
 /// Stacks an array of each task over (temperature, depth, seed); NaN where the task is missing.
 fn over_tasks(
-    summaries: &[Option<TaskSummary>],
+    finished: &[Option<Finished>],
     grid: &[usize; 3],
-    pick: impl Fn(&TaskSummary) -> ArrayD<f64>,
+    pick: impl Fn(&TaskArrays) -> ArrayViewD<'_, f64>,
 ) -> ArrayD<f64> {
-    let arrays: Vec<Option<ArrayD<f64>>> =
-        summaries.iter().map(|summary| summary.as_ref().map(&pick)).collect();
+    let arrays: Vec<Option<ArrayViewD<f64>>> =
+        finished.iter().map(|task| task.as_ref().map(|task| pick(&task.arrays))).collect();
     let present = arrays.iter().flatten().next().expect("at least one task is finished");
     let absent = ArrayD::from_elem(present.raw_dim(), f64::NAN);
     let views: Vec<_> =
-        arrays.iter().map(|array| array.as_ref().unwrap_or(&absent).view()).collect();
+        arrays.iter().map(|array| array.clone().unwrap_or_else(|| absent.view())).collect();
     let stacked = stack(Axis(0), &views).expect("tasks of one sweep have arrays of one shape");
     let shape = [&grid[..], present.shape()].concat();
     stacked.into_shape_with_order(shape).expect("tasks are ordered as the grid is")
 }
 
-/// Group `tasks` with an external link to each finished task's file, relative to the collected file.
-fn link_tasks(file: &File, tasks: &[Task], summaries: &[Option<TaskSummary>]) -> hdf5::Result<()> {
-    let group = file.create_group("tasks")?;
-    for (task, _) in tasks.iter().zip(summaries).filter(|(_, summary)| summary.is_some()) {
-        let name = task.name();
-        group.link_external(&format!("tasks/{name}.h5"), "/", &name)?;
-    }
-    Ok(())
+/// What the collected file links to: the files of tasks and of their studies.
+struct Links<'a> {
+    dir: &'a SweepDir,
+    /// How the sweep's folder is reached from the collected file's: not at all where they are one, so that both can be
+    /// moved together.
+    root: PathBuf,
+    /// Folders that may have studies, as they are and as they are reached.
+    studies: Vec<(PathBuf, PathBuf)>,
 }
 
-/// A group for each kind of study with links to the files of those that are of the tasks as they are now.
-fn link_studies(file: &File, dir: &SweepDir, tasks: &[Task]) -> hdf5::Result<()> {
-    for study in study::NAMES {
-        let group = file.create_group(study)?;
-        for task in tasks {
-            let of = store::study_written(&dir.study_path(study, task)).map(|(sha256, _)| sha256);
-            let now = seal::stated_sha256(&dir.task_path(task)).ok().flatten();
-            if of.is_some() && of == now {
-                let name = task.name();
-                group.link_external(&format!("{study}/{name}.h5"), "/", &name)?;
+impl<'a> Links<'a> {
+    fn new(dir: &'a SweepDir, output: &Path) -> Result<Self> {
+        let absolute = |path: &Path| path.canonicalize().map_err(Error::io("find folder", path));
+        let (root, beside) = (absolute(dir.root())?, absolute(store::folder_of(output))?);
+        let here = (beside.clone(), PathBuf::new());
+        if root == beside {
+            return Ok(Self { dir, root: PathBuf::new(), studies: vec![here] });
+        }
+        Ok(Self { dir, root: root.clone(), studies: vec![here, (root.clone(), root)] })
+    }
+
+    fn write(
+        &self,
+        file: &File,
+        tasks: &[Task],
+        finished: &[Option<Finished>],
+    ) -> hdf5::Result<()> {
+        let group = file.create_group("tasks")?;
+        for (task, _) in tasks.iter().zip(finished).filter(|(_, finished)| finished.is_some()) {
+            link(&group, &self.root.join("tasks"), task)?;
+        }
+        for study in study::NAMES {
+            let group = file.create_group(study)?;
+            for task in tasks {
+                if let Some(folder) = self.folder_of_study(study, task) {
+                    link(&group, &folder, task)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The folder with a study of the task as it is now.
+    fn folder_of_study(&self, study: &str, task: &Task) -> Option<PathBuf> {
+        let (_, reached) = self.studies.iter().find(|(folder, _)| {
+            let path = store::study_path(folder, study, task);
+            path.is_file() && {
+                let of = store::study_written(&path).map(|(sha256, _)| sha256);
+                let now = seal::stated_sha256(&self.dir.task_path(task)).ok().flatten();
+                of.is_some() && of == now
+            }
+        })?;
+        Some(reached.join(study))
+    }
+}
+
+/// An external link to a task's file in a folder.
+fn link(group: &Group, folder: &Path, task: &Task) -> hdf5::Result<()> {
+    let name = task.name();
+    let path = folder.join(format!("{name}.h5"));
+    group.link_external(&path.to_string_lossy(), "/", &name)
 }

@@ -603,6 +603,30 @@ impl Config {
         difference(self, other)
     }
 
+    /// The first key on which a task of another configuration differs from one of the same name here; none where their
+    /// numbers must be the same.
+    pub fn difference_of_tasks(&self, other: &Self) -> Option<String> {
+        first_difference(&self.of_tasks(), &other.of_tasks())
+    }
+
+    /// Checksum of everything that the numbers of a task depend on besides the task.
+    pub fn sha256_of_tasks(&self) -> String {
+        let lines = self.of_tasks().into_iter().map(|(key, value)| format!("{key} = {value}\n"));
+        seal::sha256(lines.collect::<String>().as_bytes())
+    }
+
+    /// What the numbers of a task depend on: not the machine, nor what other tasks there are unless they start from each
+    /// other.
+    fn of_tasks(&self) -> BTreeMap<String, toml::Value> {
+        let alone = self.train.start_from == StartFrom::None;
+        let mut values = flattened(self);
+        values.retain(|key, _| {
+            let of_others = key == "sweep.name" || alone && key.starts_with("sweep.");
+            !is_of_machine(key) && !of_others
+        });
+        values
+    }
+
     /// Expands ranges and checks every value.
     fn resolve(&mut self) -> Check {
         self.sweep.resolve()?;
@@ -1155,15 +1179,29 @@ fn parse_over_preset<T: DeserializeOwned>(
 
 /// The first key on which two configurations differ, those of the machine aside: [`Config::difference`].
 fn difference(mine: &impl Serialize, theirs: &impl Serialize) -> Option<String> {
-    let (mine, theirs) = (flattened(mine), flattened(theirs));
+    let [mine, theirs] = [flattened(mine), flattened(theirs)].map(|mut values| {
+        values.retain(|key, _| !is_of_machine(key));
+        values
+    });
+    first_difference(&mine, &theirs)
+}
+
+/// Whether a key says how the machine is used, on which no result depends.
+fn is_of_machine(key: &str) -> bool {
+    key.starts_with("run.") && key != "run.precision"
+}
+
+fn first_difference(
+    mine: &BTreeMap<String, toml::Value>,
+    theirs: &BTreeMap<String, toml::Value>,
+) -> Option<String> {
     let keys: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
     let value = |of: &BTreeMap<String, toml::Value>, key: &String| {
         of.get(key).map_or_else(|| "absent".to_owned(), ToString::to_string)
     };
     keys.into_iter().find_map(|key| {
-        let of_machine = key.starts_with("run.") && key != "run.precision";
-        let differ = mine.get(key) != theirs.get(key) && !of_machine;
-        differ.then(|| format!("{key} = {}, there {}", value(&mine, key), value(&theirs, key)))
+        let differ = mine.get(key) != theirs.get(key);
+        differ.then(|| format!("{key} = {}, there {}", value(mine, key), value(theirs, key)))
     })
 }
 
@@ -1362,5 +1400,32 @@ mod tests {
         assert_eq!(config.difference(&other), None);
         other.train.batch = 7;
         assert_eq!(config.difference(&other).unwrap(), "train.batch = 512, there 7");
+    }
+
+    #[test]
+    fn tasks_do_not_depend_on_others_unless_they_start_from_each_other() {
+        let config = parse("[2.0, 2.1]").unwrap();
+        let changed = |change: &dyn Fn(&mut Config), start_from| {
+            let mut one = config.clone();
+            one.train.start_from = start_from;
+            let mut other = one.clone();
+            change(&mut other);
+            let difference = one.difference_of_tasks(&other);
+            assert_eq!(difference.is_none(), one.sha256_of_tasks() == other.sha256_of_tasks());
+            difference
+        };
+        for start_from in [StartFrom::None, StartFrom::HigherTemperature] {
+            let machine = |config: &mut Config| {
+                config.run.threads += 1;
+                config.sweep.name = "another".into();
+            };
+            assert_eq!(changed(&machine, start_from), None);
+            let batch = |config: &mut Config| config.train.batch = 7;
+            assert_eq!(changed(&batch, start_from).unwrap(), "train.batch = 512, there 7");
+        }
+        let more = |config: &mut Config| config.sweep.seeds.push(9);
+        assert_eq!(changed(&more, StartFrom::None), None);
+        let told = changed(&more, StartFrom::HigherTemperature).unwrap();
+        assert_eq!(told, "sweep.seeds = [1], there [1, 9]");
     }
 }

@@ -6,7 +6,7 @@ use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
 use crate::adaptation::Adaptation;
-use crate::checkpoint::{Tensors, number, read_number, tensor, under, within};
+use crate::checkpoint::{Restored, Tensors, number, read_number, tensor, under, within};
 use crate::config::{HmcConfig, Sampler, Start, TrainConfig};
 use crate::engine::Model;
 use crate::host::{from_array, to_array};
@@ -73,18 +73,30 @@ impl Course {
         state
     }
 
-    /// Goes on from a saved state.
-    pub fn restore(&mut self, hmc: &HmcConfig, state: &Tensors, device: Device) {
-        self.seconds_before = read_number(state, "seconds");
-        let values: Array2<f64> = to_array(tensor(state, "rows"));
-        self.rows =
+    /// The course of a saved state.
+    ///
+    /// # Errors
+    /// The state lacks something.
+    pub fn restore(
+        train: &TrainConfig,
+        hmc: &HmcConfig,
+        state: &Tensors,
+        options: (i64, Kind, Device),
+    ) -> Restored<Self> {
+        let mut course = Self::new(train, hmc);
+        course.seconds_before = read_number(state, "seconds")?;
+        let rows = tensor(state, "rows", Kind::Double, &[schema::COURSE.len() as i64, -1])?;
+        let values: Array2<f64> = to_array(rows);
+        course.rows =
             values.columns().into_iter().map(|row| std::array::from_fn(|i| row[i])).collect();
-        for walk in &mut self.walks {
-            walk.restore(hmc, &within(walk.sampler.name(), state), device);
+        let measured = !course.rows.is_empty();
+        for walk in &mut course.walks {
+            let state = within(walk.sampler.name(), state);
+            *walk = Walk::restore(walk.sampler, hmc, &state, measured.then_some(options))?;
         }
+        Ok(course)
     }
 
-    /// Seconds since the training began, with those of measurements.
     fn seconds(&self) -> f64 {
         self.seconds_before + self.begin.elapsed().as_secs_f64()
     }
@@ -132,10 +144,23 @@ impl Walk {
         state
     }
 
-    fn restore(&mut self, hmc: &HmcConfig, state: &Tensors, device: Device) {
-        self.adaptation = Adaptation::restore(hmc, state);
-        self.seconds = read_number(state, "seconds");
-        self.position = state.get("position").map(|position| position.to_device(device));
+    /// The walk of a saved state, which has a position of the shape and kind in `options` where something was measured.
+    fn restore(
+        sampler: Sampler,
+        hmc: &HmcConfig,
+        state: &Tensors,
+        options: Option<(i64, Kind, Device)>,
+    ) -> Restored<Self> {
+        let position = options.map(|(size, kind, device)| {
+            let position = tensor(state, "position", kind, &[hmc.chains, size, size])?;
+            Ok(position.to_device(device))
+        });
+        Ok(Self {
+            sampler,
+            position: position.transpose()?,
+            adaptation: Adaptation::restore(hmc, state)?,
+            seconds: read_number(state, "seconds")?,
+        })
     }
 
     /// Adapts in the first half of the trajectories, measures in the second: <e>, its error, <m²>, its error.

@@ -19,7 +19,7 @@ use crate::schema::{self, Item};
 use crate::seal::{self, Seal};
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::gamma_method;
-use crate::store::{self, Numbers, describe, write_number, write_text};
+use crate::store::{self, Numbers, write_array, write_number, write_text};
 use crate::wolff;
 
 /// Fields that are made or looked at together.
@@ -323,11 +323,9 @@ fn fill(file: &File, temperatures: &[f64], fields: ArrayView4<f32>) -> hdf5::Res
     write_text(file, "format", schema::FIELDS_FORMAT)?;
     write_number(file, "format_version", schema::FIELDS_FORMAT_VERSION)?;
     write_text(file, "code_version", crate::VERSION)?;
-    let dataset = file.new_dataset_builder().with_data(fields).create(schema::FIELDS.name)?;
-    describe(&dataset, &schema::FIELDS)?;
-    let item = Item { axes: &schema::FIELDS.axes[..1], ..schema::TEMPERATURE };
-    let dataset = file.new_dataset_builder().with_data(temperatures).create(item.name)?;
-    describe(&dataset, &item)
+    let coordinate = Item { axes: &schema::FIELDS.axes[..1], ..schema::TEMPERATURE };
+    write_array(file, &coordinate, ArrayView1::from(temperatures))?;
+    write_array(file, &schema::FIELDS, fields)
 }
 
 /// ln q of many fields. Shapes: (sample, L, L) → (sample).

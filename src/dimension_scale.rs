@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_uint};
 
-use hdf5::Dataset;
+use hdf5::{Dataset, Group};
 
 /// HDF5's `hid_t`.
 type Identifier = i64;
@@ -12,6 +12,16 @@ type Identifier = i64;
 unsafe extern "C" {
     fn H5DSset_scale(scale: Identifier, name: *const c_char) -> c_int;
     fn H5DSattach_scale(dataset: Identifier, scale: Identifier, index: c_uint) -> c_int;
+}
+
+/// Makes an axis of a group that has a name and a length but no values: a dataset without data that netCDF takes for a
+/// dimension.
+pub(crate) fn dimension(group: &Group, name: &str, length: usize) -> hdf5::Result<Dataset> {
+    let dataset = group.new_dataset::<f32>().shape(length).create(name)?;
+    // How the netCDF library marks these (and reads them), the length in ten places.
+    let mark = format!("This is a netCDF dimension but not a netCDF variable.{length:10}");
+    make_scale(&dataset, &mark)?;
+    Ok(dataset)
 }
 
 /// Makes a one-dimensional dataset a dimension scale of the given name.

@@ -53,6 +53,13 @@ pub enum Error {
     )]
     DamagedTask { path: PathBuf, problem: String },
 
+    /// A file has the name of a task file but is another's.
+    #[error(
+        "task file {} {problem}; move it to the folder that it is of, or choose another folder with -o",
+        path.display()
+    )]
+    ForeignTask { path: PathBuf, problem: String },
+
     /// A file that was named as a task file is some other file.
     #[error(
         "{} is no task file of neuralrg; those are named DIR/tasks/*.h5, where DIR is the folder of a sweep",
@@ -168,6 +175,26 @@ pub enum Error {
          tasks with --task"
     )]
     NoLevels { task: String },
+
+    /// Mutual information of a task with a single chain.
+    #[error(
+        "task {task} has hmc.chains = 1; mutual information needs two chains or more, whose differences are its errors"
+    )]
+    OneChain { task: String },
+
+    /// Mutual information from too few samples.
+    #[error(
+        "task {task} has {chains} chains, whose parts need more than {neighbours} samples each for {neighbours} \
+         neighbours; give --samples {needed} or more, or fewer --neighbours"
+    )]
+    TooFewSamples { task: String, chains: usize, neighbours: usize, needed: usize },
+
+    /// Mutual information from chains that hardly move.
+    #[error(
+        "task {task}: a part of its chains moved at {moved} samples only, but {neighbours} neighbours need more \
+         than {neighbours}; give more --samples, or fewer --neighbours"
+    )]
+    StuckChains { task: String, moved: usize, neighbours: usize },
 
     /// A command line value is not allowed.
     #[error("{0}")]

@@ -4,7 +4,7 @@
 use ndarray::{Array2, Array3, Axis};
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::{Tensors, tensor};
+use crate::checkpoint::{Restored, Tensors, tensor};
 use crate::config::EvaluateConfig;
 use crate::engine::FrozenModel;
 use crate::error::Result;
@@ -83,15 +83,22 @@ impl Evaluation {
         ])
     }
 
-    /// The samples of a saved state.
-    pub fn restore(state: &Tensors) -> Self {
-        let values = |name| to_array::<ndarray::Ix1>(tensor(state, name)).to_vec();
-        Self {
-            ln_q: values("ln_q"),
-            ln_pi: values("ln_pi"),
-            scalars: to_array(tensor(state, "scalars")),
-            fields: to_array(tensor(state, "fields")),
-        }
+    /// The samples of a saved state, on a lattice of L = `size`.
+    ///
+    /// # Errors
+    /// The state lacks something.
+    pub fn restore(config: &EvaluateConfig, size: i64, state: &Tensors) -> Restored<Self> {
+        let double = |name, shape: &[i64]| tensor(state, name, Kind::Double, shape);
+        let ln_q = double("ln_q", &[-1])?;
+        let drawn = ln_q.size()[0];
+        let kept = drawn.min(config.keep_samples);
+        let values = |tensor: &Tensor| to_array::<ndarray::Ix1>(tensor).to_vec();
+        Ok(Self {
+            ln_q: values(ln_q),
+            ln_pi: values(double("ln_pi", &[drawn])?),
+            scalars: to_array(double("scalars", &[drawn, observe::SCALARS.len() as i64])?),
+            fields: to_array(double("fields", &[kept, size, size])?),
+        })
     }
 
     /// Variational free energy F = E_q[ln q - ln π] ≥ -ln Z (Eq. 5) and its standard error, in nats.

@@ -7,7 +7,7 @@ use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Tensors};
 use crate::coarse::without_finer;
 use crate::config::learn::LearnConfig;
 use crate::data::Data;
@@ -105,14 +105,14 @@ fn train(
     let mut model = Model::new(flow, &config.run);
 
     let mut training = Training::new(&model, &config.train);
-    if let Some(state) = checkpoints.restored("train") {
-        training.restore(&mut model, &state);
+    let restore = |state: &Tensors| training.restore(&mut model, state);
+    if checkpoints.restored("train", restore).is_some() {
         log::info!("goes on after {} s", checkpoints.seconds().round());
     }
     let objective = Objective::ForwardKl(data);
     training.run(&mut model, &config.train, objective, &seed, |training, model, progress| {
         tell(progress, config.train.steps);
-        checkpoints.step("train", || training.state(model))
+        checkpoints.step("train", || (training.state(model), None))
     })?;
     let history = training.history();
 

@@ -10,7 +10,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use indicatif::MultiProgress;
 
-use neuralrg::cli::{Cli, Command, FinishedTasks, Lattices};
+use neuralrg::cli::{Cli, Command, Lattices, SomeTasks, StudyFolder};
 use neuralrg::collect::collect;
 use neuralrg::config::learn::resolved;
 use neuralrg::config::{Config, decimal_comma_hint};
@@ -24,25 +24,33 @@ use neuralrg::sample::sample;
 use neuralrg::schedule::schedule;
 use neuralrg::schema::{AT_RANDOM, HELD_OUT_SCALARS, Item};
 use neuralrg::signals::Stop;
-use neuralrg::store::{Numbers, SweepDir};
-use neuralrg::study::{self, Study, finished_tasks};
-use neuralrg::{data, learn, observe, status, sweep, wolff};
+use neuralrg::status::Observer;
+use neuralrg::store::{self, Numbers};
+use neuralrg::study::{Studies, Study};
+use neuralrg::{data, learn, observe, signals, sweep, wolff};
 
 fn main() -> ExitCode {
+    if let Err(error) = signals::survive_file_size_limit() {
+        return report(Err(error.into()));
+    }
     let outcome = match Cli::parse().command {
         // The only command that starts MPI.
         Command::Run { config, output, task_index } => return run(&config, &output, task_index),
         Command::Plan { config, ranks, output } => {
             print_plan(&config, ranks.map(|ranks| ranks as usize), output.as_deref())
         }
-        Command::Status { dir, json, watch } => show_status(&dir, json, watch),
-        Command::Collect { dir } => print_collected(&dir),
-        Command::Respond { tasks, samples } => print_study(&tasks, Study::Responses { samples }),
-        Command::MutualInformation { tasks, samples, neighbours } => {
-            let neighbours = usize::from(neighbours);
-            print_study(&tasks, Study::MutualInformation { samples, neighbours })
+        Command::Status { tasks, json, watch } => show_status(&tasks, json, watch),
+        Command::Collect { dir, output } => print_collected(&dir, output.as_deref()),
+        Command::Respond { tasks, place, samples } => {
+            print_study(&tasks, &place, Study::Responses { samples })
         }
-        Command::Coarse { tasks, samples } => print_study(&tasks, Study::Coarse { samples }),
+        Command::MutualInformation { tasks, place, samples, neighbours } => {
+            let neighbours = usize::from(neighbours);
+            print_study(&tasks, &place, Study::MutualInformation { samples, neighbours })
+        }
+        Command::Coarse { tasks, place, samples } => {
+            print_study(&tasks, &place, Study::Coarse { samples })
+        }
         Command::Check { config } => print_checked(&config),
         Command::Export { task, output } => export(&task, &output).map_err(Into::into),
         Command::Sample { task, samples, seed, output } => {
@@ -62,7 +70,8 @@ fn report(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("neuralrg: error: {error:#}");
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "neuralrg: error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -140,17 +149,27 @@ fn start_logging(ranks: &Ranks) -> MultiProgress {
 }
 
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    // A reader that closed the pipe (`| head`) is no error worth a panic.
-    Ok(writeln!(std::io::stdout(), "{}", text.to_string().trim_end())?)
+    match writeln!(std::io::stdout(), "{}", text.to_string().trim_end()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(signals::end_without_reader()?)
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
-/// The table or the JSON object, once or every `watch` seconds until nothing is left to wait for.
-fn show_status(dir: &Path, json: bool, watch: Option<f64>) -> anyhow::Result<()> {
-    // Kept from look to look, since the heartbeats of other machines must be watched.
-    let claims = SweepDir::open(dir)?.claims();
+/// The table, the JSON object or the details of some tasks, once or every `watch` seconds until nothing is left to wait for.
+fn show_status(tasks: &SomeTasks, json: bool, watch: Option<f64>) -> anyhow::Result<()> {
+    let mut observer = Observer::new(&tasks.dir)?;
     loop {
-        let status = status::Status::read(dir, &claims)?;
-        let text = if json { status.to_json() } else { status.to_string() };
+        let status = observer.look()?;
+        let over = status.is_over();
+        let all = tasks.names.is_empty();
+        let status = if all { status } else { status.only(&tasks.names)? };
+        let text = match (json, all) {
+            (true, _) => status.to_json(),
+            (false, true) => status.to_string(),
+            (false, false) => status.details(),
+        };
         let Some(seconds) = watch else { return print(text) };
         if !json && std::io::stdout().is_terminal() {
             // Clear the screen, go to its corner.
@@ -158,38 +177,27 @@ fn show_status(dir: &Path, json: bool, watch: Option<f64>) -> anyhow::Result<()>
         } else {
             print(text)?;
         }
-        if status.is_over() {
+        if over {
             return Ok(());
         }
         std::thread::sleep(Duration::from_secs_f64(seconds));
     }
 }
 
-fn print_collected(dir: &Path) -> anyhow::Result<()> {
-    let collected = collect(dir)?;
+fn print_collected(dir: &Path, output: Option<&Path>) -> anyhow::Result<()> {
+    let collected = collect(dir, output)?;
     let path = collected.path.display();
     let mut lines = vec![format!("{path}: {} of {} tasks", collected.finished, collected.total)];
     lines.extend(collected.pulls);
-    if collected.suspect > 0 {
-        lines.push(format!(
-            "{} of {} tasks have a verdict that is not ok; `neuralrg status {}` lists why",
-            collected.suspect,
-            collected.finished,
-            dir.display()
-        ));
-    }
+    lines.extend(collected.trust);
     print(lines.join("\n"))
 }
 
 /// Does the study of each task and names its file as soon as it is there.
-fn print_study(tasks: &FinishedTasks, study: Study) -> anyhow::Result<()> {
+fn print_study(tasks: &SomeTasks, place: &StudyFolder, study: Study) -> anyhow::Result<()> {
     start_logging(&Ranks::alone());
-    let (dir, tasks) = finished_tasks(&tasks.dir, &tasks.names)?;
-    for task in &tasks {
-        let (path, new) = study::study(&dir, task, study)?;
-        print(format!("{}{}", path.display(), if new { "" } else { ": kept" }))?;
-    }
-    Ok(())
+    let studies = Studies::new(&tasks.dir, &tasks.names, study, place.output.as_deref())?;
+    studies.run(|path, new| print(format!("{}{}", path.display(), if new { "" } else { ": kept" })))
 }
 
 fn print_checked(path: &Path) -> anyhow::Result<()> {
@@ -262,6 +270,10 @@ fn print_reference(
     let derived = derived.flat_map(|name| [(*name).to_owned(), format!("{name}_error")]);
     let header: Vec<String> =
         ["temperature".to_owned()].into_iter().chain(names).chain(derived).collect();
+    let path = path.map(std::path::absolute).transpose()?;
+    if let Some(path) = &path {
+        store::check_writable(path)?;
+    }
     print(header.join(","))?;
     let size = lattices.linear_size;
     let mut fields = Vec::new();
@@ -278,7 +290,7 @@ fn print_reference(
         print(format!("{temperature},{}", values.join(",")))?;
     }
     if let Some(path) = path {
-        data::write_fields(&std::path::absolute(path)?, &lattices.temperatures, &fields)?;
+        data::write_fields(&path, &lattices.temperatures, &fields)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! samples (Holmes and Nemenman, Phys. Rev. E 100, 022404 (2019)).
 
 use std::num::NonZero;
+use std::ops::Range;
 
 use kiddo::Chebyshev;
 use kiddo::immutable::float::kdtree::ImmutableKdTree;
@@ -102,8 +103,8 @@ impl Pairs {
     /// Shapes: samples (chain, draw, variable); two chains or more, and more draws in each than `neighbours`.
     pub fn estimate(samples: ArrayView3<f64>, neighbours: usize) -> Self {
         let (chains, _, variables) = samples.dim();
-        let parts = chains.min(PARTS);
-        let ranges = (0..parts).map(|part| part * chains / parts..(part + 1) * chains / parts);
+        let ranges = parts(chains);
+        let parts = ranges.len();
         let sorted: Vec<Vec<Variable>> = std::iter::once(0..chains)
             .chain(ranges)
             .map(|range| variables_of_moved(samples.slice(s![range, .., ..])))
@@ -170,6 +171,25 @@ pub fn of_independent(samples: ArrayView3<f64>, neighbours: usize) -> Vec<f64> {
     (0..variables).into_par_iter().map(estimate).collect()
 }
 
+/// The chains of each part of the samples.
+fn parts(chains: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    let parts = chains.min(PARTS);
+    (0..parts).map(move |part| part * chains / parts..(part + 1) * chains / parts)
+}
+
+/// Chains of the smallest part.
+pub fn chains_of_part(chains: usize) -> usize {
+    parts(chains).map(|range| range.len()).min().unwrap_or(0)
+}
+
+/// Draws of the part with fewest at which a chain had moved, of which [`Pairs::estimate`] needs more than neighbours.
+///
+/// Shapes: samples (chain, draw, variable).
+pub fn fewest_moved(samples: ArrayView3<f64>) -> usize {
+    let moved = |range| rows_of_moved(samples.slice(s![range, .., ..])).len();
+    parts(samples.dim().0).map(moved).min().unwrap_or(0)
+}
+
 /// All pairs (i, j) with i < j, row by row.
 fn pairs(variables: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..variables).flat_map(move |i| (i + 1..variables).map(move |j| (i, j)))
@@ -185,13 +205,19 @@ fn variables_of(samples: ArrayView3<f64>) -> Vec<Variable> {
 /// infinitely dependent ones, and a chain that rejects a dozen proposals in a row adds some 10 nats × 12 / 5000 to every
 /// pair.
 fn variables_of_moved(samples: ArrayView3<f64>) -> Vec<Variable> {
-    let (chains, draws, variables) = samples.dim();
+    let variables = samples.dim().2;
+    let places = rows_of_moved(samples);
+    let rows: Vec<ArrayView1<f64>> =
+        places.iter().map(|&(chain, draw)| samples.slice(s![chain, draw, ..])).collect();
+    variables_of_rows(variables, &rows)
+}
+
+/// (chain, draw) of the draws at which a chain had moved, the first ones included.
+fn rows_of_moved(samples: ArrayView3<f64>) -> Vec<(usize, usize)> {
+    let (chains, draws, _) = samples.dim();
     let row = |chain, draw| samples.slice(s![chain, draw, ..]);
     let places = (0..chains).flat_map(|chain| (0..draws).map(move |draw| (chain, draw)));
-    let moved =
-        places.filter(|&(chain, draw)| draw == 0 || row(chain, draw) != row(chain, draw - 1));
-    let rows: Vec<ArrayView1<f64>> = moved.map(|(chain, draw)| row(chain, draw)).collect();
-    variables_of_rows(variables, &rows)
+    places.filter(|&(chain, draw)| draw == 0 || row(chain, draw) != row(chain, draw - 1)).collect()
 }
 
 fn variables_of_rows(variables: usize, rows: &[ArrayView1<f64>]) -> Vec<Variable> {

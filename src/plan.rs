@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
 use crate::config::{Config, FlowConfig, StartFrom};
 use crate::flow::Architecture;
 use crate::flow::coupling::Coupling;
 
 /// One training: a temperature, a depth and a seed on an L × L lattice.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Task {
     pub linear_size: usize,
     /// T in units of J/k_B.

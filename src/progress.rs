@@ -265,10 +265,10 @@ impl TaskProgress {
         }
     }
 
-    /// A progress file that cannot be written is worth a warning, not the task.
-    fn write(&self, paused: bool) {
+    /// How far the task is.
+    pub fn snapshot(&self) -> Snapshot {
         let (stage, step, steps) = self.last;
-        let snapshot = Snapshot {
+        Snapshot {
             stage: stage.into(),
             step,
             steps,
@@ -277,8 +277,13 @@ impl TaskProgress {
             fraction: self.fraction,
             seconds: self.seconds_before + self.start.elapsed().as_secs_f64(),
             written_unix_seconds: unix_now(),
-            paused,
-        };
+            paused: false,
+        }
+    }
+
+    /// A progress file that cannot be written is worth a warning, not the task.
+    fn write(&self, paused: bool) {
+        let snapshot = Snapshot { paused, ..self.snapshot() };
         let text = serde_json::to_string(&snapshot).expect("a snapshot has a JSON form");
         if let Err(error) = write_atomically(&self.path, seal_line(&text).as_bytes()) {
             log::warn!("{}: {error}", self.name);

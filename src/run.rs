@@ -76,9 +76,14 @@ pub fn run_task(
     };
     let mut training = Training::new(&model, &config.train);
     let mut course = Course::new(&config.train, &config.hmc);
-    if let Some(state) = checkpoints.restored("train") {
-        training.restore(&mut model, &state);
-        course.restore(&config.hmc, &within("course", &state), device);
+    let restored = checkpoints.restored("train", |state| {
+        let course = within("course", state);
+        let course = Course::restore(&config.train, &config.hmc, &course, options)?;
+        training.restore(&mut model, state)?;
+        Ok(course)
+    });
+    if let Some(restored) = restored {
+        course = restored;
         progress.resumed(checkpoints.seconds());
     }
     training.run(&mut model, &config.train, objective, &seed, |training, model, step| {
@@ -89,7 +94,7 @@ pub fn run_task(
         checkpoints.step("train", || {
             let mut state = training.state(model);
             state.extend(under("course", course.state()));
-            state
+            (state, Some(progress.snapshot()))
         })
     })?;
     let history = training.history();
@@ -99,11 +104,12 @@ pub fn run_task(
 
     // Evaluate.
     let frozen = model.freeze();
-    let drawn = checkpoints.restored("evaluate").map(|state| Evaluation::restore(&state));
+    let drawn = checkpoints
+        .restored("evaluate", |state| Evaluation::restore(&config.evaluate, options.0, state));
     let evaluation =
         Evaluation::draw(&frozen, &config.evaluate, options, &seed, drawn, |samples| {
             progress.evaluated(samples.ln_q.len() as i64);
-            checkpoints.step("evaluate", || samples.state())
+            checkpoints.step("evaluate", || (samples.state(), Some(progress.snapshot())))
         })?;
     let evaluated = checkpoints.finish("evaluate", evaluation.state());
     let target = (task.temperature, -references["free_energy_exact"]);
@@ -116,13 +122,13 @@ pub fn run_task(
         let kernel = Kernel::new(sampler, &frozen, options, task.temperature, &config.hmc);
         let settings = (&config.hmc, config.controls.start);
         let stage = sampler.name();
-        let saved = checkpoints.restored(stage);
+        let saved =
+            checkpoints.restored(stage, |state| Sampling::restore(&config.hmc, state, options));
         let after = |sampling: &Sampling| {
             progress.sampled(done + sampling.done);
-            checkpoints.step(stage, || sampling.state())
+            checkpoints.step(stage, || (sampling.state(), Some(progress.snapshot())))
         };
-        let sampling =
-            sampler::sample(sampler, &kernel, settings, options, &seed, saved.as_ref(), after)?;
+        let sampling = sampler::sample(sampler, &kernel, settings, options, &seed, saved, after)?;
         checkpoints.finish(stage, sampling.state());
         done += sampling.done;
         Ok(sampling.chains(sampler, &config.hmc))

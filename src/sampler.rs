@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 use tch::{Device, Kind, Tensor};
 
 use crate::adaptation::Adaptation;
-use crate::checkpoint::{Tensors, number, read_number, tensor};
+use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
 use crate::config::{HmcConfig, Sampler, Start};
 use crate::engine::{FrozenModel, Potential};
 use crate::error::Result;
@@ -194,19 +194,30 @@ impl Sampling {
     }
 
     /// The sampling of a saved state.
-    pub fn restore(config: &HmcConfig, state: &Tensors, device: Device) -> Self {
-        let saved = |name| tensor(state, name).to_device(device);
-        let seconds: Array1<f64> = to_array(&saved("seconds"));
-        Self {
-            done: read_number(state, "done") as i64,
-            position: saved("position"),
-            adaptation: Adaptation::restore(config, state),
-            records: Rows::of(tensor(state, "records"), device),
-            structure_sum: saved("structure_sum"),
-            warmup_divergences: saved("warmup_divergences"),
-            gradients: read_number(state, "gradients") as i64,
+    ///
+    /// # Errors
+    /// The state lacks something.
+    pub fn restore(
+        config: &HmcConfig,
+        state: &Tensors,
+        (size, kind, device): (i64, Kind, Device),
+    ) -> Restored<Self> {
+        let saved =
+            |name, kind, shape: &[i64]| Ok(tensor(state, name, kind, shape)?.to_device(device));
+        let lattice = [config.chains, size, size];
+        let columns = (observe::SCALARS.len() + RECORDED.len()) as i64;
+        let records = tensor(state, "records", Kind::Double, &[-1, config.chains, columns])?;
+        let seconds: Array1<f64> = to_array(tensor(state, "seconds", Kind::Double, &[2])?);
+        Ok(Self {
+            done: read_number(state, "done")? as i64,
+            position: saved("position", kind, &lattice)?,
+            adaptation: Adaptation::restore(config, state)?,
+            records: Rows::of(records, device),
+            structure_sum: saved("structure_sum", Kind::Double, &lattice)?,
+            warmup_divergences: saved("warmup_divergences", Kind::Int64, &[])?,
+            gradients: read_number(state, "gradients")? as i64,
             seconds: [seconds[0], seconds[1]],
-        }
+        })
     }
 
     /// Works off all trajectories that are left. `after` is called after each, when the sampling can be saved.
@@ -353,7 +364,7 @@ pub fn sample(
     (config, start): (&HmcConfig, Start),
     options: (i64, Kind, Device),
     seed: &TaskSeed,
-    restored: Option<&Tensors>,
+    restored: Option<Sampling>,
     after: impl FnMut(&Sampling) -> Result<()>,
 ) -> Result<Sampling> {
     let stage = match sampler {
@@ -362,13 +373,10 @@ pub fn sample(
         Sampler::Fourier => Stage::FourierHmc,
         Sampler::Independence => Stage::Independence,
     };
-    let mut sampling = match restored {
-        Some(state) => Sampling::restore(config, state, options.2),
-        None => {
-            seed.reseed_torch(stage, -1);
-            Sampling::new(kernel.start(config.chains, options, start), config)
-        }
-    };
+    let mut sampling = restored.unwrap_or_else(|| {
+        seed.reseed_torch(stage, -1);
+        Sampling::new(kernel.start(config.chains, options, start), config)
+    });
     sampling.finish(kernel, config, (seed, stage), after)?;
     Ok(sampling)
 }

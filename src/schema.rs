@@ -17,9 +17,9 @@ pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
 pub const SAMPLES_FORMAT: &str = "neuralrg-samples";
 /// Raised when a reader of the old files could not read the new ones. Task files of version 2 have a checksum
-/// in their user block, and chains of several samplers.
-pub const FORMAT_VERSION: i64 = 2;
-pub const SWEEP_FORMAT_VERSION: i64 = 2;
+/// in their user block, and chains of several samplers; those of version 3 also say there what they are of.
+pub const FORMAT_VERSION: i64 = 3;
+pub const SWEEP_FORMAT_VERSION: i64 = 3;
 pub const SAMPLES_FORMAT_VERSION: i64 = 1;
 /// `format` attribute of the files that studies of a finished task leave.
 pub const STUDY_FORMAT: &str = "neuralrg-study";

@@ -1,8 +1,8 @@
 //! Checksums of the files in a sweep's folder, so that what was damaged on a disk never passes for a
 //! result.
 //!
-//! HDF5 files carry theirs in a user block of 512 bytes before the HDF5 content (`tail -c +513 FILE |
-//! sha256sum` checks it), other files in a line of text.
+//! HDF5 files carry theirs in a user block before the HDF5 content, other files in a line of text. The user block of a task
+//! file has a second line, with a checksum of its own, so that it can be read without the rest.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,9 +10,15 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Bytes before the HDF5 content of a sealed file.
+/// Bytes before the HDF5 content of a sealed file; twice as many, and so on, where the text in them needs more.
 pub const BLOCK: u64 = 512;
+/// No user block is longer.
+const LONGEST_BLOCK: u64 = 1 << 20;
+/// How HDF5 content begins.
+const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 const MARK: &str = "neuralrg sha256 ";
+/// Bytes of the first line: the mark, a checksum and the line's end.
+const FIRST_LINE: usize = MARK.len() + 64 + 1;
 /// How the line begins that seals a text file.
 const TEXT_MARK: &str = "# sha256 ";
 
@@ -45,22 +51,37 @@ fn sha256_of_rest(mut file: &File) -> io::Result<String> {
     }
 }
 
-/// `content` behind a user block with its seal.
-pub fn seal_hdf5_bytes(content: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{MARK}{}\n", sha256(content)).into_bytes();
-    bytes.resize(BLOCK as usize, 0);
+/// Bytes of the user block whose second line is `line`; the shortest of all where there is none.
+pub fn block_for(line: Option<&str>) -> u64 {
+    // A zero ends the text.
+    let text = FIRST_LINE + line.map_or(0, |line| seal_line(line).len()) + 1;
+    (text as u64).next_power_of_two().max(BLOCK)
+}
+
+/// `content` behind a user block of so many bytes with its seal, and with `line` where there is one.
+pub fn seal_hdf5_bytes(content: &[u8], block: u64, line: Option<&str>) -> Vec<u8> {
+    let mut text = first_line(&sha256(content));
+    text.extend(line.map(seal_line));
+    assert!(block >= block_for(line), "the user block has room for its text");
+    let mut bytes = text.into_bytes();
+    bytes.resize(block as usize, 0);
     bytes.extend(content);
     bytes
+}
+
+fn first_line(sha256: &str) -> String {
+    format!("{MARK}{sha256}\n")
 }
 
 /// Renews the seal in the user block of an HDF5 file that was changed on purpose.
 ///
 /// # Errors
-/// The file cannot be read or written.
+/// The file cannot be read or written, or has no HDF5 content.
 pub fn seal_hdf5(path: &Path) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
-    file.seek(SeekFrom::Start(BLOCK))?;
-    let line = format!("{MARK}{}\n", sha256_of_rest(&file)?);
+    let block = user_block(&mut file)?.ok_or(io::ErrorKind::InvalidData)?;
+    file.seek(SeekFrom::Start(block.len() as u64))?;
+    let line = first_line(&sha256_of_rest(&file)?);
     file.seek(SeekFrom::Start(0))?;
     file.write_all(line.as_bytes())
 }
@@ -76,22 +97,74 @@ pub fn stated_sha256(path: &Path) -> io::Result<Option<String>> {
     Ok(read.ok().and_then(|_| block.strip_prefix(MARK)).map(Into::into))
 }
 
+/// The second line in the user block of an HDF5 file, if it is as it was written, and the bytes of the whole file. Nothing
+/// else is read.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn line_of_block(path: &Path) -> io::Result<Option<(String, u64)>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut text = vec![0; 1 << 13];
+    let mut filled = 0;
+    loop {
+        let read = file.read(&mut text[filled..])?;
+        let end = text[filled..filled + read].iter().position(|&byte| byte == 0);
+        filled += end.unwrap_or(read);
+        if end.is_some() || read == 0 || filled as u64 > LONGEST_BLOCK {
+            break;
+        }
+        text.resize((2 * filled).max(1 << 13), 0);
+    }
+    let line = text[..filled].get(FIRST_LINE..).and_then(intact_line);
+    Ok(line.map(|line| (line.to_owned(), length)))
+}
+
+/// The line that [`seal_line`] has made these bytes of.
+fn intact_line(sealed: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(sealed).ok()?;
+    let (line, _) = text.split_once('\n')?;
+    (seal_line(line) == text).then_some(line)
+}
+
+/// All bytes before the HDF5 content of a file, which then is read on from there; none where there is no such content.
+fn user_block(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut start = Vec::new();
+    let mut block = BLOCK as usize;
+    while block as u64 <= LONGEST_BLOCK {
+        let missing = block + SIGNATURE.len() - start.len();
+        Read::take(&mut *file, missing as u64).read_to_end(&mut start)?;
+        match start.get(block..) {
+            Some(SIGNATURE) => {
+                file.seek(SeekFrom::Start(block as u64))?;
+                start.truncate(block);
+                return Ok(Some(start));
+            }
+            Some(begun) if begun.len() == SIGNATURE.len() => block *= 2,
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
 /// Checks the seal of an HDF5 file.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn check_hdf5(path: &Path) -> io::Result<Seal> {
     let mut file = File::open(path)?;
-    let mut block = [0; BLOCK as usize];
-    if let Err(error) = file.read_exact(&mut block) {
-        let short = error.kind() == io::ErrorKind::UnexpectedEof;
-        return if short { Ok(Seal::Absent) } else { Err(error) };
+    let mut mark = Vec::new();
+    Read::take(&mut file, MARK.len() as u64).read_to_end(&mut mark)?;
+    if mark != MARK.as_bytes() {
+        return Ok(Seal::Absent);
     }
-    let Some(kept) = block.strip_prefix(MARK.as_bytes()) else { return Ok(Seal::Absent) };
-    // A line, then zeros.
-    let found = format!("{}\n", sha256_of_rest(&file)?);
-    let (line, rest) = kept.split_at(found.len());
-    let intact = line == found.as_bytes() && rest.iter().all(|&byte| byte == 0);
+    file.seek(SeekFrom::Start(0))?;
+    let Some(block) = user_block(&mut file)? else { return Ok(Seal::Broken) };
+    // One line or two, then zeros.
+    let text = block.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let (first, second) = block[..text].split_at(FIRST_LINE.min(text));
+    let found = first_line(&sha256_of_rest(&file)?);
+    let intact = first == found.as_bytes() && (second.is_empty() || intact_line(second).is_some());
     Ok(if intact { Seal::Intact } else { Seal::Broken })
 }
 
@@ -161,24 +234,44 @@ mod tests {
     fn every_flipped_byte_of_a_sealed_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sealed");
-        let mut bytes = vec![0; BLOCK as usize];
-        bytes.extend(b"content");
+        let content = [SIGNATURE, b"content"].concat();
+        let long = "x".repeat(600);
+        for line in [None, Some("{\"gap\":1.5}"), Some(&long)] {
+            let block = block_for(line);
+            assert_eq!(block, if line == Some(&long) { 1024 } else { 512 });
+            let sealed = seal_hdf5_bytes(&content, block, line);
+            assert_eq!(&sealed[block as usize..], content);
+            std::fs::write(&path, &sealed).unwrap();
+            assert_eq!(check_hdf5(&path).unwrap(), Seal::Intact);
+            let told = line_of_block(&path).unwrap();
+            assert_eq!(told, line.map(|line| (line.to_owned(), sealed.len() as u64)));
+            for place in 0..sealed.len() {
+                let mut damaged = sealed.clone();
+                damaged[place] ^= 0x10;
+                std::fs::write(&path, damaged).unwrap();
+                assert_ne!(check_hdf5(&path).unwrap(), Seal::Intact, "byte {place}");
+                let told = line_of_block(&path).unwrap();
+                assert!(told.is_none_or(|(told, _)| Some(told.as_str()) == line), "byte {place}");
+            }
+            for length in [0, 5, 511, 512, 515, sealed.len() - 1] {
+                std::fs::write(&path, &sealed[..length]).unwrap();
+                assert_ne!(check_hdf5(&path).unwrap(), Seal::Intact, "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_can_be_sealed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sealed");
+        let mut bytes = vec![0; 512];
+        bytes.extend(SIGNATURE);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(check_hdf5(&path).unwrap(), Seal::Absent);
         seal_hdf5(&path).unwrap();
         assert_eq!(check_hdf5(&path).unwrap(), Seal::Intact);
-        let sealed = std::fs::read(&path).unwrap();
-        assert_eq!(&sealed[BLOCK as usize..], b"content");
-        assert_eq!(sealed, seal_hdf5_bytes(b"content"));
-        for place in 0..sealed.len() {
-            let mut damaged = sealed.clone();
-            damaged[place] ^= 0x10;
-            std::fs::write(&path, damaged).unwrap();
-            assert_ne!(check_hdf5(&path).unwrap(), Seal::Intact, "byte {place}");
-        }
-        for length in [0, 5, 511, 512, 515, sealed.len() - 1] {
-            std::fs::write(&path, &sealed[..length]).unwrap();
-            assert_ne!(check_hdf5(&path).unwrap(), Seal::Intact, "{length} bytes");
-        }
+        assert_eq!(std::fs::read(&path).unwrap(), seal_hdf5_bytes(SIGNATURE, 512, None));
+        std::fs::write(&path, "no HDF5").unwrap();
+        assert!(seal_hdf5(&path).is_err());
     }
 }

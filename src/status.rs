@@ -1,5 +1,10 @@
 //! `neuralrg status`: what is known of the tasks of a sweep folder, as a table or as JSON.
+//!
+//! Of a finished task only the head of its file is read, once however often one looks, and of the folders only their lists,
+//! so that thousands of tasks on a shared file system can be watched. What is damaged behind the head is found by `run` and
+//! `collect`.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::Duration;
@@ -7,16 +12,33 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use crate::checkpoint;
 use crate::claims::{Claims, JobInfo};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::plan::{self, Task};
+use crate::plan::{self, PlannedTask, Task};
 use crate::progress::{Snapshot, unix_now};
 use crate::schema::VERDICT_OK;
-use crate::store::{self, SweepDir};
+use crate::store::SweepDir;
+use crate::summary;
+use crate::task_file::{Head, Origin, TaskFile};
 
 /// A running task writes its progress every few seconds, or after every step where steps take longer;
 /// without news for this long its job is gone, even if the folder's lock cannot tell.
 const SILENCE: u64 = 600;
+
+/// Looks at a folder again and again.
+#[derive(Debug)]
+pub struct Observer {
+    dir: SweepDir,
+    config: Config,
+    origin: Origin,
+    planned: Vec<PlannedTask>,
+    /// Kept from look to look, since the heartbeats of other machines must be watched.
+    claims: Claims,
+    /// Heads of the task files that were seen.
+    heads: HashMap<String, Head>,
+}
 
 /// All tasks of a sweep with what is known of each.
 #[derive(Debug, Serialize)]
@@ -26,16 +48,17 @@ pub struct Status {
     tasks: Vec<TaskStatus>,
     /// The jobs that work on the folder now.
     jobs: Vec<JobInfo>,
+    /// Until the living jobs have done everything, as far as one can tell.
+    remaining_seconds: Option<f64>,
 }
 
 /// What is known of one task; numbers in nats and seconds.
 #[derive(Debug, Serialize)]
 struct TaskStatus {
-    task: String,
-    linear_size: usize,
-    temperature: f64,
-    depth: usize,
-    seed: u64,
+    #[serde(rename = "task")]
+    name: String,
+    #[serde(flatten)]
+    task: Task,
     state: State,
     stage: Option<String>,
     step: Option<i64>,
@@ -45,12 +68,15 @@ struct TaskStatus {
     /// That the task took, or has taken so far.
     seconds: Option<f64>,
     remaining_seconds: Option<f64>,
-    /// Of its last failure.
+    /// Of its last failure, or what is wrong with its file.
     message: Option<String>,
     /// What is wrong with the numbers of a task that is done, or that all is well.
     verdict: Option<String>,
     /// The living job that works on it.
     job: Option<String>,
+    /// Expected share of its work that is done.
+    #[serde(skip)]
+    fraction: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,17 +89,20 @@ enum State {
     Stopped,
     Failed,
     Damaged,
+    /// Its file is another task's, or another configuration's.
+    Foreign,
     Waiting,
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Done, "done"),
         (Self::Running, "running"),
         (Self::Paused, "paused"),
         (Self::Stopped, "stopped"),
         (Self::Failed, "failed"),
         (Self::Damaged, "damaged"),
+        (Self::Foreign, "foreign"),
         (Self::Waiting, "waiting"),
     ];
 
@@ -82,31 +111,162 @@ impl State {
     }
 }
 
-impl Status {
-    /// Looks at every task of the folder, through `claims` that are kept from look to look.
+/// What the folders list, and who works, at one moment.
+struct Scene {
+    files: HashSet<String>,
+    failed: HashSet<String>,
+    running: HashSet<String>,
+    /// Living jobs by the tasks that they hold.
+    holders: HashMap<String, String>,
+    /// A job of an older version, which makes no claims, works here.
+    claimless: bool,
+    /// Jobs that make claims do.
+    claiming: bool,
+}
+
+impl Observer {
+    /// Of the folder `root`.
     ///
     /// # Errors
-    /// `root` is not a sweep folder, or a task file cannot be read now.
-    pub fn read(root: &Path, claims: &Claims) -> Result<Self> {
+    /// It is not a sweep folder.
+    pub fn new(root: &Path) -> Result<Self> {
         let dir = SweepDir::open(root)?;
         let config = dir.read_config()?;
-        let jobs: Vec<JobInfo> =
-            claims.jobs().into_iter().filter(|job| claims.is_alive(&job.id)).collect();
-        // A job of an older version makes no claims.
-        let claimless = jobs.is_empty() && dir.is_locked();
-        let tasks = plan::tasks(&config)
-            .iter()
-            .map(|planned| {
-                TaskStatus::read(&planned.task, &dir, claims, (claimless, !jobs.is_empty()))
-            })
-            .collect::<Result<_>>()?;
-        let (name, linear_size) = (config.sweep.name.clone(), config.sweep.linear_size);
-        Ok(Self { name, linear_size, tasks, jobs })
+        Ok(Self {
+            claims: dir.claims(),
+            origin: Origin::new(&config),
+            planned: plan::tasks(&config),
+            heads: HashMap::new(),
+            dir,
+            config,
+        })
     }
 
+    /// Looks at every task of the folder.
+    ///
+    /// # Errors
+    /// A task file cannot be read now, or another version of the program wrote it.
+    pub fn look(&mut self) -> Result<Status> {
+        let jobs: Vec<JobInfo> =
+            self.claims.jobs().into_iter().filter(|job| self.claims.is_alive(&job.id)).collect();
+        let scene = Scene {
+            files: self.dir.finished_names(),
+            failed: self.dir.failed_names(),
+            running: self.dir.running_names(),
+            holders: self.claims.living_holders(),
+            claimless: jobs.is_empty() && self.dir.is_locked(),
+            claiming: !jobs.is_empty(),
+        };
+        let tasks: Vec<Task> = self.planned.iter().map(|planned| planned.task).collect();
+        let tasks =
+            tasks.iter().map(|task| self.look_at(task, &scene)).collect::<Result<Vec<_>>>()?;
+        let remaining_seconds = self.remaining_seconds(&tasks, &jobs);
+        let (name, linear_size) = (self.config.sweep.name.clone(), self.config.sweep.linear_size);
+        Ok(Status { name, linear_size, tasks, jobs, remaining_seconds })
+    }
+
+    fn look_at(&mut self, task: &Task, scene: &Scene) -> Result<TaskStatus> {
+        let mut status = TaskStatus::waiting(task);
+        let name = status.name.as_str();
+        status.job = scene.holders.get(name).cloned();
+        if scene.files.contains(name) {
+            let head = match self.heads.get(name) {
+                Some(head) => Ok(head.clone()),
+                None => self.read_head(task),
+            };
+            match head {
+                Ok(head) => status.done(&head),
+                Err(error @ Error::DamagedTask { .. }) => status.unusable(State::Damaged, &error),
+                Err(error @ Error::ForeignTask { .. }) => status.unusable(State::Foreign, &error),
+                Err(error) => return Err(error),
+            }
+            return Ok(status);
+        }
+        self.heads.remove(name);
+        if scene.failed.contains(name) {
+            status.state = State::Failed;
+            status.message = self.dir.failure(task).map(|message| message.trim().to_owned());
+        } else if scene.running.contains(name)
+            && let Some(snapshot) = Snapshot::read(&self.dir.progress_path(task))
+        {
+            self.begun(&mut status, snapshot, task, scene);
+        }
+        Ok(status)
+    }
+
+    /// The head of a task's file. Where it does not tell, the rest of the file does.
+    fn read_head(&mut self, task: &Task) -> Result<Head> {
+        let path = self.dir.task_path(task);
+        let head = match Head::read(&path)? {
+            Some(head) => head,
+            None => TaskFile::open(&path)?.head,
+        };
+        self.origin.check(&path, task, &head)?;
+        self.heads.insert(task.name(), head.clone());
+        Ok(head)
+    }
+
+    /// A task that was begun, and has told of it last by `snapshot`.
+    fn begun(&self, status: &mut TaskStatus, snapshot: Snapshot, task: &Task, scene: &Scene) {
+        let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
+        let running = recent && (scene.claimless || status.job.is_some());
+        if running {
+            status.remaining_seconds = snapshot.remaining_seconds();
+            status.at(State::Running, snapshot);
+            return;
+        }
+        let state = if snapshot.paused && scene.claiming { State::Paused } else { State::Stopped };
+        // Steps after the last checkpoint are lost.
+        match checkpoint::saved_progress(&self.dir.checkpoint_path(task)) {
+            Some(saved) => status.at(state, saved),
+            None => status.state = state,
+        }
+    }
+
+    /// Expected seconds until the jobs have done everything, at the pace of the finished tasks.
+    fn remaining_seconds(&self, tasks: &[TaskStatus], jobs: &[JobInfo]) -> Option<f64> {
+        let ranks: usize = jobs.iter().map(|job| job.ranks).sum();
+        let teams = ranks / self.config.run.ranks_per_task;
+        let seconds: Vec<Option<f64>> =
+            tasks.iter().map(|task| task.seconds.filter(|_| task.state == State::Done)).collect();
+        let mut planned = self.planned.clone();
+        plan::learn_costs(&mut planned, &seconds);
+        let left: Vec<f64> = tasks
+            .iter()
+            .zip(&planned)
+            .filter(|(task, _)| !matches!(task.state, State::Done | State::Failed | State::Foreign))
+            .map(|(task, planned)| {
+                let expected = planned.cost * (1.0 - task.fraction);
+                task.remaining_seconds.unwrap_or(expected)
+            })
+            .collect();
+        if teams == 0 || left.is_empty() {
+            return None;
+        }
+        let longest = left.iter().copied().fold(0.0, f64::max);
+        Some(longest.max(left.iter().sum::<f64>() / teams as f64))
+    }
+}
+
+impl Status {
     /// Whether nothing will change without another job.
     pub fn is_over(&self) -> bool {
         self.jobs.is_empty() && self.count(State::Running) == 0
+    }
+
+    /// Leaves the tasks of these names only.
+    ///
+    /// # Errors
+    /// The sweep has none of a name.
+    pub fn only(mut self, names: &[String]) -> Result<Self> {
+        if let Some(name) = names.iter().find(|name| self.tasks.iter().all(|it| it.name != **name))
+        {
+            return Err(Error::Usage(format!(
+                "--task {name}: the sweep has no task of this name; `neuralrg status DIR` lists all"
+            )));
+        }
+        self.tasks.retain(|task| names.contains(&task.name));
+        Ok(self)
     }
 
     /// One JSON object on one line, with the counts of each state.
@@ -122,24 +282,43 @@ impl Status {
     fn count(&self, state: State) -> usize {
         self.tasks.iter().filter(|task| task.state == state).count()
     }
-}
 
-/// The table of all tasks, the messages of failures and problems, and a closing line of counts.
-impl Display for Status {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+    /// The table, and all that is known of each task, a problem a line.
+    pub fn details(&self) -> String {
+        let remarks = self.tasks.iter().flat_map(|task| {
+            let problems = task.verdict.iter().flat_map(|verdict| verdict.split("; "));
+            let remarks = task.message.as_deref().into_iter().chain(problems);
+            let place = task.job.iter().map(|job| format!("worked on by {job}"));
+            let lines: Vec<String> = remarks.map(str::to_owned).chain(place).collect();
+            lines.into_iter().map(|line| format!("{}: {line}", task.name))
+        });
+        let lines: Vec<String> = std::iter::once(self.table()).chain(remarks).collect();
+        lines.join("\n")
+    }
+
+    fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["task", "state", "step", "gap (nat)", "gap error", "ETA", "verdict"]);
         for task in &self.tasks {
             table.add_row(task.columns());
         }
-        writeln!(formatter, "{}", table.trim_fmt())?;
-        for task in &self.tasks {
-            let failure = task.message.as_deref().filter(|_| task.state == State::Failed);
-            let problems = task.verdict.as_deref().filter(|&verdict| verdict != VERDICT_OK);
-            if let Some(remark) = failure.or(problems) {
-                writeln!(formatter, "{}: {}", task.task, remark.trim())?;
-            }
+        table.trim_fmt()
+    }
+}
+
+/// The table of all tasks, failures and problems by their kinds, and a closing line of counts.
+impl Display for Status {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "{}", self.table())?;
+        let message = |task: &'_ TaskStatus| task.message.clone().map(|text| (task.task, text));
+        let messages: Vec<(Task, String)> = self.tasks.iter().filter_map(message).collect();
+        let messages: Vec<_> = messages.iter().map(|(task, text)| (task, text.as_str())).collect();
+        let verdict = |task: &TaskStatus| task.verdict.clone().map(|text| (task.task, text));
+        let verdicts: Vec<(Task, String)> = self.tasks.iter().filter_map(verdict).collect();
+        let verdicts: Vec<_> = verdicts.iter().map(|(task, text)| (task, text.as_str())).collect();
+        for line in summary::grouped(&messages).into_iter().chain(summary::problems(&verdicts)) {
+            writeln!(formatter, "{line}")?;
         }
         let counts: Vec<String> = State::ALL
             .iter()
@@ -147,30 +326,23 @@ impl Display for Status {
             .filter(|(count, _)| *count > 0)
             .map(|(count, name)| format!("{count} {name}"))
             .collect();
-        let smaller = self.tasks.iter().filter(|task| task.linear_size < self.linear_size).count();
+        let smaller = self.tasks.iter().filter(|it| it.task.linear_size < self.linear_size).count();
         let smaller =
             if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
-        write!(formatter, "{} tasks{smaller}: {}", self.tasks.len(), counts.join(", "))
+        write!(formatter, "{} tasks{smaller}: {}", self.tasks.len(), counts.join(", "))?;
+        match self.remaining_seconds {
+            Some(seconds) => write!(formatter, "; all in about {}", time(seconds)),
+            None => Ok(()),
+        }
     }
 }
 
 impl TaskStatus {
-    /// Jobs that work here make no claims (`claimless`), or some do (`claiming`).
-    fn read(
-        task: &Task,
-        dir: &SweepDir,
-        claims: &Claims,
-        (claimless, claiming): (bool, bool),
-    ) -> Result<Self> {
-        let Task { linear_size, temperature, depth, seed } = *task;
-        let name = task.name();
-        let job = claims.living_holder(&name);
-        let mut status = Self {
-            task: name,
-            linear_size,
-            temperature,
-            depth,
-            seed,
+    /// Nothing is known of it.
+    fn waiting(task: &Task) -> Self {
+        Self {
+            name: task.name(),
+            task: *task,
             state: State::Waiting,
             stage: None,
             step: None,
@@ -181,54 +353,40 @@ impl TaskStatus {
             remaining_seconds: None,
             message: None,
             verdict: None,
-            job,
-        };
-        let path = dir.task_path(task);
-        if path.exists() {
-            match store::read_task(&path) {
-                Ok(summary) => {
-                    status.state = State::Done;
-                    status.gap = Some(summary.scalars["gap"]);
-                    status.gap_error = Some(summary.scalars["gap_error"]);
-                    status.seconds = Some(summary.timing["wall_seconds"]);
-                    status.verdict = Some(summary.verdict);
-                }
-                Err(error @ Error::DamagedTask { .. }) => {
-                    status.state = State::Damaged;
-                    status.message = Some(error.to_string());
-                }
-                Err(error) => return Err(error),
-            }
-        } else if let Some(message) = dir.failure(task) {
-            status.state = State::Failed;
-            status.message = Some(message.trim().to_owned());
-        } else if let Some(snapshot) = Snapshot::read(&dir.progress_path(task)) {
-            let recent = snapshot.written_unix_seconds + SILENCE > unix_now();
-            let running = recent && (claimless || status.job.is_some());
-            status.state = match (running, snapshot.paused && claiming) {
-                (true, _) => State::Running,
-                (false, true) => State::Paused,
-                (false, false) => State::Stopped,
-            };
-            status.remaining_seconds = snapshot.remaining_seconds().filter(|_| running);
-            status.stage = Some(snapshot.stage);
-            status.step = Some(snapshot.step);
-            status.steps = Some(snapshot.steps);
-            status.gap = snapshot.gap;
-            status.gap_error = snapshot.gap_error;
-            status.seconds = Some(snapshot.seconds);
+            job: None,
+            fraction: 0.0,
         }
-        Ok(status)
+    }
+
+    fn done(&mut self, head: &Head) {
+        self.state = State::Done;
+        self.gap = Some(head.scalar("gap"));
+        self.gap_error = Some(head.scalar("gap_error"));
+        self.seconds = Some(head.time("wall_seconds"));
+        self.verdict = Some(head.verdict.clone());
+    }
+
+    fn unusable(&mut self, state: State, error: &Error) {
+        self.state = state;
+        self.message = Some(error.to_string());
+    }
+
+    /// How far it is.
+    fn at(&mut self, state: State, snapshot: Snapshot) {
+        self.state = state;
+        self.stage = Some(snapshot.stage);
+        self.step = Some(snapshot.step);
+        self.steps = Some(snapshot.steps);
+        self.gap = snapshot.gap;
+        self.gap_error = snapshot.gap_error;
+        self.seconds = Some(snapshot.seconds);
+        self.fraction = snapshot.fraction;
     }
 
     /// Task, state, step, gap, gap error, ETA and verdict.
     fn columns(&self) -> [String; 7] {
         let dash = || "-".to_owned();
         let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.4}"));
-        let time = |value: f64| {
-            let whole = Duration::from_secs(value.max(0.0).round() as u64);
-            humantime::format_duration(whole).to_string()
-        };
         let verdict = self.verdict.as_deref().map_or_else(dash, |verdict| match verdict {
             VERDICT_OK => VERDICT_OK.into(),
             _ => match verdict.split("; ").count() {
@@ -242,7 +400,7 @@ impl TaskStatus {
             _ => dash(),
         };
         [
-            self.task.clone(),
+            self.name.clone(),
             self.state.name().to_owned(),
             step,
             number(self.gap),
@@ -251,4 +409,9 @@ impl TaskStatus {
             verdict,
         ]
     }
+}
+
+/// A time in whole seconds, for people.
+fn time(seconds: f64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds.max(0.0).round() as u64)).to_string()
 }

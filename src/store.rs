@@ -1,28 +1,33 @@
 //! The sweep's folder and the task files in it: written beside, synced and renamed, so that a file with
 //! its final name is a finished one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
-use hdf5::types::VarLenUnicode;
+use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
 use ndarray::{Array2, Array3, ArrayD, ArrayView, ArrayView1, Axis, Dimension};
 
 use crate::claims::Claims;
-use crate::config::Config;
+use crate::config::{Config, Sampler};
+use crate::dimension_scale;
 use crate::error::{Error, Result};
 use crate::hdf5_image::image;
 use crate::plan::Task;
 use crate::schema::{self, Item};
 use crate::seal::{self, Seal, open_text, seal_text};
+use crate::task_file::Head;
 
 /// How names of files begin that are still being written.
 const UNFINISHED: &str = ".unfinished-";
 
 /// How long a network file system may take to show a file that another node has written.
 const LATEST: Duration = Duration::from_secs(60);
+
+/// Room for every unit and description of the schema.
+type Label = FixedUnicode<256>;
 
 /// Numbers by the name that the schema gives them.
 pub type Numbers = BTreeMap<String, f64>;
@@ -75,31 +80,6 @@ pub struct SamplerRecord {
     pub estimates: Numbers,
     pub verdict: Vec<String>,
     pub warmup_rule: String,
-}
-
-/// What the collected file, the status table and tasks that start from this one need of a task file.
-#[derive(Debug)]
-pub struct TaskSummary {
-    pub scalars: Numbers,
-    /// `ok`, or what is wrong.
-    pub verdict: String,
-    pub timing: Numbers,
-    /// Flat parameter vector.
-    pub parameters: Vec<f64>,
-    /// (sample, L, L).
-    pub samples: Array3<f64>,
-    /// (quantity, L, L), quantities as in [`schema::LATTICE_OBSERVABLES`].
-    pub lattice: Array3<f64>,
-}
-
-/// A trained flow as its task file holds it.
-#[derive(Debug)]
-pub struct StoredFlow {
-    pub task: Task,
-    /// The resolved configuration of the sweep, as TOML.
-    pub configuration: String,
-    /// Flat parameter vector.
-    pub parameters: Vec<f64>,
 }
 
 /// What a study of a finished task leaves behind.
@@ -219,9 +199,24 @@ impl SweepDir {
         self.root.join("tasks").join(format!("{}.h5", task.name()))
     }
 
-    /// Path of the file that a study of a task leaves.
-    pub fn study_path(&self, study: &str, task: &Task) -> PathBuf {
-        self.root.join(study).join(format!("{}.h5", task.name()))
+    /// Names of the tasks that have a file.
+    pub fn finished_names(&self) -> HashSet<String> {
+        names_in(&self.root.join("tasks"), ".h5")
+    }
+
+    /// Names of the tasks that failed.
+    pub fn failed_names(&self) -> HashSet<String> {
+        names_in(&self.failures(), ".txt")
+    }
+
+    /// Names of the tasks that have told how far they are.
+    pub fn running_names(&self) -> HashSet<String> {
+        names_in(&self.running(), ".json")
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The folder with one text file for each task that failed.
@@ -330,6 +325,16 @@ impl SweepDir {
     }
 }
 
+/// Names of the files of a folder with this ending, without it.
+fn names_in(folder: &Path, ending: &str) -> HashSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some(name.strip_suffix(ending)?.to_owned())
+    };
+    entries.filter_map(name).collect()
+}
+
 /// How the names of files begin that this process is writing: with its number and machine.
 fn unfinished_prefix() -> String {
     let host = gethostname::gethostname();
@@ -366,7 +371,8 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
     let folder = folder_of(path);
     let beside = tempfile::Builder::new()
         .prefix(&unfinished_prefix())
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        // As every program makes files: what the umask lets through, so that a group can share a folder.
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(Error::io("create a file in", folder))?
         .into_temp_path();
@@ -378,6 +384,42 @@ pub(crate) fn write_beside(path: &Path, write: impl FnOnce(&Path) -> Result<()>)
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
 }
 
+/// Path of the file that a study of a task leaves in a folder.
+pub fn study_path(folder: &Path, study: &str, task: &Task) -> PathBuf {
+    folder.join(study).join(format!("{}.h5", task.name()))
+}
+
+/// Whether a file of this name could be written, so that this is known before the work is done.
+///
+/// # Errors
+/// Its folder is not there or cannot be written, or it is a folder itself.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        let problem = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(Error::io("write", path)(problem));
+    }
+    probe(folder_of(path))
+}
+
+/// Whether files could be written into a folder that may still have to be made.
+///
+/// # Errors
+/// They could not.
+pub fn check_writable_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists());
+    probe(there.unwrap_or(Path::new(".")))
+}
+
+/// Makes a file in a folder and removes it.
+fn probe(folder: &Path) -> Result<()> {
+    let file = tempfile::Builder::new().prefix(&unfinished_prefix()).tempfile_in(folder);
+    // The name that tempfile adds to its errors is no user's.
+    let cause = |error: std::io::Error| {
+        error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error)
+    };
+    file.map(drop).map_err(|error| Error::io("write into folder", folder)(cause(error)))
+}
+
 /// The folder that a file of this name is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -387,18 +429,19 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Writes the file of a finished task.
+/// Writes the file of a task that was finished with `config`.
 ///
 /// # Errors
 /// The file cannot be written; no file has the final name then.
-pub fn write_task(path: &Path, record: &TaskRecord) -> Result<()> {
-    write_hdf5(path, |file| fill_task(file, record))
+pub fn write_task(path: &Path, record: &TaskRecord, config: &Config) -> Result<()> {
+    let mut head = Head::of(record, config);
+    let block = seal::block_for(Some(&head.line()));
+    let content = hdf5_content(path, block, |file| fill_task(file, record))?;
+    head.content_bytes = content.len() as u64;
+    write_atomically(path, &seal::seal_hdf5_bytes(&content, block, Some(&head.line())))
 }
 
 /// Lets `fill` write a new HDF5 file, in memory, and writes its bytes with their checksum to `path`.
-///
-/// libhdf5 does not write to the disk itself, since it does not tell of every write that fails: a file
-/// with zeros in the place of some numbers has been seen to pass.
 ///
 /// # Errors
 /// libhdf5's, or the file cannot be written; `path` then has what it had.
@@ -406,15 +449,28 @@ pub(crate) fn write_hdf5(
     path: &Path,
     fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>,
 ) -> Result<()> {
+    let block = seal::block_for(None);
+    let content = hdf5_content(path, block, fill)?;
+    write_atomically(path, &seal::seal_hdf5_bytes(&content, block, None))
+}
+
+/// The bytes of an HDF5 file that `fill` has written, to stand behind a user block of so many bytes.
+///
+/// libhdf5 does not write to the disk itself, since it does not tell of every write that fails: a file
+/// with zeros in the place of some numbers has been seen to pass.
+fn hdf5_content(
+    path: &Path,
+    block: u64,
+    fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>,
+) -> Result<Vec<u8>> {
     let mut options = hdf5::File::with_options();
     options.with_fapl(|properties| properties.core_filebacked(false));
-    options.with_fcpl(|properties| properties.userblock(seal::BLOCK));
+    options.with_fcpl(|properties| properties.userblock(block));
     let bytes = options.create(path).and_then(|file| {
         fill(&file)?;
         image(&file)
     });
-    let bytes = bytes.map_err(Error::hdf5("write", path))?;
-    write_atomically(path, &seal::seal_hdf5_bytes(&bytes))
+    bytes.map_err(Error::hdf5("write", path))
 }
 
 fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
@@ -451,7 +507,11 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
             write_array(&group, item, values)?;
         }
         let group = group.create_group(schema::ESTIMATES)?;
-        write_known_numbers(&group, schema::sampler_scalars(), &sampler.estimates)?;
+        if sampler.name == Sampler::Latent.name() {
+            link_scalars(&group, schema::sampler_scalars())?;
+        } else {
+            write_known_numbers(&group, schema::sampler_scalars(), &sampler.estimates)?;
+        }
     }
     if record.course.ncols() > 0 {
         let group = file.create_group(schema::COURSE_GROUP)?;
@@ -510,8 +570,19 @@ fn write_identity(file: &hdf5::File, task: &Task) -> hdf5::Result<()> {
     write_number(file, "seed", task.seed)
 }
 
+/// Gives scalars of the task a second name in another group of its file.
+fn link_scalars<'a>(
+    group: &hdf5::Group,
+    items: impl Iterator<Item = &'a Item>,
+) -> hdf5::Result<()> {
+    for Item { name, .. } in items {
+        group.link_hard(&format!("/{}/{name}", schema::SCALARS), name)?;
+    }
+    Ok(())
+}
+
 /// A verdict as one line.
-fn verdict_text(problems: &[String]) -> String {
+pub(crate) fn verdict_text(problems: &[String]) -> String {
     if problems.is_empty() { schema::VERDICT_OK.into() } else { problems.join("; ") }
 }
 
@@ -560,57 +631,6 @@ pub(crate) fn write_known_numbers<'a>(
     write_numbers(group, items.filter(|item| numbers.contains_key(item.name)), numbers)
 }
 
-/// Reads what the collected file, the status table and tasks that start from this one need.
-///
-/// # Errors
-/// The file cannot be read now, or is not a finished task file ([`Error::DamagedTask`]).
-pub fn read_task(path: &Path) -> Result<TaskSummary> {
-    let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
-    let file = open_task(path)?;
-    read_summary(&file).map_err(|error| damaged(error.to_string()))
-}
-
-/// Reads the trained flow of a task file that a user names.
-///
-/// # Errors
-/// As [`read_task`], or the file is none of a task ([`Error::NotATask`]).
-pub fn read_flow(path: &Path) -> Result<StoredFlow> {
-    let file = open_task(path).map_err(|error| match error {
-        Error::DamagedTask { .. } if is_foreign(path) => Error::NotATask { path: path.into() },
-        error => error,
-    })?;
-    flow_of(&file)
-        .map_err(|error| Error::DamagedTask { path: path.into(), problem: error.to_string() })
-}
-
-/// Whether a file, to judge by its beginning and its format, never was a task file.
-fn is_foreign(path: &Path) -> bool {
-    let format =
-        hdf5::File::open(path).and_then(|file| file.attr("format")?.read_scalar::<VarLenUnicode>());
-    let is_task = format.is_ok_and(|format| format.as_str() == schema::TASK_FORMAT);
-    let is_broken = seal::check_hdf5(path).is_ok_and(|seal| seal == Seal::Broken);
-    !is_task && !is_broken
-}
-
-fn flow_of(file: &hdf5::File) -> hdf5::Result<StoredFlow> {
-    let whole = |name: &str| file.attr(name)?.read_scalar::<u64>();
-    let configuration: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
-    Ok(StoredFlow {
-        task: Task {
-            linear_size: whole("linear_size")? as usize,
-            temperature: file.attr("temperature")?.read_scalar()?,
-            depth: whole("depth")? as usize,
-            seed: whole("seed")?,
-        },
-        configuration: configuration.to_string(),
-        parameters: read_parameters(file)?,
-    })
-}
-
-fn read_parameters(file: &hdf5::File) -> hdf5::Result<Vec<f64>> {
-    file.group(schema::MODEL)?.dataset(schema::PARAMETERS.name)?.read_raw()
-}
-
 /// Waits, not for ever, until a file that is known to be finished is seen on this node too.
 pub fn wait_for(path: &Path) {
     let start = Instant::now();
@@ -619,61 +639,7 @@ pub fn wait_for(path: &Path) {
     }
 }
 
-/// Opens a finished task file of a version that this program reads. A file that cannot be read now, for
-/// lack of permission or of locks, or was written by another version, is not a damaged one.
-fn open_task(path: &Path) -> Result<hdf5::File> {
-    let damaged = |problem: String| Error::DamagedTask { path: path.into(), problem };
-    let seal = seal::check_hdf5(path).map_err(Error::io("read task file", path))?;
-    if seal == Seal::Broken {
-        return Err(damaged("its checksum does not fit".into()));
-    }
-    let file = hdf5::File::open(path).map_err(|error| match error.to_string() {
-        message if message.contains("unable to lock") => {
-            Error::Hdf5 { action: "read", path: path.into(), message }
-        }
-        message => damaged(message),
-    })?;
-    let number = |name: &str| file.attr(name).and_then(|attribute| attribute.read_scalar::<i64>());
-    number(schema::COMPLETE).map_err(|_| damaged("it was never completed".into()))?;
-    match number("format_version") {
-        Ok(schema::FORMAT_VERSION) if seal == Seal::Intact => Ok(file),
-        Ok(version) if seal == Seal::Intact || version == 1 => {
-            Err(Error::OtherVersion { path: path.into(), version })
-        }
-        Ok(_) => Err(damaged("it has lost its checksum".into())),
-        Err(error) => Err(damaged(error.to_string())),
-    }
-}
-
-fn read_summary(file: &hdf5::File) -> hdf5::Result<TaskSummary> {
-    let numbers = |group: &str, items: &mut dyn Iterator<Item = &'static Item>| {
-        let group = file.group(group)?;
-        // Numbers that came later are not in files of older programs.
-        let number = |item: &Item| {
-            if !group.link_exists(item.name) {
-                return Ok(f64::NAN);
-            }
-            group.dataset(item.name)?.read_scalar()
-        };
-        items.map(|item| Ok((item.name.into(), number(item)?))).collect::<hdf5::Result<Numbers>>()
-    };
-    let verdict: VarLenUnicode = file.attr(schema::VERDICT)?.read_scalar()?;
-    let observables = file.group(schema::OBSERVABLES)?;
-    let lattice: Vec<Array2<f64>> = schema::LATTICE_OBSERVABLES
-        .iter()
-        .map(|item| observables.dataset(item.name)?.read_2d())
-        .collect::<hdf5::Result<_>>()?;
-    let views: Vec<_> = lattice.iter().map(Array2::view).collect();
-    Ok(TaskSummary {
-        scalars: numbers(schema::SCALARS, &mut schema::task_scalars())?,
-        verdict: verdict.to_string(),
-        timing: numbers(schema::TIMING, &mut schema::TIMING_SCALARS.iter())?,
-        parameters: read_parameters(file)?,
-        samples: file.group(schema::EVALUATE)?.dataset(schema::SAMPLES.name)?.read()?,
-        lattice: ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?,
-    })
-}
-
+/// Writes an array with its axes as dimension scales of the group.
 pub(crate) fn write_array<T: hdf5::H5Type + Clone, D: Dimension>(
     group: &hdf5::Group,
     item: &Item,
@@ -681,17 +647,32 @@ pub(crate) fn write_array<T: hdf5::H5Type + Clone, D: Dimension>(
 ) -> hdf5::Result<()> {
     let values = values.as_standard_layout();
     let dataset = group.new_dataset_builder().with_data(values.view()).create(item.name)?;
-    describe(&dataset, item)
-}
-
-/// Attributes that every dataset carries: units, long_name and, for arrays, the names of the axes.
-pub(crate) fn describe(dataset: &hdf5::Dataset, item: &Item) -> hdf5::Result<()> {
-    write_text(dataset, "units", item.units)?;
-    write_text(dataset, "long_name", item.description)?;
-    if !item.axes.is_empty() {
-        write_text(dataset, "axes", &item.axes.join(" "))?;
+    describe(&dataset, item)?;
+    if item.axes == [item.name] {
+        return dimension_scale::make_scale(&dataset, item.name);
+    }
+    for (index, (axis, &length)) in item.axes.iter().zip(values.shape()).enumerate() {
+        let scale = if group.link_exists(axis) {
+            group.dataset(axis)?
+        } else {
+            dimension_scale::dimension(group, axis, length)?
+        };
+        dimension_scale::attach(&dataset, &scale, index)?;
     }
     Ok(())
+}
+
+/// Attributes that every dataset carries: units and long_name.
+pub(crate) fn describe(dataset: &hdf5::Dataset, item: &Item) -> hdf5::Result<()> {
+    write_label(dataset, "units", item.units)?;
+    write_label(dataset, "long_name", item.description)
+}
+
+/// A text attribute of fixed length, which takes half the room of one that may change its length.
+fn write_label(dataset: &hdf5::Dataset, name: &str, text: &str) -> hdf5::Result<()> {
+    let kind = TypeDescriptor::FixedUnicode(text.len());
+    let text = Label::from_str(text).map_err(|error| error.to_string())?;
+    dataset.new_attr_builder().empty_as(&kind).create(name)?.write_scalar(&text)
 }
 
 pub(crate) fn write_text(location: &hdf5::Location, name: &str, text: &str) -> hdf5::Result<()> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, concatenate};
 use tch::{Device, Kind, Tensor};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::flow::arrangement::{kinds_of_latents, latent_levels};
 use crate::host::{from_array, to_array};
 use crate::ising::Target;
-use crate::mutual_information::{Pairs, of_independent};
+use crate::mutual_information::{self, Pairs, of_independent};
 use crate::plan::{Task, own_tasks};
 use crate::response::responses;
 use crate::schema::{self, Item};
@@ -23,6 +23,7 @@ use crate::seed::{Stage, TaskSeed};
 use crate::stats::between_chain;
 use crate::store::{self, StudyRecord, SweepDir};
 use crate::target::{self, TargetSamples};
+use crate::task_file::{Origin, TaskFile};
 use crate::trained::Trained;
 
 /// Names of all studies: their folders, and their groups in the collected file.
@@ -68,60 +69,124 @@ impl Study {
     }
 }
 
-/// Finished tasks of the folder: those of the given names, or all.
-///
-/// # Errors
-/// No sweep folder, no finished task, or none of a name.
-pub fn finished_tasks(root: &Path, names: &[String]) -> Result<(SweepDir, Vec<Task>)> {
-    let dir = SweepDir::open(root)?;
-    let config = dir.read_config()?;
-    let mut tasks = own_tasks(&config);
-    tasks.retain(|task| dir.task_path(task).is_file());
-    if tasks.is_empty() {
-        return Err(Error::NothingFinished {
-            dir: root.into(),
-            linear_size: config.sweep.linear_size,
-        });
-    }
-    let finished: BTreeSet<String> = tasks.iter().map(Task::name).collect();
-    if let Some(name) = names.iter().find(|name| !finished.contains(*name)) {
-        let finished = finished.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(Error::NoSuchTask { dir: root.into(), name: name.clone(), finished });
-    }
-    tasks.retain(|task| names.is_empty() || names.contains(&task.name()));
-    Ok((dir, tasks))
+/// A study of some finished tasks of a folder.
+#[derive(Debug)]
+pub struct Studies {
+    dir: SweepDir,
+    origin: Origin,
+    study: Study,
+    /// Where the files go: a folder with one for each kind of study.
+    output: PathBuf,
+    tasks: Vec<Task>,
 }
 
-/// Does the study of a task, unless its file is there already, and returns the file's path with whether it is new.
-///
-/// # Errors
-/// The task file cannot be read, its flow has no levels where they are needed, or the file cannot be written.
-pub fn study(dir: &SweepDir, task: &Task, study: Study) -> Result<(PathBuf, bool)> {
-    let (task_path, path) = (dir.task_path(task), dir.study_path(study.name(), task));
-    let sum = seal::stated_sha256(&task_path).map_err(Error::io("read task file", &task_path))?;
-    let wanted = (sum.unwrap_or_default(), study.settings());
-    if store::study_written(&path).as_ref() == Some(&wanted) {
-        return Ok((path, false));
-    }
-    let trained = Trained::load(&task_path)?;
-    let arrays = match study {
-        Study::Responses { samples } => study_responses(&trained, &task_path, samples)?,
-        Study::MutualInformation { samples, neighbours } => {
-            study_information(&trained, &task_path, samples, neighbours)?
+impl Studies {
+    /// Of the finished tasks of `root` with the given names, or of all, to be written to `output` or into `root` itself.
+    ///
+    /// # Errors
+    /// No sweep folder, no finished task, none of a name, or the files could not be written.
+    pub fn new(root: &Path, names: &[String], study: Study, output: Option<&Path>) -> Result<Self> {
+        let dir = SweepDir::open(root)?;
+        let config = dir.read_config()?;
+        let finished = dir.finished_names();
+        let mut tasks = own_tasks(&config);
+        tasks.retain(|task| finished.contains(&task.name()));
+        if tasks.is_empty() {
+            return Err(Error::NothingFinished {
+                dir: root.into(),
+                linear_size: config.sweep.linear_size,
+            });
         }
-        Study::Coarse { samples } => study_levels(&trained, samples)?,
-    };
-    let (task_sha256, settings) = wanted;
-    store::write_study(&path, &StudyRecord { task: *task, task_sha256, settings, arrays })?;
-    Ok((path, true))
+        let finished: BTreeSet<String> = tasks.iter().map(Task::name).collect();
+        if let Some(name) = names.iter().find(|name| !finished.contains(*name)) {
+            let finished = finished.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::NoSuchTask { dir: root.into(), name: name.clone(), finished });
+        }
+        tasks.retain(|task| names.is_empty() || names.contains(&task.name()));
+        let output = output.unwrap_or(root).to_owned();
+        let studies = Self { dir, origin: Origin::new(&config), study, output, tasks };
+        store::check_writable_folder(&studies.output.join(study.name()))?;
+        Ok(studies)
+    }
+
+    /// Does the study of each task, unless its file is there already. `tell` gets the file's path, and whether it is new, as
+    /// soon as it is there.
+    ///
+    /// # Errors
+    /// A task file cannot be read or is another sweep's, its flow has no levels where they are needed, the samples are too
+    /// few, a file cannot be written, or those of `tell`.
+    pub fn run<E: From<Error>>(
+        &self,
+        mut tell: impl FnMut(&Path, bool) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut missing = Vec::new();
+        for task in &self.tasks {
+            if self.is_done(task)? {
+                tell(&self.path(task), false)?;
+            } else {
+                missing.push(task);
+            }
+        }
+        let start = Instant::now();
+        for (index, task) in missing.iter().enumerate() {
+            let left = (index > 0).then(|| {
+                let each = start.elapsed().as_secs_f64() / index as f64;
+                format!(", about {} left", rounded(each * (missing.len() - index) as f64))
+            });
+            let (number, all) = (index + 1, missing.len());
+            log::info!("{}: task {number} of {all}{}", task.name(), left.unwrap_or_default());
+            self.study(task)?;
+            tell(&self.path(task), true)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, task: &Task) -> PathBuf {
+        store::study_path(&self.output, self.study.name(), task)
+    }
+
+    /// Of which task file the study is to be, by its checksum, and with which settings.
+    fn wanted(&self, task: &Task) -> Result<(String, String)> {
+        let path = self.dir.task_path(task);
+        let sum = seal::stated_sha256(&path).map_err(Error::io("read task file", &path))?;
+        Ok((sum.unwrap_or_default(), self.study.settings()))
+    }
+
+    fn is_done(&self, task: &Task) -> Result<bool> {
+        Ok(store::study_written(&self.path(task)) == Some(self.wanted(task)?))
+    }
+
+    /// Does the study of a task and writes its file.
+    fn study(&self, task: &Task) -> Result<()> {
+        let file = TaskFile::of(&self.dir.task_path(task), task, &self.origin)?;
+        let (task_sha256, settings) = self.wanted(task)?;
+        let trained = Trained::of(&file)?;
+        let spacing = target::spacing(&file.head);
+        let arrays = match self.study {
+            Study::Responses { samples } => study_responses(&trained, spacing, samples)?,
+            Study::MutualInformation { samples, neighbours } => {
+                study_information(&trained, spacing, samples, neighbours)?
+            }
+            Study::Coarse { samples } => study_levels(&trained, samples)?,
+        };
+        let record = StudyRecord { task: *task, task_sha256, settings, arrays };
+        store::write_study(&self.path(task), &record)
+    }
+}
+
+/// A time that is not known to the second.
+fn rounded(seconds: f64) -> String {
+    let unit = if seconds < 60.0 { 1.0 } else { 60.0 };
+    let whole = Duration::from_secs(((seconds / unit).ceil() * unit) as u64);
+    humantime::format_duration(whole).to_string()
 }
 
 /// Mean responses of one latent of each kind over samples of the target, with errors between chains.
-fn study_responses(trained: &Trained, path: &Path, samples: usize) -> Result<Arrays> {
+fn study_responses(trained: &Trained, spacing: i64, samples: usize) -> Result<Arrays> {
     let architecture = &trained.model.flow.architecture;
     let size = architecture.linear_size;
     let latents = kinds_of_latents(architecture);
-    let fields = sample_target(trained, path, samples)?.fields;
+    let fields = sample_target(trained, spacing, samples)?.fields;
     let flow = trained.model.flow.bind_frozen();
     let (_, kind, device) = options(&trained.model);
     let (chains, draws, ..) = fields.dim();
@@ -155,13 +220,15 @@ fn study_responses(trained: &Trained, path: &Path, samples: usize) -> Result<Arr
 /// Mutual information of all pairs of latents, and of all pairs of field variables.
 fn study_information(
     trained: &Trained,
-    path: &Path,
+    spacing: i64,
     samples: usize,
     neighbours: usize,
 ) -> Result<Arrays> {
     let architecture = &trained.model.flow.architecture;
     let size = architecture.linear_size;
-    let TargetSamples { fields, latents } = sample_target(trained, path, samples)?;
+    let task = || trained.task.name();
+    check_samples(&task(), trained.config.hmc.chains as usize, samples, neighbours)?;
+    let TargetSamples { fields, latents } = sample_target(trained, spacing, samples)?;
     let levels = latent_levels(architecture).into_iter().map(|level| level as f64);
     let squares: BTreeSet<usize> =
         (0..size * size).map(|site| square_distance(size, 0, site)).collect();
@@ -176,6 +243,10 @@ fn study_information(
         let (chains, draws, ..) = samples.dim();
         let samples = samples.into_shape_with_order((chains, draws, size * size));
         let samples = samples.expect("as many numbers");
+        let moved = mutual_information::fewest_moved(samples.view());
+        if moved <= neighbours {
+            return Err(Error::StuckChains { task: task(), moved, neighbours });
+        }
         let pairs = Pairs::estimate(samples.view(), neighbours);
         let class = |i, j| {
             let square = square_distance(size, i, j);
@@ -190,7 +261,7 @@ fn study_information(
         let [all, ..] = &items;
         log::info!(
             "{}: {} of {} variables by {} samples, {:.0} s",
-            trained.task.name(),
+            task(),
             all.name,
             size * size,
             chains * draws,
@@ -199,6 +270,21 @@ fn study_information(
         arrays.extend(items.into_iter().zip(values));
     }
     Ok(arrays)
+}
+
+/// Whether so many samples, a few more where they do not divide evenly among the chains, have enough in each part.
+fn check_samples(task: &str, chains: usize, samples: usize, neighbours: usize) -> Result<()> {
+    if chains < 2 {
+        return Err(Error::OneChain { task: task.into() });
+    }
+    let of_part = mutual_information::chains_of_part(chains);
+    // More than `neighbours` in a part.
+    let draws = neighbours / of_part + 1;
+    let needed = (draws - 1) * chains + 1;
+    if samples < needed {
+        return Err(Error::TooFewSamples { task: task.into(), chains, neighbours, needed });
+    }
+    Ok(())
 }
 
 /// Square of the distance between two sites on the torus.
@@ -299,9 +385,8 @@ fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, i64) -> Tensor) -
 }
 
 /// Samples of the target from the task's latent HMC.
-fn sample_target(trained: &Trained, path: &Path, samples: usize) -> Result<TargetSamples> {
+fn sample_target(trained: &Trained, spacing: i64, samples: usize) -> Result<TargetSamples> {
     let Trained { task, config, model, .. } = trained;
-    let spacing = target::spacing(&store::read_task(path)?.scalars);
     let seed = TaskSeed::new(task);
     let hmc = (&config.hmc, task.temperature, &seed);
     let start = Instant::now();
@@ -315,4 +400,26 @@ fn sample_target(trained: &Trained, path: &Path, samples: usize) -> Result<Targe
 fn options(model: &Model) -> (i64, Kind, Device) {
     let parameters = &model.flow.parameters;
     (model.flow.architecture.linear_size as i64, parameters.kind(), parameters.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_enough_where_each_part_has_more_than_the_neighbours() {
+        // 19 chains: ten parts, the smallest of one chain, which needs 21 draws.
+        assert!(check_samples("t", 19, 20 * 19 + 1, 20).is_ok());
+        let told = check_samples("t", 19, 20 * 19, 20).unwrap_err().to_string();
+        assert!(told.contains("--samples 381"), "{told}");
+        // 64 chains: parts of six or seven.
+        assert!(check_samples("t", 64, 256, 20).is_ok());
+        assert!(check_samples("t", 2, 256, 20).is_ok());
+        assert!(check_samples("t", 1, 256, 3).unwrap_err().to_string().contains("hmc.chains = 1"));
+    }
+
+    #[test]
+    fn times_are_rounded_up() {
+        assert_eq!([0.2, 59.9, 60.1, 3599.0].map(rounded), ["1s", "1m", "2m", "1h"]);
+    }
 }

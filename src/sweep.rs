@@ -23,7 +23,9 @@ use crate::queue::{Crew, Outcome, Queue};
 use crate::rank::{Counts, Desk, Permission, Ranks, Team};
 use crate::run::{Parent, run_task};
 use crate::signals::Stop;
-use crate::store::{self, SweepDir, SweepLock, TaskSummary};
+use crate::store::{self, SweepDir, SweepLock};
+use crate::summary;
+use crate::task_file::{Head, Origin, TaskFile};
 use crate::trained::check_parameters;
 
 /// The work of one job: what its ranks agreed to do.
@@ -234,7 +236,8 @@ fn seconds_of_all(
     config: &Config,
     dir: &SweepDir,
 ) -> Result<Vec<Option<f64>>> {
-    tasks.iter().map(|planned| seconds_of_finished(&planned.task, config, dir)).collect()
+    let origin = Origin::new(config);
+    tasks.iter().map(|planned| seconds_of_finished(&planned.task, config, &origin, dir)).collect()
 }
 
 /// A task and all that it starts from, directly or not.
@@ -251,12 +254,17 @@ fn with_ancestors(tasks: &[PlannedTask], index: usize) -> Result<Vec<usize>> {
 
 /// Seconds that a finished task took; none where it has no file, or a damaged one, which is moved aside
 /// when the task is claimed.
-fn seconds_of_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<Option<f64>> {
+fn seconds_of_finished(
+    task: &Task,
+    config: &Config,
+    origin: &Origin,
+    dir: &SweepDir,
+) -> Result<Option<f64>> {
     if !dir.task_path(task).exists() {
         return Ok(None);
     }
-    match read_finished(task, config, dir) {
-        Ok(summary) => Ok(Some(summary.timing["wall_seconds"])),
+    match open_finished(task, config, origin, dir) {
+        Ok(file) => Ok(Some(file.head.time("wall_seconds"))),
         Err(Error::DamagedTask { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -267,7 +275,7 @@ fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
     if !dir.task_path(task).exists() {
         return Ok(false);
     }
-    match read_finished(task, config, dir) {
+    match open_finished(task, config, &Origin::new(config), dir) {
         Ok(_) => Ok(true),
         Err(error @ Error::DamagedTask { .. }) => {
             let aside = dir.move_aside(task)?;
@@ -278,13 +286,18 @@ fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
     }
 }
 
-/// Reads a finished task, whose flow must be the configuration's.
-fn read_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<TaskSummary> {
+/// The file of a finished task, which must be of `origin`, and its flow that of the configuration.
+fn open_finished(
+    task: &Task,
+    config: &Config,
+    origin: &Origin,
+    dir: &SweepDir,
+) -> Result<TaskFile> {
     let path = dir.task_path(task);
-    let summary = store::read_task(&path)?;
+    let file = TaskFile::of(&path, task, origin)?;
     let architecture = task.architecture(&config.flow);
-    check_parameters(&path, &architecture, &summary.parameters)?;
-    Ok(summary)
+    check_parameters(&path, &architecture, file.parameter_count()?)?;
+    Ok(file)
 }
 
 /// Runs the missing tasks on all ranks, each on its own device.
@@ -325,8 +338,13 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     let queue = Queue::new(&tasks, &missing, Crew { ranks: teams, shortest_slice });
     let counts = ranks.distribute(&team, queue, desk, stop, work);
     let Counts { failed, unfinished } = counts;
-    if let Some(reception) = reception.filter(|_| total > 0) {
-        reception.events.write(&Event::JobEnded { failed, unfinished });
+    if let Some(reception) = reception {
+        if total > 0 {
+            reception.events.write(&Event::JobEnded { failed, unfinished });
+        }
+        if failed + unfinished == 0 {
+            conclude(&config, &dir);
+        }
     }
     match counts {
         Counts { unfinished: 1.., .. } => Err(Error::Stopped),
@@ -334,6 +352,28 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
             Err(Error::TasksFailed { failed, total, dir: dir.failures() })
         }
         Counts { failed: 0, unfinished: 0 } => Ok(()),
+    }
+}
+
+/// Says which tasks to trust, and once all are finished, what to do next.
+fn conclude(config: &Config, dir: &SweepDir) {
+    let tasks = plan::own_tasks(config);
+    let head = |task: &Task| Head::read(&dir.task_path(task)).ok().flatten();
+    let heads: Vec<Option<Head>> = tasks.iter().map(head).collect();
+    let finished = tasks.iter().zip(&heads);
+    let verdicts: Vec<_> =
+        finished.filter_map(|(task, head)| Some((task, head.as_ref()?.verdict.as_str()))).collect();
+    if verdicts.is_empty() {
+        return;
+    }
+    for line in summary::trust(&verdicts) {
+        log::info!("{line}");
+    }
+    let (done, all, root) = (verdicts.len(), tasks.len(), dir.root().display());
+    if done == all {
+        log::info!("all {all} tasks are finished; next: neuralrg collect {root}");
+    } else {
+        log::info!("{done} of {all} tasks are finished; more: neuralrg status {root}");
     }
 }
 
@@ -410,8 +450,8 @@ impl Worker<'_> {
         }
         let written = outcome.and_then(|record| {
             progress.completed();
-            store::write_task(&dir.task_path(task), &record)
-                .inspect_err(|_| checkpoints.save_finished())?;
+            store::write_task(&dir.task_path(task), &record, config)
+                .inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
             Ok(record)
         });
         match &written {
@@ -437,12 +477,14 @@ impl Worker<'_> {
     fn read_parent(&self, task: &Task) -> Result<Parent> {
         let read = || {
             store::wait_for(&self.dir.task_path(task));
-            read_finished(task, self.config, self.dir).map_err(|error| Error::UnreadableParent {
-                parent: task.name(),
-                cause: Box::new(error),
-            })
+            open_finished(task, self.config, &Origin::new(self.config), self.dir)
+                .and_then(|file| Ok(file.flow()?.parameters))
+                .map_err(|error| Error::UnreadableParent {
+                    parent: task.name(),
+                    cause: Box::new(error),
+                })
         };
-        let parameters = if self.team.leads() { read()?.parameters } else { Vec::new() };
+        let parameters = if self.team.leads() { read()? } else { Vec::new() };
         Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
     }
 }

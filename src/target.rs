@@ -11,7 +11,7 @@ use crate::host::to_array;
 use crate::sampler::{self, Kernel};
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
-use crate::store::Numbers;
+use crate::task_file::Head;
 
 /// Trajectories between two samples, in autocorrelation times.
 const THINNING: f64 = 2.0;
@@ -29,11 +29,11 @@ pub struct TargetSamples {
 }
 
 /// Trajectories from one sample to the next that is nearly independent of it, from the autocorrelation times of a
-/// task's scalars.
-pub fn spacing(scalars: &Numbers) -> i64 {
+/// task.
+pub fn spacing(head: &Head) -> i64 {
     let times =
         schema::OBSERVABLE_SCALARS.iter().map(|[item, ..]| format!("{}_tau_int", item.name));
-    let longest = times.map(|name| scalars[&name]).fold(0.5, f64::max);
+    let longest = times.map(|name| head.scalar(&name)).fold(0.5, f64::max);
     (THINNING * longest).ceil() as i64
 }
 

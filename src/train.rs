@@ -6,7 +6,7 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use crate::adam::Adam;
-use crate::checkpoint::{Tensors, number, read_number, tensor};
+use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
 use crate::config::{Schedule, TrainConfig};
 use crate::data::Data;
 use crate::engine::{Loss, Model};
@@ -99,6 +99,9 @@ pub fn train(
     Ok(training.history())
 }
 
+/// Tensors of a state that only a training needs which goes on.
+const IN_TRAINING: [&str; 4] = ["first_moment", "second_moment", "updates", "average"];
+
 /// A training with all that it needs to go on after an interruption, besides the model.
 pub struct Training {
     adam: Adam,
@@ -153,27 +156,47 @@ impl Training {
     /// What remains of a training that is over: no optimizer, no average.
     pub fn final_state(&self, model: &Model) -> Tensors {
         let mut state = self.state(model);
-        for name in ["first_moment", "second_moment", "updates", "average"] {
+        for name in IN_TRAINING {
             state.remove(name);
         }
         state
     }
 
     /// Goes on from a saved state, which also sets the model's parameters.
-    pub fn restore(&mut self, model: &mut Model, state: &Tensors) {
+    ///
+    /// # Errors
+    /// The state lacks something; nothing has changed then.
+    pub fn restore(&mut self, model: &mut Model, state: &Tensors) -> Restored<()> {
         let _guard = tch::no_grad_guard();
-        model.flow.parameters.copy_(tensor(state, "parameters"));
-        self.learning_rates = to_array::<ndarray::Ix1>(tensor(state, "learning_rates")).to_vec();
-        let device = self.skipped.device();
-        self.records = Rows::of(tensor(state, "records"), device);
-        self.drawn = read_number(state, "drawn") as i64;
-        self.skipped.copy_(tensor(state, "skipped"));
-        self.ended = read_number(state, "ended") != 0.0;
-        self.seconds_before = read_number(state, "seconds");
-        if state.contains_key("first_moment") {
-            self.adam.restore(state);
+        let (kind, shape) = (model.flow.parameters.kind(), model.flow.parameters.size());
+        let parameters = tensor(state, "parameters", kind, &shape)?;
+        let learning_rates = tensor(state, "learning_rates", Kind::Double, &[-1])?;
+        let steps = learning_rates.size()[0];
+        let records = tensor(state, "records", Kind::Double, &[steps, RECORDED.len() as i64])?;
+        let drawn = read_number(state, "drawn")? as i64;
+        let skipped = tensor(state, "skipped", Kind::Int64, &[])?;
+        let ended = read_number(state, "ended")? != 0.0;
+        let seconds_before = read_number(state, "seconds")?;
+        // A training that is over has left all of these behind.
+        let goes_on = !ended || IN_TRAINING.iter().any(|name| state.contains_key(*name));
+        let average = if goes_on && self.average.mean.is_some() {
+            Some(tensor(state, "average", kind, &shape)?.to_device(self.skipped.device()))
+        } else {
+            None
+        };
+        if goes_on {
+            self.adam.restore(state)?;
         }
-        self.average.mean = state.get("average").map(|mean| mean.to_device(device));
+
+        model.flow.parameters.copy_(parameters);
+        self.learning_rates = to_array::<ndarray::Ix1>(learning_rates).to_vec();
+        self.records = Rows::of(records, self.skipped.device());
+        self.drawn = drawn;
+        self.skipped.copy_(skipped);
+        self.ended = ended;
+        self.seconds_before = seconds_before;
+        self.average.mean = average;
+        Ok(())
     }
 
     /// Steps done.

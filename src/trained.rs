@@ -8,7 +8,8 @@ use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::{Architecture, Flow};
 use crate::plan::Task;
-use crate::store::{self, StoredFlow, folder_of};
+use crate::store::check_writable;
+use crate::task_file::{StoredFlow, TaskFile};
 
 /// A task's trained model.
 #[derive(Debug)]
@@ -22,16 +23,24 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Loads the model of a finished task in the precision and with the engine of its configuration, on all
+    /// Loads the model of the finished task in a file that a user names.
+    ///
+    /// # Errors
+    /// As [`TaskFile::named`] and [`Trained::of`].
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::of(&TaskFile::named(path)?)
+    }
+
+    /// The model of a finished task in the precision and with the engine of its configuration, on all
     /// cores of this machine; on a GPU only where there is one, wherever it was trained.
     ///
     /// # Errors
-    /// As [`store::read_flow`], or the file holds a flow other than its configuration says.
-    pub fn load(path: &Path) -> Result<Self> {
-        let StoredFlow { task, configuration, parameters } = store::read_flow(path)?;
-        let mut config = Config::parse(&configuration, path)?;
+    /// The file holds a flow other than its configuration says, or none.
+    pub fn of(file: &TaskFile) -> Result<Self> {
+        let StoredFlow { task, configuration, parameters } = file.flow()?;
+        let mut config = Config::parse(&configuration, file.path())?;
         let architecture = task.architecture(&config.flow);
-        check_parameters(path, &architecture, &parameters)?;
+        check_parameters(file.path(), &architecture, parameters.len())?;
 
         config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);
         tch::set_num_threads(config.run.threads as i32);
@@ -49,17 +58,13 @@ impl Trained {
     }
 }
 
-/// Whether a command may write `output`: not over the task file that it reads, and into a folder that is there, so
-/// that this is known before the work is done.
+/// Whether a command may write `output`: not over the task file that it reads, and where it can, so that this is known
+/// before the work is done.
 ///
 /// # Errors
 /// It may not.
 pub fn check_output(task: &Path, output: &Path) -> Result<()> {
-    let folder = folder_of(output);
-    if !folder.is_dir() {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Error::io("write into folder", folder)(missing));
-    }
+    check_writable(output)?;
     let same = |a: &Path, b: &Path| {
         a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
     };
@@ -76,12 +81,8 @@ pub fn check_output(task: &Path, output: &Path) -> Result<()> {
 ///
 /// # Errors
 /// They are not ([`Error::DamagedTask`]).
-pub fn check_parameters(
-    path: &Path,
-    architecture: &Architecture,
-    parameters: &[f64],
-) -> Result<()> {
-    let (found, expected) = (parameters.len(), architecture.parameter_count());
+pub fn check_parameters(path: &Path, architecture: &Architecture, found: usize) -> Result<()> {
+    let expected = architecture.parameter_count();
     if found == expected {
         return Ok(());
     }

@@ -171,7 +171,8 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
         line.expect("each task has a row").split_whitespace().collect()
     };
     assert_eq!(row(running)[1..], ["running", "train", "3/6", "1.2500", "0.5000", "30s", "-"]);
-    assert_eq!(row(stopped)[1..], ["stopped", "train", "3/6", "1.2500", "0.5000", "-", "-"]);
+    // It has no checkpoint.
+    assert_eq!(row(stopped)[1..], ["stopped", "-", "-", "-", "-", "-"]);
     assert_eq!(row(failed)[1..], ["failed", "-", "-", "-", "-", "-"]);
     assert_eq!(row(done)[1..3], ["done", "took"]);
     assert!(table.contains(&format!("{failed}: it went wrong\n")), "{table}");
@@ -284,4 +285,63 @@ fn collect_masks_missing_tasks_and_says_how_many_there_are() {
     }
     let exact = file.dataset("free_energy_exact").and_then(|data| data.read_1d::<f64>()).unwrap();
     assert!(exact.len() == 2 && exact.iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn status_groups_what_is_said_of_several_tasks_and_details_one() {
+    let sweep = Sweep::finished();
+    let dir = sweep.dir.to_str().unwrap();
+    let table = sweep.look("status").success().to_owned();
+    let (rows, remarks): (Vec<&str>, Vec<&str>) =
+        table.lines().skip(1).partition(|line| line.starts_with(' '));
+    assert_eq!(rows.len(), 4, "{table}");
+    assert!(remarks.contains(&"4 tasks: errors are uncertain (T 2 to 3, depth 1, 2)"), "{table}");
+    assert!(!table.contains("of 40 draws"), "{table}");
+    let details = program(&["status", dir, "--task", TINY_TASKS[0]]);
+    let lines: Vec<&str> = details.success().lines().collect();
+    let problems = lines.iter().filter(|line| line.starts_with(&format!("{}: ", TINY_TASKS[0])));
+    assert!(problems.count() >= 2 && details.stdout.contains("of 40 draws: errors"), "{details:?}");
+    assert!(!details.stdout.contains(TINY_TASKS[1]));
+    let refusal = program(&["status", dir, "--task", "L4_T9_d1_s1"]).refusal().to_owned();
+    assert!(
+        refusal.contains("--task L4_T9_d1_s1: the sweep has no task of this name"),
+        "{refusal}"
+    );
+}
+
+/// What a new user reads last.
+#[test]
+fn run_and_collect_end_with_which_tasks_to_trust_and_why_not_the_others() {
+    let sweep = Sweep::finished();
+    let collected = sweep.look("collect").success().to_owned();
+    let trust = "trust none of the 4 finished tasks, since of them\n";
+    let (_, last) = collected.split_once(trust).expect("no task is ok");
+    assert!(last.lines().all(|line| line.starts_with("  ")), "{collected}");
+    assert!(
+        last.contains("  4 tasks: errors are uncertain (T 2 to 3, depth 1, 2)\n"),
+        "{collected}"
+    );
+
+    let told = sweep.run().stderr;
+    let lines: Vec<&str> = told.lines().collect();
+    let next = format!("all 4 tasks are finished; next: neuralrg collect {}", sweep.dir.display());
+    assert!(lines.last().unwrap().ends_with(&next), "{told}");
+    assert!(told.contains(trust.trim_end()), "{told}");
+}
+
+#[test]
+fn status_tells_when_all_will_be_done_while_a_job_works() {
+    let sweep = Sweep::finished();
+    fs::remove_file(sweep.task(TINY_TASKS[0])).unwrap();
+    assert!(!sweep.look("status").success().contains("all in about"));
+    // A living job of one rank that has not begun.
+    let claims = std::sync::Arc::new(neuralrg::claims::Claims::new(&sweep.dir));
+    let job = neuralrg::claims::JobFile::create(claims, 1).unwrap();
+    let table = sweep.look("status").success().to_owned();
+    assert!(table.contains("3 done, 1 waiting; all in about "), "{table}");
+    let json = program(&["status", sweep.dir.to_str().unwrap(), "--json"]);
+    let status: serde_json::Value = serde_json::from_str(json.success()).expect("it is JSON");
+    assert!(status["remaining_seconds"].as_f64().expect("a number") > 0.0);
+    drop(job);
+    assert!(!sweep.look("status").success().contains("all in about"));
 }

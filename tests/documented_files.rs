@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Sweep, TINY, everything_measured, neuralrg, outcome};
-use hdf5::types::{TypeDescriptor, VarLenArray, VarLenUnicode};
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenArray};
 use hdf5::{Dataset, Group, ObjectReference1, ReferencedObject};
 use neuralrg::schema::{self, Item};
 use neuralrg::study;
@@ -140,27 +140,43 @@ fn tables_are_those_of_the_schema() {
     }
 }
 
-/// Units, meaning and axes of a dataset, as its attributes and dimension scales have them.
+/// Units, meaning and axes of a dataset, as its attributes and dimension scales have them; the lengths of scales are those
+/// of the axes.
 fn described(dataset: &Dataset) -> (String, String, Vec<String>) {
-    let text = |name: &str| dataset.attr(name).ok().map(|attribute| read_text(&attribute));
-    let mut axes: Vec<String> =
-        text("axes").map(|axes| axes.split(' ').map(Into::into).collect()).unwrap_or_default();
-    if let Ok(scales) = dataset.attr("DIMENSION_LIST") {
+    let text = |name: &str| dataset.attr(name).unwrap().read_scalar::<FixedUnicode<256>>().unwrap();
+    let axes = if let Ok(scales) = dataset.attr("DIMENSION_LIST") {
         let scales = scales.read_raw::<VarLenArray<ObjectReference1>>().unwrap();
-        axes = scales.iter().map(|scale| scale_name(dataset, &scale[0])).collect();
-    }
-    (text("units").expect("units"), text("long_name").expect("a meaning"), axes)
+        let scales: Vec<Dataset> =
+            scales.iter().map(|scale| scale_of(dataset, &scale[0])).collect();
+        let lengths: Vec<usize> = scales.iter().map(|scale| scale.size()).collect();
+        assert_eq!(lengths, dataset.shape(), "{}", dataset.name());
+        scales.iter().map(own_name).collect()
+    } else if dataset.attr("CLASS").is_ok() {
+        // A coordinate is its own axis.
+        vec![own_name(dataset)]
+    } else {
+        Vec::new()
+    };
+    assert_eq!(axes.len(), dataset.ndim(), "{} has its dimension scales", dataset.name());
+    (text("units").to_string(), text("long_name").to_string(), axes)
 }
 
-fn scale_name(dataset: &Dataset, reference: &ObjectReference1) -> String {
+fn scale_of(dataset: &Dataset, reference: &ObjectReference1) -> Dataset {
     match dataset.dereference(reference).unwrap() {
-        ReferencedObject::Dataset(scale) => scale.name().trim_start_matches('/').to_owned(),
+        ReferencedObject::Dataset(scale) => scale,
         other => panic!("a dimension scale is no {other:?}"),
     }
 }
 
-fn read_text(attribute: &hdf5::Attribute) -> String {
-    attribute.read_scalar::<VarLenUnicode>().unwrap().to_string()
+/// Name of a dataset in its group.
+fn own_name(dataset: &Dataset) -> String {
+    dataset.name().rsplit('/').next().expect("paths have parts").to_owned()
+}
+
+/// Whether a dataset only names an axis and its length, as netCDF marks it.
+fn is_bare_dimension(dataset: &Dataset) -> bool {
+    let name = dataset.attr("NAME").and_then(|name| name.read_scalar::<FixedAscii<80>>());
+    name.is_ok_and(|name| name.starts_with("This is a netCDF dimension but not a netCDF variable."))
 }
 
 /// The datasets of a group as the schema describes them.
@@ -170,7 +186,8 @@ fn assert_holds(group: &Group, items: &[Item]) {
         .datasets()
         .unwrap()
         .iter()
-        .map(|dataset| (name_in(group, &dataset.name()), described(dataset)))
+        .filter(|dataset| !is_bare_dimension(dataset))
+        .map(|dataset| (own_name(dataset), described(dataset)))
         .collect();
     let described = |item: &Item| {
         let axes = item.axes.iter().map(ToString::to_string).collect();
@@ -239,7 +256,8 @@ fn a_collected_file_holds_what_the_tables_say() {
         items.into_iter().map(move |item| Item { axes, ..item })
     };
     let mut items: Vec<Item> = axes.into_iter().flat_map(over).collect();
-    items.extend(coordinates());
+    let own_axis = |item: Item| Item { axes: vec![item.name].leak(), ..item };
+    items.extend(coordinates().into_iter().map(own_axis));
     assert_holds(&root, &items);
     assert_attributes("`sweep.h5`", &root, &[]);
 }

@@ -386,7 +386,7 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
             _ => Ok(()),
         });
         assert!(matches!(stopped, Err(Error::Stopped)) && first.done == cut);
-        let mut second = Sampling::restore(&config, &first.state(), Device::Cpu);
+        let mut second = Sampling::restore(&config, &first.state(), options).unwrap();
         second.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
         let found = second.chains(Sampler::Latent, &config);
         assert_eq!(found.records, expected.records, "cut after {cut}");

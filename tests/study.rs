@@ -70,6 +70,76 @@ fn studies_leave_a_file_for_each_task_that_collect_links_to() {
     }
 }
 
+#[test]
+fn a_study_tells_how_far_it_is() {
+    let sweep = Sweep::finished();
+    study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]).success();
+    let told = study(&sweep, "coarse", &[]).stderr;
+    let lines: Vec<&str> = told.lines().filter(|line| line.contains(": task ")).collect();
+    assert_eq!(lines.len(), 3, "{told}");
+    for (number, line) in lines.iter().enumerate() {
+        assert!(line.contains(&format!(": task {} of 3", number + 1)), "{told}");
+        assert_eq!(line.ends_with(" left"), number > 0, "{told}");
+    }
+}
+
+/// The sweep is another user's, who lets nobody write.
+#[test]
+fn what_is_made_of_a_sweep_may_lie_elsewhere() {
+    let (sweep, mine) = (Sweep::finished(), tempfile::tempdir().unwrap());
+    let before = snapshot(&sweep.dir);
+    let output = mine.path().join("studies");
+    let to = ["-o", output.to_str().unwrap()];
+    for command in COMMANDS {
+        study(&sweep, command, &to).success();
+        let again = study(&sweep, command, &to).success().to_owned();
+        assert_eq!(again.matches(": kept").count(), 4, "{again}");
+    }
+    let path = output.join("all.h5");
+    let mut collect = neuralrg();
+    collect.arg("collect").arg(&sweep.dir).arg("-o").arg(&path);
+    assert!(outcome(&mut collect).success().starts_with(&format!("{}: 4 of 4", path.display())));
+    assert_eq!(snapshot(&sweep.dir), before);
+    let collected = hdf5::File::open(&path).unwrap();
+    for kind in NAMES.into_iter().chain(["tasks"]) {
+        let group = collected.group(kind).unwrap();
+        assert_eq!(group.member_names().unwrap().len(), 4, "{kind}");
+        let linked = group.group("L4_T2_d1_s1").expect("the link leads to the file");
+        assert!(linked.attr("complete").is_ok());
+    }
+}
+
+#[test]
+fn that_nothing_can_be_written_is_told_before_the_work_is_done() {
+    let sweep = Sweep::finished();
+    let file = sweep.folder().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let below = file.join("studies");
+    for command in COMMANDS {
+        let result = study(&sweep, command, &["-o", below.to_str().unwrap()]);
+        assert_eq!(result.status, Some(1));
+        assert!(result.errors()[0].contains("cannot write into folder"), "{}", result.stderr);
+        assert!(!result.stderr.contains(": task "), "{}", result.stderr);
+    }
+    for path in [below, sweep.folder().join("absent/sweep.h5"), sweep.dir.clone()] {
+        let mut collect = neuralrg();
+        let result = outcome(collect.arg("collect").arg(&sweep.dir).arg("-o").arg(&path));
+        assert!(result.refusal().contains("cannot write"), "{result:?}");
+    }
+}
+
+#[test]
+fn mutual_information_says_how_many_samples_it_needs() {
+    let text = TINY.replace("chains = 4", "chains = 19").replace("[2.0, 3.0]", "[2.0]");
+    let sweep = Sweep::new(&text);
+    sweep.run().success();
+    let few = study(&sweep, "mutual-information", &["--neighbours", "20"]);
+    assert_eq!(few.status, Some(1));
+    let told = "19 chains, whose parts need more than 20 samples each for 20 neighbours; give --samples 381";
+    assert!(few.errors()[0].contains(told), "{}", few.stderr);
+    assert!(!few.stderr.contains("panicked"), "{}", few.stderr);
+}
+
 /// At the top of the paper's flow nothing is between the kept variables and their prior, N(0, 1).
 #[test]
 fn the_coarse_prior_is_free_and_the_fields_are_those_of_the_flow() {
@@ -103,7 +173,9 @@ fn a_study_is_repeated_when_its_task_or_what_is_asked_has_changed() {
     };
     assert!(command("256").success().contains(": kept"));
     assert!(!command("300").success().contains(": kept"), "with other settings");
-    std::fs::copy(sweep.task("L4_T3_d1_s1"), sweep.task(name)).unwrap();
+    // The times of another run are others.
+    std::fs::remove_file(sweep.task(name)).unwrap();
+    sweep.run().success();
     sweep.look("collect").success();
     let linked = || {
         let collected = hdf5::File::open(sweep.dir.join("sweep.h5")).unwrap();
@@ -137,7 +209,8 @@ fn what_cannot_be_studied_is_named() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[2000] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let damaged = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]).refusal().to_owned();
+    let damaged = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]);
+    let damaged = damaged.errors()[0];
     assert!(damaged.contains("is damaged (its checksum does not fit)"), "{damaged}");
     assert!(!sweep.dir.join("coarse").exists(), "nothing is half-written");
 }
@@ -146,7 +219,8 @@ fn what_cannot_be_studied_is_named() {
 fn a_flow_without_levels_keeps_nothing() {
     let sweep = Sweep::new(&TINY.replace("[flow]", "[flow]\narrangement = \"tebd\""));
     sweep.run();
-    let refusal = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]).refusal().to_owned();
+    let refusal = study(&sweep, "coarse", &["--task", "L4_T2_d1_s1"]);
+    let refusal = refusal.errors()[0];
     assert!(refusal.contains("task L4_T2_d1_s1 has flow.arrangement = \"tebd\""), "{refusal}");
     study(&sweep, "respond", &["--task", "L4_T2_d1_s1"]).success();
     assert_eq!(shape(&sweep, "responses", "L4_T2_d1_s1", "response"), [4, 4, 4]);

@@ -139,7 +139,7 @@ fn what_is_no_finished_task_or_cannot_be_written_is_refused_and_changes_nothing(
         (unfinished, output, "is damaged (it was never completed)"),
         (task.clone(), task.clone(), "is the task file itself"),
         (task.clone(), absent.join("out"), "cannot write into folder"),
-        (task, sweep.dir.clone(), "rename"),
+        (task, sweep.dir.clone(), "cannot write"),
     ];
     let before = snapshot(sweep.folder());
     for (task, output, words) in cases {

@@ -23,7 +23,7 @@ class SyntheticSweep:
     ) -> None:
         self.attributes = {
             "format": "neuralrg-sweep",
-            "format_version": 2,
+            "format_version": 3,
             "name": "synthetic",
             "linear_size": linear_size,
             "configuration": '[sweep]\nname = "synthetic"\n',

@@ -96,9 +96,17 @@ def test_flipped_bytes_of_a_sealed_file_are_noticed(sweep_path):
 
 def test_newer_format_is_refused(sweep_path):
     with h5py.File(sweep_path, "a") as file:
-        file.attrs["format_version"] = 3
-    with pytest.raises(sweep.SweepError, match=r"format version 3 is newer than the 2"):
+        file.attrs["format_version"] = 4
+    with pytest.raises(sweep.SweepError, match=r"format version 4 is newer than the 3"):
         sweep.read_sweep(sweep_path)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_present_and_last_format_are_read(sweep_path, version):
+    with h5py.File(sweep_path, "a") as file:
+        file.attrs["format_version"] = version
+    with sweep.read_sweep(sweep_path) as dataset:
+        assert dataset.sizes["depth"] == 3
 
 
 def test_format_version_that_is_no_number_is_refused(sweep_path):

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-use hdf5::types::{TypeDescriptor, VarLenUnicode};
+use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
 use hdf5::{Container, Group};
 use tempfile::TempDir;
 
@@ -302,7 +302,10 @@ pub struct Content {
     pub bits: Vec<u64>,
 }
 
-/// Every dataset (`group/name`) and attribute (`group/name@attribute`) of an HDF5 file.
+/// Attributes by which HDF5 knows dimension scales and what they are of.
+const OF_SCALES: [&str; 4] = ["CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"];
+
+/// Every dataset (`group/name`) and attribute (`group/name@attribute`) of an HDF5 file, those of dimension scales aside.
 pub fn contents(path: &Path) -> BTreeMap<String, Content> {
     let file = hdf5::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut found = BTreeMap::new();
@@ -331,7 +334,8 @@ fn insert_attributes(
     place: &str,
     found: &mut BTreeMap<String, Content>,
 ) {
-    for name in location.attr_names().expect("attributes can be listed") {
+    let names = location.attr_names().expect("attributes can be listed");
+    for name in names.into_iter().filter(|name| !OF_SCALES.contains(&name.as_str())) {
         let attribute = location.attr(&name).expect("it was listed");
         found.insert(format!("{place}@{name}"), content(&attribute));
     }
@@ -343,6 +347,10 @@ fn content(container: &Container) -> Content {
     match &kind {
         TypeDescriptor::VarLenUnicode => {
             let values = container.read_raw::<VarLenUnicode>().expect("text can be read");
+            text = values.iter().map(ToString::to_string).collect();
+        }
+        TypeDescriptor::FixedUnicode(_) => {
+            let values = container.read_raw::<FixedUnicode<256>>().expect("text can be read");
             text = values.iter().map(ToString::to_string).collect();
         }
         TypeDescriptor::Float(_) => {
