@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::FlowConfig;
 use arrangement::Layer;
-use coupling::{Coupling, Network};
+use coupling::{Coupling, Half, Network};
 use symmetry::SymmetrizedFlow;
 use torch::{Layout, Map};
 
@@ -72,6 +72,11 @@ impl Architecture {
         let layers = self.layers();
         let above = layers.iter().take_while(|layer| layer.level >= level);
         above.map(|layer| layer.couplings.len()).sum()
+    }
+
+    /// Which sites of their blocks the couplings freeze, in the order from z to x; none of checkerboards.
+    pub fn halves(&self) -> Vec<Half> {
+        self.couplings().iter().filter_map(|coupling| coupling.half).collect()
     }
 
     /// Length of the flat parameter vector.

@@ -14,6 +14,7 @@ use crate::data::Data;
 use crate::device;
 use crate::engine::{FrozenModel, Model};
 use crate::error::{Error, Result};
+use crate::flow::coupling::Half;
 use crate::flow::{Architecture, Flow};
 use crate::host::{self, to_array};
 use crate::rank::Team;
@@ -35,6 +36,7 @@ struct Learned {
     configuration: String,
     linear_size: usize,
     parameters: Vec<f64>,
+    halves: Vec<Half>,
     /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
     history: Array2<f64>,
     held_out: Numbers,
@@ -126,6 +128,7 @@ fn train(
         configuration: config.to_toml(),
         linear_size,
         parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
+        halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         held_out,
         samples: to_array(&frozen.draw(&z).field),
@@ -163,7 +166,7 @@ fn fill(
     write_configuration(file, &learned.configuration)?;
     let group = file.create_group(schema::HELD_OUT)?;
     write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &learned.held_out)?;
-    write_training(file, &learned.parameters, &learned.history)?;
+    write_training(file, &learned.parameters, &learned.halves, &learned.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::SAMPLES, learned.samples.view())?;
     write_array(&group, &schema::LEVELS, learned.levels.view())?;

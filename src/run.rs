@@ -183,6 +183,7 @@ pub fn run_task(
         references,
         timing,
         parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
+        halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         ln_q: evaluation.ln_q,
         ln_pi: evaluation.ln_pi,

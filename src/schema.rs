@@ -325,6 +325,13 @@ pub const PARAMETERS: Item = array(
     "flat parameter vector, coupling by coupling from z to x",
 );
 
+pub const HALVES: Item = array(
+    "halves",
+    "1",
+    &["coupling", "frozen"],
+    "the two sites of its 2 x 2 block that each coupling freezes, numbered row by row; not for checkerboards",
+);
+
 /// Rows of the training history, in the order of [`crate::train::RECORDED`], then the learning rate.
 pub const TRAIN_HISTORY: [Item; 5] = [
     array(

@@ -14,6 +14,7 @@ use crate::claims::Claims;
 use crate::config::{Config, Sampler};
 use crate::dimension_scale;
 use crate::error::{Error, Result};
+use crate::flow::coupling::Half;
 use crate::hdf5_image::image;
 use crate::plan::Task;
 use crate::schema::{self, Item};
@@ -54,6 +55,8 @@ pub struct TaskRecord {
     pub timing: Numbers,
     /// Flat parameter vector.
     pub parameters: Vec<f64>,
+    /// As [`Architecture::halves`](crate::flow::Architecture::halves) has them.
+    pub halves: Vec<Half>,
     /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
     pub history: Array2<f64>,
     pub ln_q: Vec<f64>,
@@ -493,7 +496,7 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     let timing = schema::TIMING_SCALARS.iter();
     write_numbers(&file.create_group(schema::TIMING)?, timing, &record.timing)?;
 
-    write_training(file, &record.parameters, &record.history)?;
+    write_training(file, &record.parameters, &record.halves, &record.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::LN_Q, ArrayView1::from(&record.ln_q))?;
     write_array(&group, &schema::LN_PI, ArrayView1::from(&record.ln_pi))?;
@@ -598,10 +601,16 @@ pub(crate) fn write_configuration(file: &hdf5::File, configuration: &str) -> hdf
 pub(crate) fn write_training(
     file: &hdf5::File,
     parameters: &[f64],
+    halves: &[Half],
     history: &Array2<f64>,
 ) -> hdf5::Result<()> {
     let group = file.create_group(schema::MODEL)?;
     write_array(&group, &schema::PARAMETERS, ArrayView1::from(parameters))?;
+    if !halves.is_empty() {
+        let sites = halves.as_flattened().iter().map(|&site| site as i8).collect();
+        let sites = Array2::from_shape_vec((halves.len(), 2), sites).expect("halves are pairs");
+        write_array(&group, &schema::HALVES, sites.view())?;
+    }
     let group = file.create_group(schema::TRAIN)?;
     for (item, values) in schema::TRAIN_HISTORY.iter().zip(history.axis_iter(Axis(0))) {
         write_array(&group, item, values)?;

@@ -26,7 +26,7 @@ use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock};
 use crate::summary;
 use crate::task_file::{Head, Origin, TaskFile};
-use crate::trained::check_parameters;
+use crate::trained::check_flow;
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -296,7 +296,7 @@ fn open_finished(
     let path = dir.task_path(task);
     let file = TaskFile::of(&path, task, origin)?;
     let architecture = task.architecture(&config.flow);
-    check_parameters(&path, &architecture, file.parameter_count()?)?;
+    check_flow(&file, &architecture)?;
     Ok(file)
 }
 

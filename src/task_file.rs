@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::flow::coupling::Half;
 use crate::plan::Task;
 use crate::schema;
 use crate::seal::{self, Seal};
@@ -218,6 +219,25 @@ impl TaskFile {
     /// They are not there.
     pub fn parameter_count(&self) -> Result<usize> {
         Ok(self.parameters().map_err(|error| self.damaged(&error))?.size())
+    }
+
+    /// Which sites of their blocks the flow's couplings freeze; none of checkerboards.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn halves(&self) -> Result<Vec<Half>> {
+        let read = || -> hdf5::Result<Vec<Half>> {
+            let group = self.file.group(schema::MODEL)?;
+            if !group.link_exists(schema::HALVES.name) {
+                return Ok(Vec::new());
+            }
+            let sites: Array2<i8> = group.dataset(schema::HALVES.name)?.read_2d()?;
+            Ok(sites
+                .outer_iter()
+                .map(|pair| [pair[0], pair[1]].map(|site| site as usize))
+                .collect())
+        };
+        read().map_err(|error| self.damaged(&error))
     }
 
     /// The trained flow.

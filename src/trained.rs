@@ -40,7 +40,7 @@ impl Trained {
         let StoredFlow { task, configuration, parameters } = file.flow()?;
         let mut config = Config::parse(&configuration, file.path())?;
         let architecture = task.architecture(&config.flow);
-        check_parameters(file.path(), &architecture, parameters.len())?;
+        check_flow(file, &architecture)?;
 
         config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);
         tch::set_num_threads(config.run.threads as i32);
@@ -77,15 +77,23 @@ pub fn check_output(task: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a task file's parameters are as many as its flow has.
+/// Whether a task file has as many parameters as its flow, and these were trained with the halves of blocks that the flow
+/// has: with others they would mean something else.
 ///
 /// # Errors
-/// They are not ([`Error::DamagedTask`]).
-pub fn check_parameters(path: &Path, architecture: &Architecture, found: usize) -> Result<()> {
-    let expected = architecture.parameter_count();
-    if found == expected {
-        return Ok(());
+/// It is not so ([`Error::DamagedTask`], [`Error::ForeignTask`]).
+pub fn check_flow(file: &TaskFile, architecture: &Architecture) -> Result<()> {
+    let path = file.path().to_owned();
+    let (found, expected) = (file.parameter_count()?, architecture.parameter_count());
+    if found != expected {
+        let problem = format!("it has {found} parameters, not {expected}");
+        return Err(Error::DamagedTask { path, problem });
     }
-    let problem = format!("it has {found} parameters, not {expected}");
-    Err(Error::DamagedTask { path: path.into(), problem })
+    if file.halves()? != architecture.halves() {
+        let problem = "has couplings that freeze other sites of their blocks (model/halves) than this version draws for \
+                       its seed"
+            .into();
+        return Err(Error::ForeignTask { path, problem });
+    }
+    Ok(())
 }

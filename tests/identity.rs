@@ -8,7 +8,7 @@ use common::{Sweep, TINY, TINY_TASKS, neuralrg, outcome, snapshot};
 
 /// The tiny sweep with another way to the symmetry.
 fn regularized() -> String {
-    TINY.replace("[flow]", "[flow]\nsymmetry = \"regularizer\"")
+    TINY.replace("\"mixture\"", "\"regularizer\"")
 }
 
 /// A folder of one configuration with the task files of another.
@@ -102,4 +102,36 @@ fn tasks_that_start_from_each_other_belong_to_their_own_sweep() {
     fs::copy(smaller.task(TINY_TASKS[0]), sweep.task(TINY_TASKS[0])).unwrap();
     let key = "sweep.temperatures = [2.0, 2.5, 3.0], there [2.0, 3.0]";
     assert_contains(sweep.run().errors()[0], &["belongs to another configuration", key]);
+}
+
+/// Random halves of blocks are part of a flow: weights that were trained with others mean something else.
+#[test]
+fn a_flow_whose_couplings_freeze_other_sites_is_refused_also_as_a_start() {
+    let sweep = Sweep::new(&TINY.replace("[train]", "[train]\nstart_from = 'higher-temperature'"));
+    sweep.run().success();
+    let ([child, parent, ..], path) = (TINY_TASKS, sweep.task(TINY_TASKS[1]));
+    let file = hdf5::File::open_rw(&path).unwrap();
+    let halves = file.dataset("model/halves").unwrap();
+    let mut sites = halves.read_2d::<i8>().unwrap();
+    // Two levels, two layers, two couplings: each half is followed by its complement.
+    assert_eq!(sites.dim(), (8, 2));
+    for pair in sites.exact_chunks((2, 2)) {
+        let mut all: Vec<i8> = pair.iter().copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    }
+    sites.invert_axis(ndarray::Axis(0));
+    halves.write(&sites).unwrap();
+    file.close().unwrap();
+    neuralrg::seal::seal_hdf5(&path).unwrap();
+    fs::remove_file(sweep.task(child)).unwrap();
+
+    let expected = [parent, "freeze other sites of their blocks (model/halves)"];
+    let result = sweep.run();
+    assert_eq!(result.status, Some(1));
+    assert_contains(result.errors()[0], &expected);
+    assert!(!sweep.task(child).exists());
+    let mut export = neuralrg();
+    export.arg("export").arg(&path).arg("-o").arg(sweep.folder().join("model.safetensors"));
+    assert_contains(outcome(&mut export).refusal(), &expected);
 }
