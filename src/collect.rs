@@ -13,7 +13,7 @@ use crate::plan::{self, Task};
 use crate::run::references;
 use crate::schema::{self, Item};
 use crate::seal;
-use crate::store::{self, SweepDir, describe, write_number, write_text};
+use crate::store::{self, Numbers, SweepDir, describe, write_number, write_text};
 use crate::study;
 use crate::summary;
 use crate::task_file::{Head, Origin, TaskArrays, TaskFile};
@@ -92,7 +92,7 @@ fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
         let mut line = format!("deviations of {name} from exact values in standard errors: ");
         if ok.len() < all.len() {
             line += &format!(
-                "where the verdict is ok {}. With the others {}",
+                "of tasks whose verdict is ok, {}. Of all, {}",
                 judgement(&ok, name),
                 judgement(&all, name)
             );
@@ -165,7 +165,7 @@ fn fill(file: &File, config: &Config, finished: &[Option<Finished>]) -> hdf5::Re
     write_attributes(&sweep.file, config)?;
     write_text(&sweep.file, schema::PULLS, &pull_report(finished).join("; "))?;
     write_coordinates(&mut sweep, config)?;
-    write_references(&sweep, config)?;
+    write_references(&sweep, config, finished)?;
 
     let shape = [config.temperatures().len(), config.depths().len(), config.sweep.seeds.len()];
     let grid = schema::COMPLETENESS.axes;
@@ -224,15 +224,25 @@ fn write_coordinates(sweep: &mut SweepFile, config: &Config) -> hdf5::Result<()>
     Ok(())
 }
 
-/// Exact values and the Gaussian yardstick over temperature; they need no finished task.
-fn write_references(sweep: &SweepFile, config: &Config) -> hdf5::Result<()> {
-    let numbers: Vec<_> = config
-        .temperatures()
+/// Exact values and the Gaussian yardstick over temperature: those that a task has, computed where none is finished.
+fn write_references(
+    sweep: &SweepFile,
+    config: &Config,
+    finished: &[Option<Finished>],
+) -> hdf5::Result<()> {
+    let temperatures = config.temperatures();
+    let tasks = finished.chunks(finished.len() / temperatures.len());
+    let numbers: Vec<Numbers> = temperatures
         .iter()
-        .map(|&temperature| references(config.sweep.linear_size, temperature))
+        .zip(tasks)
+        .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
+            Some(finished) => finished.head.numbers.references.clone(),
+            None => references(config.sweep.linear_size, temperature),
+        })
         .collect();
     for item in schema::REFERENCE_SCALARS {
-        let values: Array1<f64> = numbers.iter().map(|numbers| numbers[item.name]).collect();
+        let value = |numbers: &Numbers| numbers.get(item.name).copied().unwrap_or(f64::NAN);
+        let values: Array1<f64> = numbers.iter().map(value).collect();
         sweep.array(item, &[schema::TEMPERATURE.name], values.view())?;
     }
     Ok(())

@@ -21,7 +21,7 @@ use crate::progress::{Snapshot, unix_now};
 use crate::schema::VERDICT_OK;
 use crate::store::SweepDir;
 use crate::summary;
-use crate::task_file::{Head, Origin, TaskFile};
+use crate::task_file::{Brief, Head, Origin, TaskFile};
 
 /// A running task writes its progress every few seconds, or after every step where steps take longer;
 /// without news for this long its job is gone, even if the folder's lock cannot tell.
@@ -37,7 +37,7 @@ pub struct Observer {
     /// Kept from look to look, since the heartbeats of other machines must be watched.
     claims: Claims,
     /// Heads of the task files that were seen.
-    heads: HashMap<String, Head>,
+    heads: HashMap<String, Head<Brief>>,
 }
 
 /// All tasks of a sweep with what is known of each.
@@ -195,11 +195,11 @@ impl Observer {
     }
 
     /// The head of a task's file. Where it does not tell, the rest of the file does.
-    fn read_head(&mut self, task: &Task) -> Result<Head> {
+    fn read_head(&mut self, task: &Task) -> Result<Head<Brief>> {
         let path = self.dir.task_path(task);
-        let head = match Head::read(&path)? {
-            Some(head) => head,
-            None => TaskFile::open(&path)?.head,
+        let Some(head) = Head::read(&path)? else {
+            let unfit = TaskFile::open(&path).map(|_| "its head has no numbers".to_owned())?;
+            return Err(Error::DamagedTask { path, problem: unfit });
         };
         self.origin.check(&path, task, &head)?;
         self.heads.insert(task.name(), head.clone());
@@ -358,11 +358,12 @@ impl TaskStatus {
         }
     }
 
-    fn done(&mut self, head: &Head) {
+    fn done(&mut self, head: &Head<Brief>) {
+        let Brief { scalars, timing } = head.numbers;
         self.state = State::Done;
-        self.gap = Some(head.scalar("gap"));
-        self.gap_error = Some(head.scalar("gap_error"));
-        self.seconds = Some(head.time("wall_seconds"));
+        self.gap = Some(scalars.gap);
+        self.gap_error = Some(scalars.gap_error);
+        self.seconds = Some(timing.wall_seconds);
         self.verdict = Some(head.verdict.clone());
     }
 

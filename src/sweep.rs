@@ -25,7 +25,7 @@ use crate::run::{Parent, run_task};
 use crate::signals::Stop;
 use crate::store::{self, SweepDir, SweepLock};
 use crate::summary;
-use crate::task_file::{Head, Origin, TaskFile};
+use crate::task_file::{Brief, Head, Origin, TaskFile};
 use crate::trained::check_flow;
 
 /// The work of one job: what its ranks agreed to do.
@@ -359,7 +359,7 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
 fn conclude(config: &Config, dir: &SweepDir) {
     let tasks = plan::own_tasks(config);
     let head = |task: &Task| Head::read(&dir.task_path(task)).ok().flatten();
-    let heads: Vec<Option<Head>> = tasks.iter().map(head).collect();
+    let heads: Vec<Option<Head<Brief>>> = tasks.iter().map(head).collect();
     let finished = tasks.iter().zip(&heads);
     let verdicts: Vec<_> =
         finished.filter_map(|(task, head)| Some((task, head.as_ref()?.verdict.as_str()))).collect();

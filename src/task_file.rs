@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, Array3, Axis};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -14,21 +15,45 @@ use crate::schema;
 use crate::seal::{self, Seal};
 use crate::store::{Numbers, TaskRecord, verdict_text};
 
-/// What a task file says of itself, as one line of JSON in its user block: all that a table of a sweep needs, so that the
-/// rest of the file need not be read for it.
+/// What a task file says of itself, as one line of JSON in its user block: all that tables of a sweep need, so that the
+/// rest of the file need not be read for them. `N` are the numbers that one wants to know of [`TaskNumbers`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Head {
+pub struct Head<N = TaskNumbers> {
     pub format_version: i64,
     pub task: String,
     /// Checksum of what the task's numbers depend on ([`Config::sha256_of_tasks`]).
     pub configuration_sha256: String,
     /// `ok`, or what is wrong.
     pub verdict: String,
-    /// As in [`TaskRecord`]; those that are not finite are left out.
-    pub scalars: Numbers,
-    pub timing: Numbers,
+    pub numbers: N,
     /// Bytes of the HDF5 content.
     pub content_bytes: u64,
+}
+
+/// As in [`TaskRecord`]; those that are not finite are left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskNumbers {
+    pub scalars: Numbers,
+    pub references: Numbers,
+    pub timing: Numbers,
+}
+
+/// What a table of many tasks shows of each.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Brief {
+    pub scalars: Gap,
+    pub timing: WallTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Gap {
+    pub gap: f64,
+    pub gap_error: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct WallTime {
+    pub wall_seconds: f64,
 }
 
 impl Head {
@@ -44,26 +69,31 @@ impl Head {
             task: record.task.name(),
             configuration_sha256: config.sha256_of_tasks(),
             verdict: verdict_text(&record.verdict),
-            scalars: finite(&record.scalars),
-            timing: finite(&record.timing),
+            numbers: TaskNumbers {
+                scalars: finite(&record.scalars),
+                references: finite(&record.references),
+                timing: finite(&record.timing),
+            },
             content_bytes: u64::MAX,
         }
     }
 
     /// The scalar of this name; NaN where the file has none.
     pub fn scalar(&self, name: &str) -> f64 {
-        self.scalars.get(name).copied().unwrap_or(f64::NAN)
+        self.numbers.scalars.get(name).copied().unwrap_or(f64::NAN)
     }
 
     /// The time of this name; NaN where the file has none.
     pub fn time(&self, name: &str) -> f64 {
-        self.timing.get(name).copied().unwrap_or(f64::NAN)
+        self.numbers.timing.get(name).copied().unwrap_or(f64::NAN)
     }
 
     pub(crate) fn line(&self) -> String {
         serde_json::to_string(self).expect("a head has a JSON form")
     }
+}
 
+impl<N: DeserializeOwned> Head<N> {
     /// Reads the head of a file, and nothing else; none where it is not as it was written, of another version, or the
     /// file is longer or shorter than it says.
     ///
@@ -100,7 +130,7 @@ impl Origin {
     ///
     /// # Errors
     /// It is not ([`Error::ForeignTask`]), or cannot be read.
-    pub fn check(&self, path: &Path, task: &Task, head: &Head) -> Result<()> {
+    pub fn check<N>(&self, path: &Path, task: &Task, head: &Head<N>) -> Result<()> {
         let foreign = |problem| Err(Error::ForeignTask { path: path.into(), problem });
         if head.task != task.name() {
             return foreign(format!("is of another task ({}, by what it says)", head.task));

@@ -9,6 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+#: Attributes by which HDF5 knows dimension scales and what they are of.
+OF_SCALES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
+
 
 def contents(path):
     """Bytes of every dataset and attribute by name, but for timings and what names the machine."""
@@ -16,9 +19,9 @@ def contents(path):
     with h5py.File(path) as file:
 
         def add(name, item):
-            for key, value in item.attrs.items():
-                found[f"{name}@{key}"] = np.asarray(value).astype(str).tolist()
-            is_timing = name.startswith("timing/") or item.attrs.get("units") == "s"
+            for key in set(item.attrs) - OF_SCALES:
+                found[f"{name}@{key}"] = np.asarray(item.attrs[key]).astype(str).tolist()
+            is_timing = name.startswith("timing/") or found.get(f"{name}@units") == "s"
             if isinstance(item, h5py.Dataset) and not is_timing:
                 value = item[()]
                 found[name] = value if isinstance(value, bytes) else value.tobytes()
