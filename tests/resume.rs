@@ -240,11 +240,15 @@ fn stopped_after(log: &str) -> Option<usize> {
     Some(steps_before(index) + STAGES[index].1 * step as usize / steps as usize)
 }
 
-/// Interrupts small sweeps on two ranks, together on each task or not, in all stages of a random task, each time at
-/// a random file operation, restarting each time, until it has done so `NEURALRG_KILLS` times (`otherwise` where the variable
-/// is not set). Since files change by such operations only, whatever a job can leave behind comes from one of them.
-fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize, otherwise: usize) {
-    let wanted = common::repetitions("NEURALRG_KILLS", otherwise);
+/// Paths of the files that a job writes before the first step of a task.
+const AT_THE_START: [&str; 5] = ["", "/jobs/", "/claims/", "events.jsonl", "/logs/"];
+
+/// Interrupts small sweeps on two ranks, together on each task or not: when they start, in all stages of a random task, and
+/// when a task's file is written, each time at a random file operation, restarting each time, until it has done so
+/// `NEURALRG_KILLS` times (5 where the variable is not set). Since files change by such operations only, whatever a job can
+/// leave behind comes from one of them.
+fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize) {
+    let wanted = common::repetitions("NEURALRG_KILLS", 5);
     let (text, unbroken) = if ranks_per_task == 1 {
         (saved("native"), unbroken())
     } else {
@@ -266,19 +270,26 @@ fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize, 
         sweeps += 1;
         let task = *TINY_TASKS.choose(&mut random).unwrap();
         let path = format!("checkpoints/{task}{CHECKPOINT}");
-        let log = || fs::read_to_string(sweep.dir.join(format!("logs/{task}.log"))).unwrap();
-        let mut steps = 0;
+        let log =
+            || fs::read_to_string(sweep.dir.join(format!("logs/{task}.log"))).unwrap_or_default();
+        let mut interrupt = |path: &str, number: usize, later: usize| {
+            let point = Point { path, number, later };
+            let result = interrupted(&sweep, mpirun(2), *ways.next().unwrap(), point);
+            assert!(!sweep.look("status").stdout.contains("damaged"));
+            done += 1;
+            result
+        };
+        interrupt(AT_THE_START.choose(&mut random).unwrap(), 1, random.random_range(0..6));
+        let mut steps = stopped_after(&log()).unwrap_or(0);
         for stage in 0..STAGES.len() {
             // What a kill has left is a step more or less.
             let middle = steps_before(stage) + STAGES[stage].1 / 2 + random.random_range(0..3);
-            let later = random.random_range(0..8);
-            let point = Point { path: &path, number: middle - steps, later };
-            let result = interrupted(&sweep, mpirun(2), *ways.next().unwrap(), point);
+            let result = interrupt(&path, middle - steps, random.random_range(0..8));
             assert_ne!(result.status, Some(0), "{}", result.stderr);
-            assert!(!sweep.look("status").stdout.contains("damaged"));
             steps = stopped_after(&log()).unwrap_or(middle);
-            done += 1;
         }
+        // A job whose last task is done by then is not stopped any more.
+        interrupt("/tasks/", 1, random.random_range(0..6));
         let result = outcome(&mut sweep.run_with(mpirun(2)));
         result.success();
         assert_equal_sweeps(&sweep, &unbroken);
@@ -287,7 +298,11 @@ fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize, 
                 assert_no_step_is_lost(&sweep.dir.join(format!("logs/{task}.log")));
             }
         }
-        for (stage, ..) in places(&log(), " goes on with ") {
+        let log = log();
+        let mut resumed: Vec<_> =
+            places(&log, " goes on with ").into_iter().map(|(stage, ..)| stage).collect();
+        resumed.dedup();
+        for stage in resumed {
             *stages.entry(stage.to_owned()).or_default() += 1;
         }
     }
@@ -298,20 +313,20 @@ fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize, 
 #[test]
 fn mpi_job_killed_at_random_file_operations_ends_with_the_same_bits() {
     use Interruption::Job;
-    interrupt_at_random(&[Job("-KILL"), Job("-KILL"), Job("-TERM"), Job("-KILL")], 11, 1, 6);
+    interrupt_at_random(&[Job("-KILL"), Job("-KILL"), Job("-TERM"), Job("-KILL")], 11, 1);
 }
 
 #[test]
 fn mpi_job_told_to_stop_at_random_file_operations_loses_no_step() {
     use Interruption::{Job, Ranks};
-    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1"), Ranks("-INT"), Ranks("-USR1")], 12, 1, 6);
+    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1"), Ranks("-INT"), Ranks("-USR1")], 12, 1);
 }
 
 #[test]
 fn team_killed_or_told_to_stop_at_random_file_operations_ends_with_the_same_bits() {
     use Interruption::{Job, Ranks};
-    interrupt_at_random(&[Job("-KILL")], 13, 2, 3);
-    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1")], 14, 2, 3);
+    interrupt_at_random(&[Job("-KILL")], 13, 2);
+    interrupt_at_random(&[Ranks("-TERM"), Job("-USR1")], 14, 2);
 }
 
 /// The other rank is held in its task all the time.
