@@ -8,7 +8,7 @@ use std::process::Command;
 
 use neuralrg::seal::seal_hdf5;
 
-use common::job::{Point, killed_at};
+use common::job::{CHECKPOINT, EACH_STEP, Point, killed_at};
 use common::{
     Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, contents, neuralrg, outcome, snapshot,
 };
@@ -447,10 +447,12 @@ fn diverging_training_fails_its_task_with_the_count_and_the_remedy() {
 
 #[test]
 fn killed_job_leaves_only_finished_files_and_goes_on_to_the_numbers_of_an_unbroken_run() {
-    let (sweep, unbroken) = (Sweep::new(TINY), Sweep::finished());
+    let text = TINY.replace("[run]", &format!("[run]\n{EACH_STEP}"));
+    let (sweep, unbroken) = (Sweep::new(&text), Sweep::new(&text));
+    unbroken.run().success();
     // In the middle of the second task.
-    let path = format!("/running/{}", TINY_TASKS[1]);
-    let point = Point { path: &path, number: 1, later: 0 };
+    let path = format!("checkpoints/{}{CHECKPOINT}", TINY_TASKS[1]);
+    let point = Point { path: &path, number: 3, later: 0 };
     let result = killed_at(sweep.run_with(neuralrg()), &sweep, point);
     assert_eq!(result.status, None, "a signal ended it");
     let finished = sweep.task_files();

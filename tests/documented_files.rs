@@ -23,7 +23,7 @@ fn task_layout() -> Vec<(&'static str, Vec<Item>)> {
         (schema::SCALARS, schema::task_scalars().copied().collect()),
         (schema::REFERENCES, schema::REFERENCE_SCALARS.to_vec()),
         (schema::TIMING, schema::TIMING_SCALARS.to_vec()),
-        (schema::MODEL, vec![schema::PARAMETERS]),
+        (schema::MODEL, vec![schema::PARAMETERS, schema::HALVES]),
         (schema::TRAIN, schema::TRAIN_HISTORY.to_vec()),
         (schema::EVALUATE, vec![schema::LN_Q, schema::LN_PI, schema::SAMPLES]),
         (schema::CHAINS_GROUP, schema::CHAINS.to_vec()),
@@ -368,7 +368,7 @@ fn a_learned_file_holds_what_the_tables_say() {
     let held_out = without("forward_kl", schema::HELD_OUT_SCALARS);
     let groups = [
         (schema::HELD_OUT, held_out),
-        (schema::MODEL, vec![schema::PARAMETERS]),
+        (schema::MODEL, vec![schema::PARAMETERS, schema::HALVES]),
         (schema::TRAIN, schema::TRAIN_HISTORY.to_vec()),
         (schema::EVALUATE, other_layout("evaluate of a learned file")),
     ];

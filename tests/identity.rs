@@ -121,7 +121,8 @@ fn a_flow_whose_couplings_freeze_other_sites_is_refused_also_as_a_start() {
         assert_eq!(all, [0, 1, 2, 3]);
     }
     sites.invert_axis(ndarray::Axis(0));
-    halves.write(&sites).unwrap();
+    halves.write(sites.as_standard_layout().view()).unwrap();
+    drop(halves);
     file.close().unwrap();
     neuralrg::seal::seal_hdf5(&path).unwrap();
     fs::remove_file(sweep.task(child)).unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::job::{Job, Point, held, held_at, killed_at, release};
+use common::job::{CHECKPOINT, EACH_STEP, Job, Point, held, held_at, killed_at, release};
 use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome};
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
@@ -125,9 +125,11 @@ fn tasks_behind_a_failed_one_are_not_run_but_recorded_and_repeated_with_it() {
 
 #[test]
 fn killed_job_goes_on_from_the_parents_that_it_finished() {
-    let (sweep, unbroken) = (Sweep::new(&two_chains()), Sweep::new(&two_chains()));
+    let text = two_chains().replace("[run]", &format!("[run]\n{EACH_STEP}"));
+    let (sweep, unbroken) = (Sweep::new(&text), Sweep::new(&text));
     unbroken.run().success();
-    let point = Point { path: "/running/L4_T2_d2_s1", number: 1, later: 0 };
+    let path = format!("checkpoints/L4_T2_d2_s1{CHECKPOINT}");
+    let point = Point { path: &path, number: 3, later: 0 };
     let result = killed_at(sweep.run_with(neuralrg()), &sweep, point);
     assert_eq!(result.status, None, "a signal ended it");
     assert!(sweep.task("L4_T2.5_d2_s1").exists());
@@ -159,8 +161,8 @@ fn damaged_file_of_a_parent_fails_its_child_with_the_file_and_the_remedy() {
     let sweep = half_finished();
     let (parent, child) = ("L4_T3_d1_s1", "L4_T2_d1_s1");
     let path = sweep.task(parent);
-    // Every file was looked at; the deeper task runs before the child.
-    let point = Point { path: "logs/L4_T2_d2_s1.log", number: 1, later: 0 };
+    // Every file was looked at, none was begun with.
+    let point = Point { path: "/claims/", number: 1, later: 0 };
     let mut job = Job::start(held_at(sweep.run_with(neuralrg()), &sweep, point));
     job.wait_until_held(&sweep, 1);
     fs::write(&path, "not HDF5").expect("the file can be written");
