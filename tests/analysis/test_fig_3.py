@@ -46,7 +46,7 @@ def test_script_draws_both_formats(real_sweep, reference, run_figure, tmp_path):
 
 
 def test_what_is_missing_is_named(real_sweep, sweep_path, reference, tmp_path):
-    with pytest.raises(sweep.SweepError, match="has no task L9; it has L4_T2_d1_s1, "):
+    with pytest.raises(sweep.SweepError, match=r"has no task L9; it has L4_T2\.7_d1_s1, "):
         fig_3.read_course(real_sweep, "L9")
     with pytest.raises(sweep.SweepError, match="has no temperature 3"):
         fig_3.reference_at(reference, 3.0)

@@ -50,7 +50,8 @@ def test_tasks_whose_verdict_is_not_ok_are_hollow(studies):
     figure = fig_rg.draw_figure(chosen, others)
     panels = [axes for axes in figure.axes if axes.containers]
     for axes, name in zip(panels, fig_rg.COUPLINGS, strict=True):
-        (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+        (hollow,) = [line for line in axes.lines if line.get_label() == "_doubtful"]
+        assert hollow.get_markerfacecolor() == "white"
         np.testing.assert_array_equal(hollow.get_ydata(), others[1].arrays[name])
 
 
