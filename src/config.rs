@@ -735,9 +735,9 @@ impl TemperatureSteps {
             format!("at most {most} points"),
         )?;
         let (fewer, more) = (steps.floor().max(1.0), steps.floor().max(1.0) + 1.0);
-        // Ten digits, which are enough to be accepted.
+        // Digits enough to be accepted, however many points there are.
         let nearest = |intervals: f64| -> f64 {
-            let printed = format!("{:.9e}", (to - from) / intervals);
+            let printed = format!("{:.11e}", (to - from) / intervals);
             printed.parse().expect("a printed number is one")
         };
         require(
@@ -1242,10 +1242,10 @@ mod tests {
     #[test]
     fn both_nearest_steps_fit() {
         for (to, step, offered) in [
-            (2.6, 0.07, ["0.075", "0.06666666667"]),
+            (2.6, 0.07, ["0.075", "0.0666666666667"]),
             (2.6, 0.7, ["0.6", "0.3"]),
-            (3.9995, 0.001, ["0.001000250125", "0.00099975"]),
-            (3.0, 0.0001001, ["0.0001001001001", "0.0001000900811"]),
+            (3.9995, 0.001, ["0.00100025012506", "0.000999750000"]),
+            (3.0, 0.0001001, ["0.000100100100100", "0.000100090081073"]),
         ] {
             let range = |step: &str| parse(&format!("{{ from = 2.0, to = {to}, step = {step} }}"));
             let refusal = range(&step.to_string()).unwrap_err().to_string();
