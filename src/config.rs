@@ -788,7 +788,11 @@ impl TemperatureSteps {
             format!("at most {most} points"),
         )?;
         let (fewer, more) = (steps.floor().max(1.0), steps.floor().max(1.0) + 1.0);
-        let nearest = |intervals: f64| ((to - from) / intervals * 1e10).round() / 1e10;
+        // Digits enough to be accepted, however many points there are.
+        let nearest = |intervals: f64| -> f64 {
+            let printed = format!("{:.11e}", (to - from) / intervals);
+            printed.parse().expect("a printed number is one")
+        };
         require(
             (steps - steps.round()).abs() < 1e-6,
             key,
@@ -1318,12 +1322,21 @@ mod tests {
     /// What the message about a step that does not fit offers is accepted as it is printed.
     #[test]
     fn both_nearest_steps_fit() {
-        for step in ["0.075", "0.0666666667"] {
-            let config = parse(&format!("{{ from = 2.0, to = 2.6, step = {step} }}")).unwrap();
-            assert_eq!(config.temperatures().last(), Some(&2.6));
+        for (to, step, offered) in [
+            (2.6, 0.07, ["0.075", "0.0666666666667"]),
+            (2.6, 0.7, ["0.6", "0.3"]),
+            (3.9995, 0.001, ["0.00100025012506", "0.000999750000"]),
+            (3.0, 0.0001001, ["0.000100100100100", "0.000100090081073"]),
+        ] {
+            let range = |step: &str| parse(&format!("{{ from = 2.0, to = {to}, step = {step} }}"));
+            let refusal = range(&step.to_string()).unwrap_err().to_string();
+            let (_, rest) = refusal.split_once("such as ").unwrap();
+            let (steps, _) = rest.split_once(", or with").unwrap();
+            for (found, expected) in steps.split(" or ").zip(offered) {
+                assert_eq!(found.parse::<f64>(), expected.parse(), "{refusal}");
+                assert_eq!(range(found).unwrap().temperatures().last(), Some(&to));
+            }
         }
-        let refusal = parse("{ from = 2.0, to = 2.6, step = 0.7 }").unwrap_err().to_string();
-        assert!(refusal.contains("such as 0.6 or 0.3, or with points = 2 or 3"), "{refusal}");
     }
 
     #[test]

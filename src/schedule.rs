@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn makespan_with_unknown_costs_is_within_5_percent_of_the_lower_bound_from_4_tasks_a_rank_on() {
         let small = "temperatures={from=2.0,to=2.7,step=0.1}\ndepths=[1,2,3,4,5]";
-        let large = "temperatures={from=1.0,to=2.9995,step=0.001}\ndepths=[1,2,3,4,5]";
+        let large = "temperatures={from=1.0,to=2.999,step=0.001}\ndepths=[1,2,3,4,5]";
         let noise = LogNormal::new(0.0, 0.3).expect("a positive deviation");
         for (text, all_ranks) in
             [(small, &[4, 8, 10][..]), (large, &[4, 16, 64, 256, 1024, 2500][..])]
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_tasks_on_a_thousand_ranks_are_planned() {
-        let text = "temperatures={from=1.0,to=2.9995,step=0.001}\ndepths=[1,2,3,4,5]\n\
+        let text = "temperatures={from=1.0,to=2.999,step=0.001}\ndepths=[1,2,3,4,5]\n\
                     [train]\nstart_from='higher-temperature'";
         let tasks = tasks(&parse(32, text));
         assert_eq!(tasks.len(), 10_000);

@@ -150,9 +150,12 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     }
     let table = sweep.look("status").success().to_owned();
     assert!(table.ends_with("4 tasks: 1 done, 3 waiting\n"), "{table}");
-    // Forty draws are few, and status says so.
+    // Six steps teach nothing, and status says so; forty draws are few, which the chains' own verdict says.
     assert!(table.contains(" problems") && table.contains(&format!("{done}: ")), "{table}");
-    assert!(table.contains("of 40 draws: errors are uncertain"), "{table}");
+    assert!(table.contains("the flow is worse than a pair of Gaussians (gap "), "{table}");
+    assert!(table.contains("(chains/latent of the task file has them)"), "{table}");
+    let of_chains = &contents(&sweep.task(done))["/chains/latent@verdict"].text[0];
+    assert!(of_chains.contains("of 40 draws: errors are uncertain"), "{of_chains}");
 
     fs::write(sweep.dir.join(format!("failed/{failed}.txt")), "it went wrong\n").unwrap();
     let now = neuralrg::progress::unix_now();
