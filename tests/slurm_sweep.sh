@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 
 # A number times NEURALRG_TEST_TIME, whole and at least 1.
-scaled() { awk -v number="$1" -v factor="${NEURALRG_TEST_TIME:-1}" 'BEGIN { n = int(number * factor); print n > 1 ? n : 1 }'; }
+scaled() { awk -v number="$1" -v factor="${NEURALRG_TEST_TIME:-1}" 'BEGIN { n = int(number * factor); print (n > 1 ? n : 1) }'; }
 
 readonly CONFIG=configs/smoke.toml
 # Seconds after which a job or Slurm itself hangs, and minutes that a job may take: no outcome depends on these.
