@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::progress::Snapshot;
 use crate::rank::Team;
-use crate::seal::sha256;
+use crate::seal::{open_line, seal_line, sha256};
 use crate::signals::Stop;
 use crate::store::write_beside;
 
@@ -276,7 +276,7 @@ pub fn saved_progress(path: &Path) -> Option<Snapshot> {
         file.read_exact(&mut length).ok()?;
         let header = file.take(u64::from_le_bytes(length));
         let header: serde_json::Value = serde_json::from_reader(header).ok()?;
-        serde_json::from_str(header["__metadata__"][PROGRESS].as_str()?).ok()
+        serde_json::from_str(open_line(header["__metadata__"][PROGRESS].as_str()?)?).ok()
     })
 }
 
@@ -331,7 +331,7 @@ fn metadata(task: &str, progress: Option<Snapshot>) -> HashMap<String, String> {
     ]);
     metadata.extend(progress.map(|progress| {
         let text = serde_json::to_string(&progress).expect("a snapshot has a JSON form");
-        (PROGRESS.to_owned(), text)
+        (PROGRESS.to_owned(), seal_line(&text))
     }));
     metadata
 }
