@@ -2,6 +2,8 @@
 
 import copy
 import importlib
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import h5py
@@ -20,7 +22,11 @@ FLOWS = {
         3,
     ),
     "tree": ('arrangement = "tree"\nsymmetry = "none"\nrepeats = 2\ncouplings = 2', 4, 2),
-    "tebd": ('arrangement = "tebd"\nsymmetry = "regularizer"\ncouplings = 2', 4, 1),
+    "tebd": (
+        'arrangement = "tebd"\nnetworks = "joint"\nsplits = "cycle"\ncouplings = 2',
+        4,
+        1,
+    ),
     "best": ('preset = "best"\ncouplings = 4', 8, 2),
     "convolution": ('preset = "best"\ncouplings = 3\nchannels = 3', 4, 2),
     "biased": (
@@ -45,6 +51,7 @@ COUNT = 40
 class Exported(NamedTuple):
     """A trained flow and what the program draws of it."""
 
+    path: Path
     flow: object
     z: object
     x: object
@@ -89,6 +96,7 @@ def exported(request, neuralrg, tmp_path_factory) -> Exported:
     with h5py.File(samples) as file:
         arrays = {key: np.asarray(item) for key, item in file.items()}
     return Exported(
+        model,
         Flow.read(model).requires_grad_(False),
         torch.from_numpy(arrays["latent"]),
         torch.from_numpy(arrays["field"]),
@@ -159,6 +167,25 @@ def test_densities_can_be_differentiated(exported):
     expected = change / (2.0 * step)
     slope = (gradient * direction).sum((1, 2))
     assert _difference(slope, expected) < 1e-5
+
+
+def test_format_1_is_the_same_without_the_networks_which_are_joint(exported, tmp_path):
+    _torch()
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from flow_torch import Flow
+
+    with safe_open(exported.path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    structure = json.loads(metadata["flow"])
+    if structure.pop("networks") == "separate":
+        pytest.skip("format 1 had joint networks only")
+    old = {**metadata, "format": "neuralrg-flow 1", "flow": json.dumps(structure)}
+    save_file(tensors, tmp_path / "old.safetensors", metadata=old)
+    flow = Flow.read(tmp_path / "old.safetensors")
+    assert _difference(flow.ln_q(exported.x).detach(), exported.ln_q) < exported.tolerance
 
 
 def test_other_files_are_refused(tmp_path):
