@@ -281,9 +281,9 @@ fn interrupt_at_random(ways: &[Interruption], seed: u64, ranks_per_task: usize) 
         };
         interrupt(AT_THE_START.choose(&mut random).unwrap(), 1, random.random_range(0..6));
         let mut steps = stopped_after(&log()).unwrap_or(0);
-        for stage in 0..STAGES.len() {
+        for (stage, (_, length)) in STAGES.iter().enumerate() {
             // What a kill has left is a step more or less.
-            let middle = steps_before(stage) + STAGES[stage].1 / 2 + random.random_range(0..3);
+            let middle = steps_before(stage) + length / 2 + random.random_range(0..3);
             let result = interrupt(&path, middle - steps, random.random_range(0..8));
             assert_ne!(result.status, Some(0), "{}", result.stderr);
             steps = stopped_after(&log()).unwrap_or(middle);
