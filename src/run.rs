@@ -313,7 +313,7 @@ fn verdict(scalars: &Numbers, references: &Numbers, config: &Config) -> Vec<Stri
         problems.extend(problem_of_weights(scalars));
     } else if !of_chains.is_empty() {
         problems.push(format!(
-            "problems of its chains that may follow from it: {} ({}/latent of the task file has them)",
+            "{} complaints: its chains have problems, which may follow from that ({}/latent of the task file has them)",
             of_chains.len(),
             schema::CHAINS_GROUP
         ));
@@ -352,7 +352,7 @@ fn worse_than_gaussians(
         remedies.push("take flow.preset = \"best\"");
     }
     Some(format!(
-        "the flow is worse than a pair of Gaussians (gap {gap:.3} nat where these have {of_gaussians:.3}): {}",
+        "gap {gap:.3} nat (two Gaussians have {of_gaussians:.3}): the flow is worse than a pair of Gaussians, {}",
         remedies.join(", or ")
     ))
 }
@@ -565,15 +565,15 @@ mod tests {
         assert_eq!(
             verdict_of(&scalars, &config),
             [
-                "the flow is worse than a pair of Gaussians (gap 8.300 nat where these have 1.700): train longer, or start \
+                "gap 8.300 nat (two Gaussians have 1.700): the flow is worse than a pair of Gaussians, train longer, or start \
                  from another task's flow (train.start_from), or take flow.preset = \"best\"",
-                "problems of its chains that may follow from it: 5 (chains/latent of the task file has them)",
+                "5 complaints: its chains have problems, which may follow from that (chains/latent of the task file has them)",
                 "energy is 7.0 standard errors from the exact value",
             ]
         );
         config.flow.preset = Preset::Best;
         config.train.start_from = StartFrom::Shallower;
-        assert!(verdict_of(&scalars, &config)[0].ends_with("1.700): train longer"));
+        assert!(verdict_of(&scalars, &config)[0].ends_with("pair of Gaussians, train longer"));
         // Within its error the flow is as good as the Gaussians: then the chains speak for themselves.
         scalars.insert("gap".into(), 2.0);
         let found = verdict_of(&scalars, &config);
