@@ -49,7 +49,7 @@ fn task_on_a_team_has_the_numbers_of_one_rank() {
         let text = |ranks| {
             tiny(ranks, engine)
                 .replace("temperatures = [2.0, 3.0]", "temperatures = [2.0]")
-                .replace("[flow]", "[flow]\nsymmetry = \"regularizer\"")
+                .replace("\"mixture\"", "\"regularizer\"")
                 .replace("[train]", "[train]\nmeasure_every = 3\nstart_from = \"shallower\"")
                 + "\n[controls]\nsamplers = [\"independence\", \"fourier\"]\n"
         };
@@ -252,7 +252,7 @@ fn task_whose_file_the_leader_cannot_write_fails_alone() {
 fn failure_of_all_members_is_told_once() {
     // The weight overflows: no step has a finite loss.
     let text = tiny(2, "native")
-        .replace("[flow]", "[flow]\nsymmetry = \"regularizer\"\nsymmetry_weight = 1e308")
+        .replace("\"mixture\"", "\"regularizer\"\nsymmetry_weight = 1e308")
         .replace("[train]", "[train]\nmax_skipped_steps = 0");
     let sweep = Sweep::new(&text);
     let result = outcome(&mut sweep.run_with(mpirun(2)));
