@@ -24,6 +24,7 @@ depths = [1]
 seeds = {seeds}
 
 [flow]
+splits = "cycle" # random ones would be others for each seed, and copies refused
 couplings = 2
 hidden_layers = 1
 hidden_width = 4
