@@ -47,14 +47,14 @@ pub fn bridge(of_flow: &[f64], of_target: ArrayView2<f64>) -> (f64, f64) {
         }
     }
     let ln_z = 0.5 * (low + high);
-    // Relative errors do not depend on the largest number, which becomes 1.
+    // Relative errors do not depend on the sums, which become 1.
     let numerators: Vec<f64> = of_flow.iter().map(|ln_w| numerator(ln_w - ln_z)).collect();
-    let largest = largest_of(&numerators);
-    let numerators: Vec<f64> = numerators.iter().map(|value| (value - largest).exp()).collect();
+    let sum = ln_sum_exp(numerators.iter());
+    let numerators: Vec<f64> = numerators.iter().map(|value| (value - sum).exp()).collect();
     let (above, above_error) = mean_and_standard_error(&numerators);
     let denominators = of_target.mapv(|ln_w| denominator(ln_w - ln_z));
-    let largest = largest_of(denominators.iter());
-    let below = gamma_method(denominators.mapv(|value| (value - largest).exp()).view());
+    let sum = ln_sum_exp(denominators.iter());
+    let below = gamma_method(denominators.mapv(|value| (value - sum).exp()).view());
     (-ln_z, (above_error / above).hypot(below.error / below.mean))
 }
 
@@ -65,10 +65,6 @@ fn ln_of_sum(a: f64, b: f64, x: f64) -> f64 {
 
 fn ln_mean_exp(values: &[f64]) -> f64 {
     ln_sum_exp(values.iter()) - (values.len() as f64).ln()
-}
-
-fn largest_of<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
-    values.into_iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]
