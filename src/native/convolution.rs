@@ -2,9 +2,7 @@
 
 use super::kernels::{Store, Units, UnitsMut};
 use super::lanes::{Lanes, Real};
-use super::network::{
-    Conditioned, Layout, Panels, activate, deactivate, gather, place_ones, scatter,
-};
+use super::network::{Conditioned, Layout, Panels, deactivate, gather, place_ones, scatter};
 use crate::flow::coupling::Coupling;
 
 /// Sites that are worked on together.
@@ -41,8 +39,7 @@ impl<T: Real> Conditioned<'_, T> {
             place_ones(stencil, stride, rows);
             let values = &mut values[first * channels..];
             let outputs = UnitsMut { lanes: values, stride: channels, first: 0, count: channels };
-            dense.forward(self.packed, rows, (stencil, stride), outputs, Store::Overwrite);
-            activate(self.coupling.network.conditioner, rows, channels, values, channels);
+            dense.forward(self.packed, rows, (stencil, stride), outputs, self.activation());
         }
     }
 

@@ -14,6 +14,14 @@ pub struct Lanes<T>(pub [T; LANES]);
 impl<T: Real> Lanes<T> {
     pub const ZERO: Self = Self([T::ZERO; LANES]);
     pub const ONE: Self = Self([T::ONE; LANES]);
+
+    /// Replaces each number by its function.
+    #[inline(always)]
+    pub fn apply(&mut self, function: impl Fn(T) -> T) {
+        for number in &mut self.0 {
+            *number = function(*number);
+        }
+    }
 }
 
 /// The numbers of all lanes in one slice.
@@ -79,6 +87,23 @@ pub trait Real:
     /// The machine has AVX-512F.
     #[cfg(target_arch = "x86_64")]
     unsafe fn add_scaled_512(factor: Self, numbers: &Lanes<Self>, sum: &mut Lanes<Self>);
+
+    /// sum += a × b, as above.
+    ///
+    /// # Safety
+    ///
+    /// The machine has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn add_product_512(a: &[Self; LANES], b: &[Self; LANES], sum: &mut [Self; LANES]);
+
+    /// The sums over the lanes of so many numbers, in AVX-512's own instructions: with a sum at a time, the sums of a small
+    /// network's weights over lanes take longer than those over rows.
+    ///
+    /// # Safety
+    ///
+    /// The machine has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn totals_512(numbers: &[Lanes<Self>; LANES]) -> [Self; LANES];
 }
 
 impl Real for f32 {
@@ -129,11 +154,13 @@ impl Real for f32 {
         // eʳ = 1 + r + r² P(r), least largest error. What the reduction loses at large n the 1 hides.
         const COEFFICIENTS: [f32; 5] =
             [1.388_252e-3, 8.366_527e-3, 4.166_72e-2, 0.166_665_43, 0.499_999_97];
+        // As `SHIFT`, but the lowest bits hold n + 127, the exponent bits of 2ⁿ.
+        const BIASED_SHIFT: f32 = SHIFT + 127.0;
         let low = if self < -87.0 { -87.0 } else { self };
-        let rounded = low.fused(std::f32::consts::LOG2_E, SHIFT);
-        let rest = (rounded - SHIFT).fused(-std::f32::consts::LN_2, low);
+        let rounded = low.fused(std::f32::consts::LOG2_E, BIASED_SHIFT);
+        let rest = (rounded - BIASED_SHIFT).fused(-std::f32::consts::LN_2, low);
         let small = (rest * rest).fused(polynomial(rest, COEFFICIENTS), rest);
-        let scale = power_of_two(rounded.to_bits().wrapping_sub(SHIFT.to_bits()) as i32);
+        let scale = Self::from_bits(rounded.to_bits() << 23);
         small.fused(scale, scale - 1.0)
     }
 
@@ -211,6 +238,61 @@ impl Real for f32 {
             let (factor, numbers) = (_mm512_set1_ps(factor), _mm512_load_ps(numbers));
             _mm512_store_ps(sum, _mm512_fmadd_ps(factor, numbers, _mm512_load_ps(sum)));
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_product_512(a: &[Self; LANES], b: &[Self; LANES], sum: &mut [Self; LANES]) {
+        use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_storeu_ps};
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            let (a, b) = (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr()));
+            let addend = _mm512_loadu_ps(sum.as_ptr());
+            _mm512_storeu_ps(sum.as_mut_ptr(), _mm512_fmadd_ps(a, b, addend));
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn totals_512(numbers: &[Lanes<Self>; LANES]) -> [Self; LANES] {
+        use std::arch::x86_64::{
+            _mm512_add_ps, _mm512_load_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+            _mm512_shuffle_ps, _mm512_storeu_ps,
+        };
+        let mut totals = [0.0; LANES];
+        // Each stage halves the lanes that a number has and puts two numbers into one vector, first by quarters, then within
+        // them. The pairs are such that number i ends in lane i.
+        // SAFETY: the caller vouches for AVX-512F; lanes are sixteen numbers, aligned to 64 bytes.
+        unsafe {
+            let mut sums = [_mm512_setzero_ps(); 16];
+            for i in 0..16 {
+                sums[i] = _mm512_load_ps(numbers[i].0.as_ptr());
+            }
+            for i in [0, 1, 2, 3, 8, 9, 10, 11] {
+                let (a, b) = (sums[i], sums[i + 4]);
+                sums[i] = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x44>(a, b),
+                    _mm512_shuffle_f32x4::<0xee>(a, b),
+                );
+            }
+            for i in [0, 1, 2, 3] {
+                let (a, b) = (sums[i], sums[i + 8]);
+                sums[i] = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                );
+            }
+            for i in [0, 2] {
+                let (a, b) = (sums[i], sums[i + 1]);
+                sums[i] =
+                    _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+            }
+            let (a, b) = (sums[0], sums[2]);
+            let sum =
+                _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+            _mm512_storeu_ps(totals.as_mut_ptr(), sum);
+        }
+        totals
     }
 }
 
@@ -322,6 +404,27 @@ impl Real for f64 {
             }
         }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_product_512(a: &[Self; LANES], b: &[Self; LANES], sum: &mut [Self; LANES]) {
+        use std::arch::x86_64::{_mm512_fmadd_pd, _mm512_loadu_pd, _mm512_storeu_pd};
+        for first in [0, LANES / 2] {
+            // SAFETY: the caller vouches for AVX-512F; eight numbers are taken from `first` on.
+            unsafe {
+                let sum = sum.as_mut_ptr().add(first);
+                let (a, b) = (a.as_ptr().add(first), b.as_ptr().add(first));
+                let (a, b, addend) = (_mm512_loadu_pd(a), _mm512_loadu_pd(b), _mm512_loadu_pd(sum));
+                _mm512_storeu_pd(sum, _mm512_fmadd_pd(a, b, addend));
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn totals_512(numbers: &[Lanes<Self>; LANES]) -> [Self; LANES] {
+        numbers.map(|lanes| lanes.0.iter().sum())
+    }
 }
 
 /// ELU(x) = x for x > 0, eˣ - 1 else: the larger one of x and e^min(x, 0) - 1. NaN stays.
@@ -331,10 +434,10 @@ pub fn elu<T: Real>(x: T) -> T {
     if x > decayed { x } else { decayed }
 }
 
-/// ∂ELU/∂x from the value h = ELU(x): 1 for h > 0, h + 1 else.
+/// δ ∂ELU/∂x from the value h = ELU(x): the slope is 1 for h > 0, h + 1 else, that is min(h, 0) + 1.
 #[inline(always)]
-pub fn elu_slope<T: Real>(value: T) -> T {
-    if value > T::ZERO { T::ONE } else { value + T::ONE }
+pub fn times_elu_slope<T: Real>(delta: T, value: T) -> T {
+    delta.fused(if value > T::ZERO { T::ZERO } else { value }, delta)
 }
 
 /// (softplus x = ln(1 + eˣ), its derivative 1/(1 + e⁻ˣ)).

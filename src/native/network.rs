@@ -5,9 +5,9 @@ use std::ops::Range;
 use multiversion::multiversion;
 
 use super::kernels::{
-    Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
+    GROUP, Gradient, Store, Units, UnitsMut, outer_product, outer_product_room, product,
 };
-use super::lanes::{LANES, Lanes, Real, elu, elu_slope, flat, flat_mut};
+use super::lanes::{LANES, Lanes, Real, flat, flat_mut, times_elu_slope};
 use crate::flow::coupling::{Conditioner, Convolution, Coupling, Kernel, Shell, Transform};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
@@ -124,7 +124,10 @@ impl Layout {
         let numbers_per_row =
             layout.activations_per_row() + 3 * layout.delta_stride() + layout.outputs;
         let bytes_per_row = numbers_per_row * LANES * bytes_per_number;
-        layout.chunk_rows = (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS);
+        let most = (CHUNK_BYTES / bytes_per_row).clamp(4, MAX_CHUNK_ROWS);
+        // Chunks of about the same size, whole groups of a product.
+        let chunks = coupling.rows.div_ceil(most);
+        layout.chunk_rows = coupling.rows.div_ceil(chunks).next_multiple_of(GROUP);
         layout
     }
 
@@ -267,6 +270,10 @@ impl<T: Real> Panels<T> {
             let lengths = layouts.iter().map(|layout| layout.chunk_rows * size(layout));
             vec![Lanes::ZERO; lengths.max().unwrap_or(0)]
         };
+        let sums = layouts.iter().map(|layout| {
+            let inputs = layout.delta_stride().max(layout.stencil_stride());
+            outer_product_room(inputs).max(layout.end - layout.scales)
+        });
         let features = couplings.iter().map(Coupling::feature_count).max().unwrap_or(0);
         Self {
             feature_deltas: vec![Lanes::ZERO; features],
@@ -274,9 +281,7 @@ impl<T: Real> Panels<T> {
             upper: panel(&Layout::delta_stride),
             lower: panel(&Layout::delta_stride),
             inputs: panel(&Layout::delta_stride),
-            sums: panel(&|layout| {
-                outer_product_room(layout.delta_stride().max(layout.stencil_stride()))
-            }),
+            sums: vec![Lanes::ZERO; sums.max().unwrap_or(0)],
         }
     }
 }
@@ -352,6 +357,14 @@ impl<'a, T: Real> Conditioned<'a, T> {
         self.coupling.convolution.as_ref().zip(self.layout.convolution.as_ref())
     }
 
+    /// What becomes of the sums of a hidden layer.
+    pub fn activation(&self) -> Store {
+        match self.coupling.network.conditioner {
+            Conditioner::Elu => Store::Elu,
+            Conditioner::Odd => Store::Tanh,
+        }
+    }
+
     /// The networks' outputs for some rows, with all that leads to them.
     pub fn forward(
         &self,
@@ -394,8 +407,7 @@ impl<'a, T: Real> Conditioned<'a, T> {
         let mut last = (&inputs[..], input_stride);
         for (dense, panel) in branch.hidden.iter().zip(&mut hidden[first_panel..]) {
             let units = UnitsMut { lanes: panel, stride, first: 0, count: dense.outputs };
-            dense.forward(self.packed, rows, last, units, Store::Overwrite);
-            activate(self.coupling.network.conditioner, rows, dense.outputs, panel, stride);
+            dense.forward(self.packed, rows, last, units, self.activation());
             place_ones(panel, stride, rows);
             last = (panel, stride);
         }
@@ -578,23 +590,6 @@ pub fn scatter<T: Real>(
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-pub fn activate<T: Real>(
-    conditioner: Conditioner,
-    rows: usize,
-    width: usize,
-    panel: &mut [Lanes<T>],
-    stride: usize,
-) {
-    for row in panel.chunks_exact_mut(stride).take(rows) {
-        let row = flat_mut(&mut row[..width]).iter_mut();
-        match conditioner {
-            Conditioner::Elu => row.for_each(|x| *x = elu(*x)),
-            Conditioner::Odd => row.for_each(|x| *x = x.hyperbolic_tangent()),
-        }
-    }
-}
-
 /// δ *= activation's derivative, from its value.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 pub fn deactivate<T: Real>(
@@ -609,7 +604,7 @@ pub fn deactivate<T: Real>(
     for (deltas, activations) in deltas.zip(activations.chunks_exact(stride)).take(rows) {
         let pairs = flat_mut(&mut deltas[..width]).iter_mut().zip(flat(&activations[..width]));
         match conditioner {
-            Conditioner::Elu => pairs.for_each(|(delta, h)| *delta = *delta * elu_slope(*h)),
+            Conditioner::Elu => pairs.for_each(|(delta, h)| *delta = times_elu_slope(*delta, *h)),
             Conditioner::Odd => {
                 pairs.for_each(|(delta, h)| *delta = *delta * (-*h).fused(*h, T::ONE));
             }

@@ -300,18 +300,16 @@ impl<T: Real> Chunk<'_, T> {
         match self.network.coupling.network.transform {
             Transform::Affine => {
                 let sites = self.affine(&activations.outputs);
-                let deltas = &mut panels.output_deltas;
                 let gradient = gradient.as_deref_mut();
                 self.pull_back_map::<Affine, 2>(
-                    direction, &sites, field, deltas, cotangent, of_log_det, gradient,
+                    direction, &sites, field, panels, cotangent, of_log_det, gradient,
                 );
             }
             Transform::Bump => {
                 let sites = self.bump(&activations.outputs);
-                let deltas = &mut panels.output_deltas;
                 let gradient = gradient.as_deref_mut();
                 self.pull_back_map::<Bump, 5>(
-                    direction, &sites, field, deltas, cotangent, of_log_det, gradient,
+                    direction, &sites, field, panels, cotangent, of_log_det, gradient,
                 );
             }
         }
@@ -324,14 +322,20 @@ impl<T: Real> Chunk<'_, T> {
         direction: Direction,
         sites: &Sites<'_, T, P>,
         field: &[Lanes<T>],
-        outputs: &mut [Lanes<T>],
+        panels: &mut Panels<T>,
         cotangent: &mut [Lanes<T>],
         log_det: &Lanes<T>,
         gradient: Option<&mut [f64]>,
     ) {
         let Layout { scales, end, .. } = *self.network.layout;
-        let scales = gradient.map_or(&mut [][..], |gradient| &mut gradient[scales..end]);
+        let gradient = gradient.map_or(&mut [][..], |gradient| &mut gradient[scales..end]);
+        let Panels { output_deltas: outputs, sums, .. } = panels;
+        let scales = &mut sums[..gradient.len()];
+        scales.fill(Lanes::ZERO);
         let cotangents = Cotangents { field: cotangent, log_det, outputs, scales };
         transform::pull_back::<T, M, P>(direction, sites, field, cotangents);
+        for (gradient, sums) in gradient.iter_mut().zip(sums) {
+            *gradient += sums.0.iter().map(|value| value.to_f64()).sum::<f64>();
+        }
     }
 }

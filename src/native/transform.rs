@@ -339,8 +339,8 @@ pub struct Cotangents<'a, T> {
     pub log_det: &'a Lanes<T>,
     /// Of the network's outputs, rows × (P × per_row).
     pub outputs: &'a mut [Lanes<T>],
-    /// Sums of those of the scales.
-    pub scales: &'a mut [f64],
+    /// Of the scales, summed over rows.
+    pub scales: &'a mut [Lanes<T>],
 }
 
 /// Cotangents pulled back through the map; `field` holds u at the updated sites.
@@ -388,8 +388,8 @@ pub fn pull_back<T: Real, M: Monotone<T, P>, const P: usize>(
         for (by_raw, position) in by_raw.iter().zip(sites.order) {
             cotangents.outputs[first + position * sites.per_row] = *by_raw;
         }
-        if let Some(sum) = cotangents.scales.get_mut(index % sites.per_row) {
-            *sum += by_scale.0.iter().map(|value| value.to_f64()).sum::<f64>();
+        if let Some(sums) = cotangents.scales.get_mut(index % sites.per_row) {
+            sums.0.iter_mut().zip(by_scale.0).for_each(|(sum, value)| *sum += value);
         }
     }
 }
