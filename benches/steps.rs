@@ -15,6 +15,7 @@ use neuralrg::config::{Config, EngineChoice, RunConfig};
 use neuralrg::engine::Model;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, leapfrog};
+use neuralrg::random::Random;
 
 const BATCH: i64 = 512;
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
@@ -49,7 +50,7 @@ fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
     );
     let config = Config::parse(&text, "bench".as_ref()).expect("the bench's configuration");
     let architecture = Architecture::new(linear_size, CRITICAL_TEMPERATURE, depth, 1, &config.flow);
-    let flow = Flow::initialize(architecture, Kind::Float, Device::Cpu);
+    let flow = Flow::initialize(architecture, &Random::new(1), Kind::Float, Device::Cpu);
     let model = Model::new(flow, &RunConfig { engine, threads, ..Default::default() });
     let size = linear_size as i64;
     Setup { config, model, z: Tensor::randn([BATCH, size, size], (Kind::Float, Device::Cpu)) }

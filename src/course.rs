@@ -11,6 +11,7 @@ use crate::config::{HmcConfig, Sampler, Start, TrainConfig};
 use crate::engine::Model;
 use crate::host::{from_array, to_array};
 use crate::observe;
+use crate::random::Random;
 use crate::sampler::Kernel;
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
@@ -122,8 +123,8 @@ impl Course {
             let kernel = Kernel::new(walk.sampler, &frozen, options, temperature, hmc);
             let number =
                 |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;
-            let reseed = |trajectory| seed.reseed_torch(Stage::Measure, number(trajectory));
-            means.extend(walk.advance(&kernel, self.trajectories, (hmc.chains, options), reseed));
+            let random = |trajectory| seed.at(Stage::Measure, number(trajectory));
+            means.extend(walk.advance(&kernel, self.trajectories, (hmc.chains, options), random));
             row.push(walk.seconds);
         }
         row.extend(means);
@@ -169,13 +170,13 @@ impl Walk {
         kernel: &Kernel,
         trajectories: i64,
         (chains, options): (i64, (i64, Kind, Device)),
-        reseed: impl Fn(i64),
+        random: impl Fn(i64) -> Random,
     ) -> [f64; 4] {
         let start = Instant::now();
-        let position = self.position.take().unwrap_or_else(|| {
-            reseed(-1);
-            kernel.start(chains, options, Start::Cold)
-        });
+        let position = self
+            .position
+            .take()
+            .unwrap_or_else(|| kernel.start(chains, options, Start::Cold, &random(-1)));
         let mut state = kernel.state(&position);
         let adapting = trajectories / 2;
         let mut sum = Tensor::zeros([chains, 2], (Kind::Double, options.2));
@@ -185,13 +186,14 @@ impl Walk {
                 self.adaptation = settings.clone();
                 settings.freeze();
             }
-            reseed(trajectory);
-            let (moved, _) = kernel.advance(&state, &mut settings, trajectory < adapting);
+            let random = random(trajectory);
+            let (moved, _) = kernel.advance(&state, &mut settings, trajectory < adapting, &random);
             state = moved.state;
             if trajectory >= adapting {
                 // Energy and m², the first two observables.
                 let structure_factor = observe::structure_factor(&state.field);
-                sum += observe::scalars(&state.field, &structure_factor).narrow(1, 0, 2);
+                let scalars = observe::scalars(&state.field, &structure_factor, &random, 0);
+                sum += scalars.narrow(1, 0, 2);
             }
         }
         self.position = Some(state.position.shallow_clone());

@@ -15,6 +15,7 @@ use crate::engine::FrozenModel;
 use crate::error::{Error, Result};
 use crate::host::to_array;
 use crate::ising::Target;
+use crate::random::Random;
 use crate::schema::{self, Item};
 use crate::seal::{self, Seal};
 use crate::seed::{Stage, TaskSeed};
@@ -138,8 +139,8 @@ impl Data {
         let count = self.training.size()[0];
         let (first, last) = (drawn / count, (drawn + batch - 1) / count);
         let order = |epoch: i64| {
-            seed.reseed_torch(Stage::Shuffle, epoch);
-            Tensor::randperm(count, (Kind::Int64, Device::Cpu))
+            let order = seed.at(Stage::Shuffle, epoch).permutation(count as usize);
+            Tensor::from_slice(&order.iter().map(|&place| place as i64).collect::<Vec<_>>())
         };
         let orders: Vec<Tensor> = (first..=last).map(order).collect();
         let places = Tensor::cat(&orders, 0).narrow(0, drawn - first * count, batch);
@@ -297,12 +298,18 @@ pub fn identify(config: &mut Config, path: &Path) -> Result<()> {
 }
 
 /// Exact samples of the field, one for each measurement of the spins. Shapes: (sample, L, L).
-pub fn fields_of(sample: &wolff::Sample, linear_size: usize, temperature: f64) -> Array3<f32> {
+pub fn fields_of(
+    sample: &wolff::Sample,
+    linear_size: usize,
+    temperature: f64,
+    random: &Random,
+) -> Array3<f32> {
     let mut fields = Vec::with_capacity(sample.spins.len());
-    for spins in sample.spins.axis_chunks_iter(Axis(0), BATCH) {
+    for (batch, spins) in sample.spins.axis_chunks_iter(Axis(0), BATCH).enumerate() {
         let size = linear_size as i64;
         let values: Vec<f64> = spins.iter().map(|&spin| f64::from(spin)).collect();
-        let field = draw_field(&Tensor::from_slice(&values).view([-1, size, size]), temperature);
+        let spins = Tensor::from_slice(&values).view([-1, size, size]);
+        let field = draw_field(&spins, temperature, random, batch * BATCH);
         fields.extend(to_array::<ndarray::Ix3>(&field).iter().map(|&value| value as f32));
     }
     let shape = (sample.spins.nrows(), linear_size, linear_size);

@@ -8,13 +8,17 @@
 use tch::Tensor;
 
 use crate::flow::preconditioner::Preconditioner;
+use crate::host::normals;
+use crate::random::{Random, Use};
 
-/// Draws x = (K+αI)^{1/2} [(K+αI)^{1/2} s + ξ], ξ ~ N(0, I) from torch's generator, at temperature T.
+/// Draws x = (K+αI)^{1/2} [(K+αI)^{1/2} s + ξ], ξ ~ N(0, I), at temperature T, for samples of which the first one has
+/// number `first`.
 ///
 /// Shapes: spins (batch, L, L), of ±1 → (batch, L, L).
-pub fn draw_field(spins: &Tensor, temperature: f64) -> Tensor {
-    let size = spins.size()[1] as usize;
-    let root = Preconditioner::new(size, temperature, spins.kind(), spins.device());
+pub fn draw_field(spins: &Tensor, temperature: f64, random: &Random, first: usize) -> Tensor {
+    let (size, kind, device) = (spins.size()[1], spins.kind(), spins.device());
+    let root = Preconditioner::new(size as usize, temperature, kind, device);
     let (mean, _) = root.forward(spins);
-    root.forward(&(mean + spins.randn_like())).0
+    let samples = first..first + spins.size()[0] as usize;
+    root.forward(&(mean + normals(random, Use::Latents, samples, (size, kind, device)))).0
 }

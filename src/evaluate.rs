@@ -9,8 +9,9 @@ use crate::config::EvaluateConfig;
 use crate::engine::FrozenModel;
 use crate::error::Result;
 use crate::flow::symmetry::with_signs;
-use crate::host::{from_array, to_array};
+use crate::host::{from_array, normals, to_array};
 use crate::observe;
+use crate::random::Use;
 use crate::seed::{Stage, TaskSeed};
 use crate::stats::{Importance, importance, mean_and_standard_error};
 
@@ -42,6 +43,7 @@ impl Evaluation {
         mut after_batch: impl FnMut(&Self) -> Result<()>,
     ) -> Result<Self> {
         let side = size as usize;
+        let random = seed.at(Stage::Evaluate, 0);
         let mut samples = restored.unwrap_or_else(|| Self {
             ln_q: Vec::new(),
             ln_pi: Vec::new(),
@@ -54,15 +56,15 @@ impl Evaluation {
             if batch == 0 {
                 return Ok(samples);
             }
-            let step = drawn / config.batch;
-            seed.reseed_torch(Stage::Evaluate, step);
-            let draw = model.draw(&Tensor::randn([batch, size, size], (kind, device)));
+            let (first, last) = (drawn as usize, (drawn + batch) as usize);
+            let draw =
+                model.draw(&normals(&random, Use::Latents, first..last, (size, kind, device)));
             samples.ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
             samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
-            let fields = with_signs(&draw.field, model.symmetry());
-            seed.reseed_torch(Stage::Reweighting, step);
-            let scalars: Array2<f64> =
-                to_array(&observe::scalars(&fields, &observe::structure_factor(&fields)));
+            let fields = with_signs(&draw.field, model.symmetry(), &random, first);
+            let structure_factor = observe::structure_factor(&fields);
+            let scalars = observe::scalars(&fields, &structure_factor, &random, first);
+            let scalars: Array2<f64> = to_array(&scalars);
             samples.scalars.append(Axis(0), scalars.view()).expect("as many observables");
             if drawn < config.keep_samples {
                 let keep = batch.min(config.keep_samples - drawn);

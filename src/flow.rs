@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::FlowConfig;
+use crate::random::Random;
 use arrangement::Layer;
 use coupling::{Coupling, Half, Network};
 use symmetry::SymmetrizedFlow;
@@ -112,11 +113,20 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A flow with random weights from torch's CPU generator, so that every device starts alike.
-    pub fn initialize(architecture: Architecture, kind: Kind, device: Device) -> Self {
-        let couplings: Vec<Coupling> = architecture.couplings();
-        let start: Vec<Tensor> = couplings.iter().map(Coupling::initial_parameters).collect();
-        Self::new(architecture, couplings, &Tensor::cat(&start, 0), kind, device)
+    /// A flow with random weights.
+    pub fn initialize(
+        architecture: Architecture,
+        random: &Random,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let couplings = architecture.couplings();
+        let start: Vec<f64> = couplings
+            .iter()
+            .enumerate()
+            .flat_map(|(index, coupling)| coupling.initial_parameters(random, index))
+            .collect();
+        Self::new(architecture, couplings, &Tensor::from_slice(&start), kind, device)
     }
 
     /// A flow with the given flat parameter vector, as long as [`Architecture::parameter_count`] says.

@@ -4,6 +4,8 @@
 use tch::{Kind, Tensor};
 
 use crate::engine::Potential;
+use crate::host::{from_array, normals};
+use crate::random::{Random, Use};
 use crate::rank::Team;
 use crate::shares::{Part, Shares};
 
@@ -116,11 +118,14 @@ impl Trajectory {
         (end, end_momentum): (State, Tensor),
         difference: &Tensor,
         hamiltonians: [&Tensor; 2],
+        (random, of): (&Random, Use),
     ) -> Self {
         let usable = difference.isfinite().logical_and(&finite_everywhere(&end));
         let energy_error = difference.where_self(&usable, &difference.full_like(f64::INFINITY));
         let acceptance = (-&energy_error).exp().clamp_max(1.0);
-        let accepted = acceptance.rand_like().lt_tensor(&acceptance);
+        let numbers = from_array(&random.uniforms(of, 0..acceptance.size()[0] as usize, 1));
+        let numbers = numbers.to_device(acceptance.device()).view_as(&acceptance);
+        let accepted = numbers.lt_tensor(&acceptance);
         Self {
             state: start.select(&end, &accepted),
             hamiltonian: hamiltonians[1].where_self(&accepted, hamiltonians[0]),
@@ -138,15 +143,16 @@ impl Trajectory {
     }
 }
 
-/// Fresh momenta, leapfrog, Metropolis; random numbers from torch's generator. Each member of the team moves its chains
-/// by itself, after which all members have all.
+/// Fresh momenta, leapfrog, Metropolis. Each member of the team moves its chains by itself, after which all members have
+/// all.
 pub fn trajectory(
     potential: &impl Fn(&Tensor) -> Potential,
     state: &State,
     (step_size, steps): (f64, i64),
     team: &Team,
+    random: &Random,
 ) -> Trajectory {
-    let momentum = state.position.randn_like();
+    let momentum = normals_like(&state.position, random, Use::Momenta);
     let shares = Shares::new(team, momentum.size()[0]);
     let own = (state.own(&shares), shares.own(&momentum));
     let (end, end_momentum) = leapfrog(potential, &own.0, &own.1, step_size, steps);
@@ -156,7 +162,15 @@ pub fn trajectory(
     let end = State { position, energy, gradient, field };
     let before = hamiltonian(state, &momentum);
     let after = hamiltonian(&end, &end_momentum);
-    Trajectory::metropolis(state, (end, end_momentum), &(&after - &before), [&before, &after])
+    let (difference, hamiltonians) = (&after - &before, [&before, &after]);
+    let chance = (random, Use::Acceptance);
+    Trajectory::metropolis(state, (end, end_momentum), &difference, hamiltonians, chance)
+}
+
+/// Standard normal numbers for every chain. Shapes: (chains, L, L), as the positions.
+pub(crate) fn normals_like(position: &Tensor, random: &Random, of: Use) -> Tensor {
+    let options = (position.size()[1], position.kind(), position.device());
+    normals(random, of, 0..position.size()[0] as usize, options)
 }
 
 /// (chains): whether gradient and field hold finite numbers only, so that a chain can go on from there.

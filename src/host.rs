@@ -3,6 +3,8 @@
 use ndarray::{Array, ArrayD, Dimension};
 use tch::{Device, Kind, Tensor};
 
+use crate::random::{Random, Use};
+
 /// Copies a tensor of any device and precision into an f64 array of as many axes as it has.
 pub fn to_array<D: Dimension>(tensor: &Tensor) -> Array<f64, D> {
     let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).contiguous();
@@ -13,8 +15,20 @@ pub fn to_array<D: Dimension>(tensor: &Tensor) -> Array<f64, D> {
 /// An f64 tensor on the CPU with an array's shape and values.
 pub fn from_array<D: Dimension>(array: &Array<f64, D>) -> Tensor {
     let shape: Vec<i64> = array.shape().iter().map(|&length| length as i64).collect();
-    let values: Vec<f64> = array.iter().copied().collect();
-    Tensor::from_slice(&values).view(shape.as_slice())
+    let array = array.as_standard_layout();
+    let values = array.as_slice().expect("it is in standard layout");
+    Tensor::from_slice(values).view(shape.as_slice())
+}
+
+/// Standard normal numbers of some samples. Shapes: (sample, L, L).
+pub fn normals(
+    random: &Random,
+    of: Use,
+    samples: std::ops::Range<usize>,
+    (size, kind, device): (i64, Kind, Device),
+) -> Tensor {
+    let numbers = random.normals(of, samples, (size * size) as usize);
+    from_array(&numbers).view([-1, size, size]).to_kind(kind).to_device(device)
 }
 
 /// Tells the C library to keep freed memory for the next tensors.

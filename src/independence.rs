@@ -5,7 +5,8 @@ use tch::Tensor;
 
 use crate::engine::FrozenModel;
 use crate::flow::symmetry::ln_prior;
-use crate::hmc::{State, Trajectory};
+use crate::hmc::{State, Trajectory, normals_like};
+use crate::random::{Random, Use};
 
 /// The state of latents z, without gradients. Shapes: z (chains, L, L).
 pub fn state(model: &FrozenModel, z: &Tensor) -> State {
@@ -20,12 +21,17 @@ pub fn state(model: &FrozenModel, z: &Tensor) -> State {
 
 /// Fresh latents for every chain, accepted with min(1, w'/w), w = π(x)/q(x) (Hastings 1970). The energy error is
 /// ln w - ln w', infinite where it was not finite. `state_at` evaluates the model at the latents.
-pub fn trajectory(state_at: impl Fn(&Tensor) -> State, state: &State) -> Trajectory {
-    let momentum = state.position.randn_like();
+pub fn trajectory(
+    state_at: impl Fn(&Tensor) -> State,
+    state: &State,
+    random: &Random,
+) -> Trajectory {
+    let momentum = normals_like(&state.position, random, Use::Proposals);
     let end = state_at(&momentum);
     let minus_ln_weight = |state: &State| &state.energy + ln_prior(&state.position);
     let difference = minus_ln_weight(&end) - minus_ln_weight(state);
     let energies = [state.energy.shallow_clone(), end.energy.shallow_clone()];
     let [before, after] = &energies;
-    Trajectory::metropolis(state, (end, momentum), &difference, [before, after])
+    let chance = (random, Use::ProposalAcceptance);
+    Trajectory::metropolis(state, (end, momentum), &difference, [before, after], chance)
 }

@@ -16,7 +16,8 @@ use crate::engine::{FrozenModel, Model};
 use crate::error::{Error, Result};
 use crate::flow::coupling::Half;
 use crate::flow::{Architecture, Flow};
-use crate::host::{self, to_array};
+use crate::host::{self, normals, to_array};
+use crate::random::Use;
 use crate::rank::Team;
 use crate::run::{check_finite, with_learning_rates};
 use crate::schema;
@@ -102,8 +103,8 @@ fn train(
     let seed = TaskSeed::of_pictures(linear_size, depth, config.learn.seed);
     let architecture =
         Architecture::without_temperature(linear_size, depth, config.learn.seed, &config.flow);
-    seed.reseed_torch(Stage::Initialize, 0);
-    let flow = Flow::initialize(architecture, options.0, device);
+    let random = seed.at(Stage::Initialize, 0);
+    let flow = Flow::initialize(architecture, &random, options.0, device);
     let mut model = Model::new(flow, &config.run);
 
     let mut training = Training::new(&model, &config.train);
@@ -121,9 +122,8 @@ fn train(
     let frozen = model.freeze();
     let held_out = data.judge(&frozen, None);
     check_finite(&held_out)?;
-    seed.reseed_torch(Stage::Evaluate, 0);
-    let size = linear_size as i64;
-    let z = Tensor::randn([config.learn.samples, size, size], options);
+    let (random, samples) = (seed.at(Stage::Evaluate, 0), 0..config.learn.samples as usize);
+    let z = normals(&random, Use::Latents, samples, (linear_size as i64, options.0, device));
     Ok(Learned {
         configuration: config.to_toml(),
         linear_size,

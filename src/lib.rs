@@ -59,6 +59,7 @@ pub mod physical;
 pub mod plan;
 pub mod progress;
 pub mod queue;
+pub mod random;
 pub mod rank;
 pub mod response;
 pub mod rows;

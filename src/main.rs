@@ -23,6 +23,7 @@ use neuralrg::rank::Ranks;
 use neuralrg::sample::sample;
 use neuralrg::schedule::schedule;
 use neuralrg::schema::{AT_RANDOM, HELD_OUT_SCALARS, Item};
+use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::signals::Stop;
 use neuralrg::status::Observer;
 use neuralrg::store::{self, Numbers};
@@ -277,11 +278,11 @@ fn print_reference(
     print(header.join(","))?;
     let size = lattices.linear_size;
     let mut fields = Vec::new();
-    tch::manual_seed(seed as i64);
     for &temperature in &lattices.temperatures {
         let sample = wolff::sample(size, temperature, measurements, seed, path.is_some());
         let reference = sample.reference();
-        fields.push(data::fields_of(&sample, size, temperature));
+        let random = TaskSeed::of_reference(size, temperature, seed).at(Stage::Reference, 0);
+        fields.push(data::fields_of(&sample, size, temperature, &random));
         let scalars = reference.scalars.iter().flat_map(|e| [e.mean, e.error, e.tau_int]);
         let derived = reference.derived.iter().flat_map(|&(value, error)| [value, error]);
         // 9 significant digits.

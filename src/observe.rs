@@ -5,6 +5,9 @@
 
 use tch::{Kind, Tensor};
 
+use crate::host::from_array;
+use crate::random::{Random, Use};
+
 /// The scalar observables, in the order of the last axis of [`scalars`].
 pub const SCALARS: [&str; 7] = [
     "energy",
@@ -28,11 +31,11 @@ pub const DERIVED: [&str; 5] = [
 const LATTICE: [i64; 2] = [1, 2];
 
 /// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
-/// spins drawn with torch's generator (s_i = +1 with probability 1/(1 + e^{-2x_i})), m = (1/N) Σ t_i, e², and S(k)
-/// at the smallest wave number 2π/L, averaged over both directions, from the [`structure_factor`] of x.
+/// drawn spins (s_i = +1 with probability 1/(1 + e^{-2x_i})), m = (1/N) Σ t_i, e², and S(k) at the smallest wave number
+/// 2π/L, averaged over both directions, from the [`structure_factor`] of x. The first sample has number `first`.
 ///
 /// Shapes: x (batch, L, L), structure_factor (batch, L, L) → (batch, 7), in f64, in the order of [`SCALARS`].
-pub fn scalars(x: &Tensor, structure_factor: &Tensor) -> Tensor {
+pub fn scalars(x: &Tensor, structure_factor: &Tensor, random: &Random, first: usize) -> Tensor {
     let x = x.to_kind(Kind::Double);
     let sites = (x.size()[1] * x.size()[2]) as f64;
     let t = x.tanh();
@@ -42,7 +45,10 @@ pub fn scalars(x: &Tensor, structure_factor: &Tensor) -> Tensor {
     let energy = -sum(&(&t * neighbours)) / sites;
 
     let [second, fourth] = magnetization_moments(&t);
-    let up = (&x * 2.0).sigmoid().bernoulli();
+    let samples = first..first + x.size()[0] as usize;
+    let numbers = from_array(&random.uniforms(Use::Spins, samples, sites as usize));
+    let up = numbers.view_as(&x).to_device(x.device()).lt_tensor(&(&x * 2.0).sigmoid());
+    let up = up.to_kind(Kind::Double);
     let absolute = sum(&(up * 2.0 - 1.0)).abs() / sites;
     let along = |k_x: i64, k_y: i64| structure_factor.select(1, k_x).select(1, k_y);
     let smallest = (along(1, 0) + along(0, 1)) * 0.5;
@@ -160,7 +166,9 @@ mod tests {
                 smallest += weight * (real * real + imaginary * imaginary) / 32.0;
             }
         }
-        let found: Vec<f64> = Vec::try_from(scalars(&x, &structure_factor(&x)).view([-1])).unwrap();
+        let found: Vec<f64> =
+            Vec::try_from(scalars(&x, &structure_factor(&x), &Random::new(1), 0).view([-1]))
+                .unwrap();
         let expected = [energy, m2, m4, absolute, magnetization, energy_squared, smallest];
         for ((found, expected), name) in found.iter().zip(expected).zip(SCALARS) {
             let sampled = name == "magnetization_absolute";
@@ -172,7 +180,7 @@ mod tests {
         // |m| is that of drawn spins: a multiple of 1/8, whose mean over draws is the sum.
         let draws = 10_000;
         let same = x.repeat([draws, 1, 1]);
-        let drawn = scalars(&same, &structure_factor(&same)).select(1, 3);
+        let drawn = scalars(&same, &structure_factor(&same), &Random::new(2), 0).select(1, 3);
         assert_eq!((&drawn * 8.0).round(), &drawn * 8.0);
         let error = ((m2 - absolute * absolute) / draws as f64).sqrt();
         let deviation = drawn.mean(Kind::Double).double_value(&[]) - absolute;
@@ -188,7 +196,7 @@ mod tests {
     fn sampled_spins_give_the_mean_magnetization_of_a_strong_field() {
         let x = Tensor::full([10, 8, 8], 20.0, (Kind::Float, Device::Cpu));
         let absolute =
-            scalars(&x, &structure_factor(&x)).select(1, 3).mean(Kind::Double).double_value(&[]);
-        assert_eq!(absolute, 1.0);
+            scalars(&x, &structure_factor(&x), &Random::new(3), 0).select(1, 3).mean(Kind::Double);
+        assert_eq!(absolute.double_value(&[]), 1.0);
     }
 }

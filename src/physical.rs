@@ -5,7 +5,9 @@ use tch::{Device, Kind, Tensor};
 use crate::config::Start;
 use crate::engine::Potential;
 use crate::flow::preconditioner::{filter, half_plane};
+use crate::host::normals;
 use crate::ising::{coupling_eigenvalues, ln_cosh};
+use crate::random::{Random, Use};
 
 /// The potential -ln π(x) (Eq. 7) at one temperature, of the field x itself or of y = (K+αI)^{-1/2} x.
 ///
@@ -50,15 +52,15 @@ impl PhysicalPotential {
         Potential { energy: sum(&quadratic) * 0.5 - sum(&ln_cosh(&field)), gradient, field }
     }
 
-    /// Positions to start from, with torch's generator: the Gaussian of the quadratic form, which is the field of
-    /// free spins (hot), or that of spins that all point up (cold), x ~ N((K+αI)s, K+αI).
+    /// Positions to start from: the Gaussian of the quadratic form, which is the field of free spins (hot), or that of
+    /// spins that all point up (cold), x ~ N((K+αI)s, K+αI).
     ///
     /// Shapes: (chains, L, L).
-    pub fn start(&self, chains: i64, start: Start) -> Tensor {
+    pub fn start(&self, chains: i64, start: Start, random: &Random) -> Tensor {
         let size = self.eigenvalues.size()[0];
-        let options = (self.eigenvalues.kind(), self.eigenvalues.device());
+        let options = (size, self.eigenvalues.kind(), self.eigenvalues.device());
         let root = self.eigenvalues.sqrt();
-        let noise = Tensor::randn([chains, size, size], options);
+        let noise = normals(random, Use::Latents, 0..chains as usize, options);
         let spins = match start {
             Start::Hot => noise.zeros_like(),
             Start::Cold => noise.ones_like(),

@@ -62,8 +62,8 @@ pub fn run_task(
 
     // Build.
     let architecture = task.architecture(&config.flow);
-    seed.reseed_torch(Stage::Initialize, 0);
-    let mut flow = Flow::initialize(architecture, kind, device);
+    let random = seed.at(Stage::Initialize, 0);
+    let mut flow = Flow::initialize(architecture, &random, kind, device);
     if let Some(parent) = parent {
         start_from(&mut flow, parent, config);
     }

@@ -7,13 +7,14 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::flow::symmetry::draw_signs;
-use crate::host::to_array;
+use crate::host::{normals, to_array};
+use crate::random::Use;
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
 use crate::store::{write_array, write_hdf5, write_number, write_text};
 use crate::trained::{Trained, check_output};
 
-/// Samples drawn at a time, always as many, so that the first ones do not depend on the number of all.
+/// Samples drawn at a time.
 const BATCH: usize = 256;
 
 /// Fields x = sign · g(z), the latents z that they come from, and their densities.
@@ -50,9 +51,9 @@ pub fn sample(task: &Path, count: usize, seed: u64, output: &Path) -> Result<()>
 fn draw(trained: &Trained, count: usize, seed: u64) -> Samples {
     let size = trained.task.linear_size;
     let parameters = &trained.model.flow.parameters;
-    let options = (parameters.kind(), parameters.device());
+    let options = (size as i64, parameters.kind(), parameters.device());
     let model = trained.model.freeze();
-    let seeds = TaskSeed::new(&trained.task).derived(seed);
+    let random = TaskSeed::new(&trained.task).derived(seed).at(Stage::Sample, 0);
     let mut samples = Samples {
         fields: Array3::zeros((0, size, size)),
         latents: Array3::zeros((0, size, size)),
@@ -60,17 +61,15 @@ fn draw(trained: &Trained, count: usize, seed: u64) -> Samples {
         ln_q: Array1::zeros(0),
         ln_pi: Array1::zeros(0),
     };
-    for (step, start) in (0..count).step_by(BATCH).enumerate() {
-        seeds.reseed_torch(Stage::Sample, step as i64);
-        let z = Tensor::randn([BATCH as i64, size as i64, size as i64], options);
+    for first in (0..count).step_by(BATCH) {
+        let z = normals(&random, Use::Latents, first..count.min(first + BATCH), options);
         let draw = model.draw(&z);
-        let signs = draw_signs(&draw.field, model.symmetry());
-        let kept = |tensor: &Tensor| tensor.narrow(0, 0, BATCH.min(count - start) as i64);
-        append(&mut samples.fields, &kept(&(draw.field * &signs)));
-        append(&mut samples.latents, &kept(&z));
-        append(&mut samples.signs, &kept(&signs.view([-1])));
-        append(&mut samples.ln_q, &kept(&draw.ln_q));
-        append(&mut samples.ln_pi, &kept(&draw.ln_pi));
+        let signs = draw_signs(&draw.field, model.symmetry(), &random, first);
+        append(&mut samples.fields, &(draw.field * &signs));
+        append(&mut samples.latents, &z);
+        append(&mut samples.signs, &signs.view([-1]));
+        append(&mut samples.ln_q, &draw.ln_q);
+        append(&mut samples.ln_pi, &draw.ln_pi);
     }
     samples
 }

@@ -13,10 +13,11 @@ use crate::engine::{FrozenModel, Potential};
 use crate::error::Result;
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::hmc::{self, State, Trajectory};
-use crate::host::to_array;
+use crate::host::{normals, to_array};
 use crate::independence;
 use crate::observe;
 use crate::physical::PhysicalPotential;
+use crate::random::{Random, Use};
 use crate::rank::Team;
 use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
@@ -61,17 +62,18 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Positions to start from, with torch's generator: samples of the prior, or as `start` says.
+    /// Positions to start from: samples of the prior, or as `start` says.
     pub fn start(
         &self,
         chains: i64,
-        (size, kind, device): (i64, Kind, Device),
+        options: (i64, Kind, Device),
         start: Start,
+        random: &Random,
     ) -> Tensor {
         match self {
-            Self::Physical { potential, .. } => potential.start(chains, start),
+            Self::Physical { potential, .. } => potential.start(chains, start, random),
             Self::Latent { .. } | Self::Independence(_) => {
-                Tensor::randn([chains, size, size], (kind, device))
+                normals(random, Use::Latents, 0..chains as usize, options)
             }
         }
     }
@@ -95,11 +97,12 @@ impl<'a> Kernel<'a> {
         state: &State,
         adaptation: &mut Adaptation,
         adapt: bool,
+        random: &Random,
     ) -> (Trajectory, i64) {
         let hmc = |potential: &dyn Fn(&Tensor) -> Potential, team, adaptation: &mut Adaptation| {
             let steps = adaptation.plan();
             let length = (adaptation.step_size(), steps);
-            let moved = hmc::trajectory(&potential, state, length, team);
+            let moved = hmc::trajectory(&potential, state, length, team, random);
             if adapt {
                 adaptation.update(&state.position, &moved, steps);
             }
@@ -111,19 +114,22 @@ impl<'a> Kernel<'a> {
                 if !global_moves {
                     return (moved, gradients);
                 }
-                moved.state = independence::trajectory(|z| self.state(z), &moved.state).state;
+                let state_at = |z: &Tensor| self.state(z);
+                moved.state = independence::trajectory(state_at, &moved.state, random).state;
                 (moved, gradients + 1)
             }
             Self::Physical { potential, team } => hmc(&|x| potential.at(x), team, adaptation),
-            Self::Independence(_) => (independence::trajectory(|z| self.state(z), state), 0),
+            Self::Independence(_) => {
+                (independence::trajectory(|z| self.state(z), state, random), 0)
+            }
         }
     }
 
     /// The field to measure on, with the mixture's random signs.
-    fn field(&self, state: &State) -> Tensor {
+    fn field(&self, state: &State, random: &Random) -> Tensor {
         match self {
             Self::Latent { model, .. } | Self::Independence(model) => {
-                with_signs(&state.field, model.symmetry())
+                with_signs(&state.field, model.symmetry(), random, 0)
             }
             Self::Physical { .. } => state.field.shallow_clone(),
         }
@@ -238,12 +244,12 @@ impl Sampling {
             if !warming {
                 self.adaptation.freeze();
             }
-            seed.reseed_torch(stage, self.done);
-            let (moved, gradients) = kernel.advance(&state, &mut self.adaptation, warming);
+            let random = seed.at(stage, self.done);
+            let (moved, gradients) = kernel.advance(&state, &mut self.adaptation, warming, &random);
             if warming {
                 self.warmup_divergences += moved.divergences(config.divergence_threshold);
             } else {
-                self.record(kernel, &moved);
+                self.record(kernel, &moved, &random);
                 self.gradients += gradients;
             }
             state = moved.state;
@@ -256,8 +262,8 @@ impl Sampling {
     }
 
     /// Observables and the sampler's own record of one trajectory, on the device.
-    fn record(&mut self, kernel: &Kernel, moved: &Trajectory) {
-        let field = kernel.field(&moved.state);
+    fn record(&mut self, kernel: &Kernel, moved: &Trajectory, random: &Random) {
+        let field = kernel.field(&moved.state, random);
         let own = [
             &kernel.ln_weights(&moved.state),
             &moved.acceptance,
@@ -267,7 +273,7 @@ impl Sampling {
         ];
         let own = own.map(|values| values.to_kind(Kind::Double));
         let structure_factor = observe::structure_factor(&field);
-        let scalars = observe::scalars(&field, &structure_factor);
+        let scalars = observe::scalars(&field, &structure_factor, random, 0);
         self.records.push(&Tensor::cat(&[scalars, Tensor::stack(&own, 1)], 1));
         self.structure_sum += structure_factor;
     }
@@ -374,8 +380,8 @@ pub fn sample(
         Sampler::Independence => Stage::Independence,
     };
     let mut sampling = restored.unwrap_or_else(|| {
-        seed.reseed_torch(stage, -1);
-        Sampling::new(kernel.start(config.chains, options, start), config)
+        let random = seed.at(stage, -1);
+        Sampling::new(kernel.start(config.chains, options, start, &random), config)
     });
     sampling.finish(kernel, config, (seed, stage), after)?;
     Ok(sampling)

@@ -12,10 +12,11 @@ use crate::coarse::{self, COUPLINGS, effective_couplings, great_circle, kept, wi
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{kinds_of_latents, latent_levels};
-use crate::host::{from_array, to_array};
+use crate::host::{from_array, normals, to_array};
 use crate::ising::Target;
 use crate::mutual_information::{self, Pairs, of_independent};
 use crate::plan::{Task, own_tasks};
+use crate::random::Use;
 use crate::response::responses;
 use crate::schema::{self, Item};
 use crate::seal;
@@ -302,9 +303,8 @@ fn study_levels(trained: &Trained, samples: usize) -> Result<Arrays> {
     }
     let _guard = tch::no_grad_guard();
     let draw = |step: i64, count: i64| {
-        TaskSeed::new(&trained.task).reseed_torch(Stage::Study, step);
-        let (size, kind, device) = options(model);
-        Tensor::randn([count, size, size], (kind, device))
+        let random = TaskSeed::new(&trained.task).at(Stage::Study, step);
+        normals(&random, Use::Latents, 0..count as usize, options(model))
     };
     let levels: Array1<f64> = (0..=architecture.depth).rev().map(|level| level as f64).collect();
     let mut arrays = vec![(schema::LEVEL, levels.into_dyn())];

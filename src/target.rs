@@ -61,8 +61,8 @@ pub fn sample(
             let measured = chains.done - config.warmup;
             if measured > 0 && measured % spacing == 0 {
                 let field = model.draw(&chains.position).field;
-                seed.reseed_torch(Stage::Signs, chains.done);
-                fields.push(to_array(&with_signs(&field, model.symmetry())));
+                let random = seed.at(Stage::Signs, chains.done);
+                fields.push(to_array(&with_signs(&field, model.symmetry(), &random, 0)));
                 latents.push(to_array(&chains.position));
             }
             Ok(())

@@ -11,7 +11,8 @@ use crate::config::{Schedule, TrainConfig};
 use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
-use crate::host::to_array;
+use crate::host::{normals, to_array};
+use crate::random::Use;
 use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
 
@@ -277,9 +278,9 @@ impl Training {
             Objective::ReverseKl { symmetry_weight } => {
                 let parameters = &model.flow.parameters;
                 let size = model.flow.architecture.linear_size as i64;
-                seed.reseed_torch(Stage::Train, self.steps());
-                let options = (parameters.kind(), parameters.device());
-                let z = Tensor::randn([batch, size, size], options);
+                let random = seed.at(Stage::Train, self.steps());
+                let options = (size, parameters.kind(), parameters.device());
+                let z = normals(&random, Use::Latents, 0..batch as usize, options);
                 model.loss(&z, symmetry_weight, config.estimator)
             }
             Objective::ForwardKl(data) => {
@@ -413,10 +414,11 @@ mod tests {
         let config = Config::parse(&format!("{text}{keys}"), "t.toml".as_ref()).unwrap();
         let task = Task { linear_size: 4, temperature: 2.5, depth: 1, seed: 1 };
         let architecture = task.architecture(&config.flow);
-        let flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+        let seed = TaskSeed::new(&task);
+        let random = seed.at(Stage::Initialize, 0);
+        let flow = Flow::initialize(architecture, &random, Kind::Double, Device::Cpu);
         let mut model = Model::new(flow, &config.run);
         let mut used = Vec::new();
-        let seed = TaskSeed::new(&task);
         train(&mut model, &config.train, 0.0, &seed, |progress, _| used.push(progress.used))
             .unwrap();
         used

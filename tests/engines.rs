@@ -11,6 +11,7 @@ use neuralrg::flow::coupling::{Conditioner, Networks, Transform};
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::host::to_array;
 use neuralrg::ising::coupling_eigenvalues;
+use neuralrg::random::Random;
 use neuralrg::rank::Ranks;
 use tch::{Device, Kind, Tensor};
 
@@ -112,7 +113,8 @@ fn model_on(
     tch::manual_seed(3);
     let depth = linear_size.ilog2() as usize;
     let architecture = Architecture::new(linear_size, TEMPERATURE, depth, 1, config);
-    let mut flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+    let random = Random::new(3);
+    let mut flow = Flow::initialize(architecture, &random, Kind::Double, Device::Cpu);
     // Many layers far from the identity would amplify rounding.
     let deviation = match config.transform {
         Transform::Affine if linear_size > 4 => 0.05,
@@ -123,7 +125,7 @@ fn model_on(
     if kind == Kind::Float {
         // The same weights to rounding.
         let architecture = flow.architecture.clone();
-        flow = Flow::initialize(architecture, kind, Device::Cpu);
+        flow = Flow::initialize(architecture, &random, kind, Device::Cpu);
     }
     flow.parameters = kicked.to_kind(kind).set_requires_grad(true);
     Model::new(flow, &RunConfig { engine, threads, ..Default::default() })
@@ -367,9 +369,8 @@ fn exact_flow() -> Flow {
         preconditioner: true,
         ..Default::default()
     };
-    tch::manual_seed(3);
     let architecture = Architecture::new(4, COLD, 1, 1, &config);
-    let flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+    let flow = Flow::initialize(architecture, &Random::new(3), Kind::Double, Device::Cpu);
     let mut parameters: Vec<f64> = to_array::<ndarray::Ix1>(&flow.parameters.detach()).to_vec();
     // How many couplings shift each site.
     let mut shifts = [0; 16];

@@ -16,6 +16,7 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
 use neuralrg::physical::PhysicalPotential;
 use neuralrg::plan::Task;
+use neuralrg::random::Random;
 use neuralrg::rank::Team;
 use neuralrg::sampler::{self, Chains, Kernel, Sampling};
 use neuralrg::seed::{Stage, TaskSeed};
@@ -42,9 +43,9 @@ fn untrained_model(symmetry: Symmetry, temperature: f64, kind: Kind) -> Model {
         symmetry,
         ..Default::default()
     };
-    TaskSeed::new(&task(temperature)).reseed_torch(Stage::Initialize, 0);
+    let random = TaskSeed::new(&task(temperature)).at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, temperature, 2, 1, &config);
-    Model::new(Flow::initialize(architecture, kind, Device::Cpu), &RunConfig::default())
+    Model::new(Flow::initialize(architecture, &random, kind, Device::Cpu), &RunConfig::default())
 }
 
 /// The latent potential of an untrained flow, which is no simple function.
@@ -102,7 +103,7 @@ fn mean_of_exp_minus_energy_error_is_one() {
     };
     tch::manual_seed(3);
     let start = State::new(&potential, &(Tensor::randn([20_000, 4, 4], F64) / 3f64.sqrt()));
-    let moved = trajectory(&potential, &start, (0.45, 3), &Team::Alone);
+    let moved = trajectory(&potential, &start, (0.45, 3), &Team::Alone, &Random::new(3));
     let weights: Vec<f64> = Vec::try_from((-moved.energy_error).exp()).unwrap();
     let (mean, error) = mean_and_standard_error(&weights);
     assert!(error > 1e-3, "a step too small for an energy error tests nothing");
@@ -141,8 +142,8 @@ fn a_chain_without_finite_energy_stays_and_changes_no_other() {
             let mut state = State::new(&potential, &start);
             let mut divergent = 0;
             for step in 0..5 {
-                tch::manual_seed(100 + step);
-                let moved = trajectory(&potential, &state, (0.2, 4), &Team::Alone);
+                let random = Random::new(100 + step);
+                let moved = trajectory(&potential, &state, (0.2, 4), &Team::Alone, &random);
                 divergent += moved.energy_error.isinf().sum(Kind::Int64).int64_value(&[]);
                 state = moved.state;
             }
@@ -323,10 +324,9 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
     let potential = PhysicalPotential::new((4, Kind::Double, Device::Cpu), 2.7, true);
     let config = HmcConfig { chains: 4, ..Default::default() };
     for poison in [f64::NAN, f64::INFINITY] {
-        let run = |break_at: i64| {
-            tch::manual_seed(5);
-            let mut state =
-                State::new(&|x: &Tensor| potential.at(x), &potential.start(4, Start::Hot));
+        let run = |break_at: u64| {
+            let start = potential.start(4, Start::Hot, &Random::new(5));
+            let mut state = State::new(&|x: &Tensor| potential.at(x), &start);
             let mut divergences = 0;
             let mut fields = Vec::new();
             for draw in 0..20 {
@@ -341,8 +341,8 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
                     }
                     found
                 };
-                tch::manual_seed(100 + draw);
-                let moved = trajectory(&poisoned, &state, (0.5, 3), &Team::Alone);
+                let random = Random::new(100 + draw);
+                let moved = trajectory(&poisoned, &state, (0.5, 3), &Team::Alone, &random);
                 divergences += moved.divergences(config.divergence_threshold).int64_value(&[]);
                 state = moved.state;
                 fields.push(state.field.copy());
@@ -373,8 +373,8 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
     let kernel = Kernel::new(Sampler::Latent, &frozen, options, 2.7, &config);
     let stage = (&seed, Stage::LatentHmc);
     let begin = || {
-        seed.reseed_torch(Stage::LatentHmc, -1);
-        Sampling::new(kernel.start(config.chains, options, Start::Hot), &config)
+        let random = seed.at(Stage::LatentHmc, -1);
+        Sampling::new(kernel.start(config.chains, options, Start::Hot, &random), &config)
     };
     let mut unbroken = begin();
     unbroken.finish(&kernel, &config, stage, |_| Ok(())).unwrap();

@@ -21,6 +21,7 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::learn::learn;
 use neuralrg::observe;
 use neuralrg::plan::Task;
+use neuralrg::random::Random;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::signals::Stop;
 use neuralrg::stats::gamma_method;
@@ -34,8 +35,8 @@ const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// Exact samples of the field on 4 × 4.
 fn exact_fields(temperature: f64, measurements: usize, seed: u64) -> Array3<f32> {
-    tch::manual_seed(seed as i64);
-    fields_of(&wolff::sample(4, temperature, measurements, seed, true), 4, temperature)
+    let spins = wolff::sample(4, temperature, measurements, seed, true);
+    fields_of(&spins, 4, temperature, &Random::new(seed))
 }
 
 fn tensor(fields: &Array3<f32>) -> Tensor {
@@ -63,7 +64,7 @@ fn fields_of_cluster_spins_have_the_enumerated_moments() {
         let x = tensor(&exact_fields(temperature, MEASUREMENTS, 1));
         let exact = enumeration::enumerate(temperature);
         let mut checks = Vec::new();
-        let scalars = observe::scalars(&x, &observe::structure_factor(&x));
+        let scalars = observe::scalars(&x, &observe::structure_factor(&x), &Random::new(2), 0);
         for (index, expected) in
             [(0, exact.energy_per_site), (1, exact.magnetization_2), (2, exact.magnetization_4)]
         {
@@ -99,9 +100,9 @@ fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 1 };
     let seed = TaskSeed::new(&task);
-    seed.reseed_torch(Stage::Initialize, 0);
+    let random = seed.at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, 1, &config.flow);
-    let model = Model::new(Flow::initialize(architecture, F64.0, F64.1), &config.run);
+    let model = Model::new(Flow::initialize(architecture, &random, F64.0, F64.1), &config.run);
     (config, model, seed)
 }
 

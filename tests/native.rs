@@ -8,6 +8,7 @@ use neuralrg::flow::arrangement::{Arrangement, Splits};
 use neuralrg::flow::coupling::{Conditioner, Coupling, Network, Networks, Transform};
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::native::{Native, Real};
+use neuralrg::random::Random;
 use tch::{Device, Kind, Tensor};
 
 const SIZE: usize = 8;
@@ -44,7 +45,7 @@ fn configs() -> Vec<FlowConfig> {
 fn engine<T: Real>(config: &FlowConfig) -> (Native<T>, Vec<T>) {
     tch::manual_seed(17);
     let architecture = Architecture::new(SIZE, 2.5, 3, 1, config);
-    let flow = Flow::initialize(architecture, Kind::Double, Device::Cpu);
+    let flow = Flow::initialize(architecture, &Random::new(17), Kind::Double, Device::Cpu);
     let deviation = match config.transform {
         Transform::Affine => 0.2,
         Transform::Bump => 0.03,

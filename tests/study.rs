@@ -13,6 +13,7 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::host::{from_array, to_array};
 use neuralrg::observe;
 use neuralrg::plan::Task;
+use neuralrg::random::Random;
 use neuralrg::seed::TaskSeed;
 use neuralrg::stats::between_chain;
 use neuralrg::study::NAMES;
@@ -252,7 +253,8 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
         let (made, _) = flow.map().forward(&latents.to_kind(Kind::Float));
         assert!((made - &fields).abs().max().double_value(&[]) < 1e-4);
         let structure = observe::structure_factor(&fields);
-        let scalars: Array2<f64> = to_array(&observe::scalars(&fields, &structure));
+        let random = Random::new(draw as u64);
+        let scalars: Array2<f64> = to_array(&observe::scalars(&fields, &structure, &random, 0));
         for (column, name) in ["energy", "magnetization_squared"].into_iter().enumerate() {
             let place = observe::SCALARS.iter().position(|other| *other == name).unwrap();
             let mut sum = sums.column_mut(column);
@@ -272,7 +274,6 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
 #[test]
 fn latents_of_the_mixture_have_the_posterior_sign() {
     tch::set_num_threads(1);
-    tch::manual_seed(3);
     let flow = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
@@ -283,8 +284,10 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
         ..Default::default()
     };
     let architecture = Architecture::new(4, 2.7, 2, 1, &flow);
-    let model =
-        Model::new(Flow::initialize(architecture, Kind::Float, Device::Cpu), &RunConfig::default());
+    let model = Model::new(
+        Flow::initialize(architecture, &Random::new(3), Kind::Float, Device::Cpu),
+        &RunConfig::default(),
+    );
     let samples = samples_of(&model, 2.7);
     let bound = model.flow.bind_frozen();
     // Σ z² of the latents that HMC has, and its mean over both signs of each field.

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+
+use crate::random::{Random, Use};
 
 /// Network that turns the frozen sites into the parameters of the map (`[flow] conditioner`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,20 +193,21 @@ impl Coupling {
         self.offset..self.offset + self.network.parameter_count()
     }
 
-    /// Random initial parameters, in f64 on the CPU. Shapes: flat.
+    /// Random initial parameters. Shapes: flat.
     ///
     /// Elu: weights and biases uniform within ±1/√inputs; separate networks start as those of the paper, whose
     /// first layers see all sites of a row, the updated ones masked by zeros. Odd: normal weights of variance 1/inputs, those
     /// of values further away falling off as e^{1 - distance}, outputs close to 0. Affine scales start at 0,
     /// bumps close to the identity.
-    pub fn initial_parameters(&self) -> Tensor {
-        let network = &self.network;
-        let shapes = network.parameter_shapes();
-        let parameters = match network.conditioner {
-            Conditioner::Elu => elu_start(network, &shapes),
-            Conditioner::Odd => self.odd_start(&shapes),
-        };
-        Tensor::cat(&parameters.iter().map(|part| part.view([-1])).collect::<Vec<_>>(), 0)
+    ///
+    /// `index` is the coupling's number in its flow, which has random numbers of its own.
+    pub fn initial_parameters(&self, random: &Random, index: usize) -> Vec<f64> {
+        let mut start = Start::new(&self.network, random, index);
+        match self.network.conditioner {
+            Conditioner::Elu => start.elu(&self.network),
+            Conditioner::Odd => start.odd(self),
+        }
+        start.parameters
     }
 
     /// Distances of the inputs of the convolution, if any, and of the first layer of the rows.
@@ -227,86 +229,114 @@ impl Coupling {
         let rows = self.convolution.as_ref().map_or(0, |convolution| convolution.rows);
         rows * self.network.convolution.map_or(0, |kernel| kernel.channels)
     }
-
-    fn odd_start(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-        let Network { transform, updated_per_row, .. } = self.network;
-        let layers = if self.network.inputs == 0 { 0 } else { self.network.activated_layers() };
-        let mut parts: Vec<Tensor> = shapes[..layers]
-            .iter()
-            .map(|&[rows, columns]| normal(rows, columns) / (columns as f64).sqrt())
-            .collect();
-        if layers > 0 {
-            for (part, distances) in parts.iter_mut().zip(self.input_distances()) {
-                let decay: Vec<f64> =
-                    distances.iter().map(|distance| (1.0 - distance).exp()).collect();
-                *part *= Tensor::from_slice(&decay);
-            }
-            let [[odd, width], [_, inputs], [even, _]] = [0, 1, 2].map(|i| shapes[layers + i]);
-            parts.push(normal(odd, width) * OUTPUT_DEVIATION);
-            parts.extend([zeros(odd, inputs), zeros(even, width)]);
-        }
-        parts.push(even_bias(transform, updated_per_row));
-        if transform == Transform::Affine {
-            parts.push(zeros(updated_per_row, 1));
-        }
-        parts
-    }
 }
 
-fn elu_start(network: &Network, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-    let uniform = |[rows, columns]: [usize; 2], inputs: usize| {
-        let options = (Kind::Double, Device::Cpu);
-        let unit = Tensor::rand([rows as i64, columns as i64], options) * 2.0 - 1.0;
-        unit / (inputs as f64).sqrt()
-    };
-    let layer = |layer: &[[usize; 2]], inputs: usize| {
-        [uniform(layer[0], inputs), uniform(layer[1], inputs)]
-    };
-    let (convolution, branches) = shapes.split_at(2 * usize::from(network.convolution.is_some()));
-    let mut parts: Vec<Tensor> = Vec::new();
-    parts.extend(convolution.chunks_exact(2).flat_map(|shapes| layer(shapes, shapes[0][1])));
-    let masked = if network.branches > 1 { network.updated_per_row } else { 0 };
-    for (index, branch) in branches.chunks_exact(2 * network.hidden_layers + 2).enumerate() {
-        let (hidden, outputs) = branch.split_at(2 * network.hidden_layers);
-        for (i, shapes) in hidden.chunks_exact(2).enumerate() {
-            parts.extend(layer(shapes, shapes[0][1] + if i == 0 { masked } else { 0 }));
+/// Initial parameters as they are laid down one after the other; each has a random number of its own place.
+struct Start {
+    parameters: Vec<f64>,
+    shapes: Vec<[usize; 2]>,
+    uniforms: Vec<f64>,
+    normals: Vec<f64>,
+}
+
+impl Start {
+    fn new(network: &Network, random: &Random, index: usize) -> Self {
+        let count = network.parameter_count();
+        let (sample, of) = (index..index + 1, [Use::UniformParameters, Use::NormalParameters]);
+        Self {
+            parameters: Vec::with_capacity(count),
+            shapes: network.parameter_shapes(),
+            uniforms: random.uniforms(of[0], sample.clone(), count).into_raw_vec_and_offset().0,
+            normals: random.normals(of[1], sample, count).into_raw_vec_and_offset().0,
         }
-        match network.transform {
-            Transform::Affine => parts.extend(layer(outputs, outputs[0][1])),
-            // Nothing else keeps the scales of bumps small.
-            Transform::Bump => {
-                let [sites, width] = outputs[0];
-                parts.push(normal(sites, width) * OUTPUT_DEVIATION);
-                parts.push(bump_bias(network).narrow(0, (index * sites) as i64, sites as i64));
+    }
+
+    fn elu(&mut self, network: &Network) {
+        let shapes = std::mem::take(&mut self.shapes);
+        let (convolution, branches) =
+            shapes.split_at(2 * usize::from(network.convolution.is_some()));
+        for layer in convolution.chunks_exact(2) {
+            self.uniform_layer(layer, layer[0][1]);
+        }
+        let masked = if network.branches > 1 { network.updated_per_row } else { 0 };
+        let bump_biases = bump_biases(network);
+        for (index, branch) in branches.chunks_exact(2 * network.hidden_layers + 2).enumerate() {
+            let (hidden, outputs) = branch.split_at(2 * network.hidden_layers);
+            for (i, layer) in hidden.chunks_exact(2).enumerate() {
+                self.uniform_layer(layer, layer[0][1] + if i == 0 { masked } else { 0 });
+            }
+            match network.transform {
+                Transform::Affine => self.uniform_layer(outputs, outputs[0][1]),
+                // Nothing else keeps the scales of bumps small.
+                Transform::Bump => {
+                    let [sites, width] = outputs[0];
+                    self.normal(sites * width, |_| OUTPUT_DEVIATION);
+                    self.parameters.extend(&bump_biases[index * sites..(index + 1) * sites]);
+                }
             }
         }
+        if network.transform == Transform::Affine {
+            self.zeros(network.updated_per_row);
+        }
     }
-    if network.transform == Transform::Affine {
-        parts.push(zeros(network.updated_per_row, 1));
+
+    fn odd(&mut self, coupling: &Coupling) {
+        let network = &coupling.network;
+        let shapes = std::mem::take(&mut self.shapes);
+        let layers = if network.inputs == 0 { 0 } else { network.activated_layers() };
+        let distances = coupling.input_distances();
+        for (layer, &[rows, columns]) in shapes[..layers].iter().enumerate() {
+            let decay = |column: usize| {
+                distances.get(layer).map_or(1.0, |distances| (1.0 - distances[column]).exp())
+            };
+            self.normal(rows * columns, |i| decay(i % columns) / (columns as f64).sqrt());
+        }
+        if layers > 0 {
+            let [[odd, width], [_, inputs], [even, _]] = [0, 1, 2].map(|i| shapes[layers + i]);
+            self.normal(odd * width, |_| OUTPUT_DEVIATION);
+            self.zeros(odd * inputs + even * width);
+        }
+        self.parameters.extend(even_biases(network.transform, network.updated_per_row));
+        if network.transform == Transform::Affine {
+            self.zeros(network.updated_per_row);
+        }
     }
-    parts
+
+    /// Weights and biases uniform within ±1/√inputs.
+    fn uniform_layer(&mut self, shapes: &[[usize; 2]], inputs: usize) {
+        let range = self.next(shapes.iter().map(|[rows, columns]| rows * columns).sum());
+        let limit = 1.0 / (inputs as f64).sqrt();
+        self.parameters.extend(self.uniforms[range].iter().map(|unit| (2.0 * unit - 1.0) * limit));
+    }
+
+    /// Normal numbers with the deviation that each of them is given.
+    fn normal(&mut self, count: usize, deviation: impl Fn(usize) -> f64) {
+        let numbers = self.normals[self.next(count)].iter().enumerate();
+        self.parameters.extend(numbers.map(|(i, number)| number * deviation(i)));
+    }
+
+    fn zeros(&mut self, count: usize) {
+        self.parameters.extend(std::iter::repeat_n(0.0, count));
+    }
+
+    fn next(&self, count: usize) -> Range<usize> {
+        self.parameters.len()..self.parameters.len() + count
+    }
 }
 
 /// Biases of a bump's outputs: t, c, s, a, b of all sites of a row.
-fn bump_bias(network: &Network) -> Tensor {
+fn bump_biases(network: &Network) -> Vec<f64> {
     let sites = network.updated_per_row;
-    let shifts = zeros(network.transform.outputs().0 * sites, 1);
-    Tensor::cat(&[shifts, even_bias(network.transform, sites)], 0)
+    let mut biases = vec![0.0; network.transform.outputs().0 * sites];
+    biases.extend(even_biases(network.transform, sites));
+    biases
 }
 
 /// Biases of the even outputs, all sites of one output together.
-fn even_bias(transform: Transform, sites: usize) -> Tensor {
+fn even_biases(transform: Transform, sites: usize) -> Vec<f64> {
     let start: &[f64] = match transform {
         Transform::Affine => &[INITIAL_RAW_SCALE],
         Transform::Bump => &[0.0, INITIAL_BUMP[0], INITIAL_BUMP[1]],
     };
-    Tensor::from_slice(start).view([-1, 1]).repeat([1, sites as i64]).view([-1, 1])
-}
-
-fn zeros(rows: usize, columns: usize) -> Tensor {
-    Tensor::zeros([rows as i64, columns as i64], (Kind::Double, Device::Cpu))
-}
-
-fn normal(rows: usize, columns: usize) -> Tensor {
-    Tensor::randn([rows as i64, columns as i64], (Kind::Double, Device::Cpu))
+    start.iter().flat_map(|&bias| std::iter::repeat_n(bias, sites)).collect()
 }

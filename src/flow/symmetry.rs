@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::torch::Map;
 use crate::config::Symmetry;
+use crate::random::{Random, Use};
 
 /// ln p(z) of the prior N(0, I). Shapes: z (batch, L, L) → (batch).
 pub fn ln_prior(z: &Tensor) -> Tensor {
@@ -87,25 +88,24 @@ impl SymmetrizedFlow {
     }
 }
 
-/// Signs to multiply samples by: the mixture's random ones, from torch's generator, else 1.
+/// Signs to multiply samples by, of which the first one has number `first`: the mixture's random ones, else 1.
 ///
 /// Shapes: field (batch, L, L) → (batch, 1, 1).
-pub fn draw_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
-    let (shape, options) = ([field.size()[0], 1, 1], (field.kind(), field.device()));
-    match symmetry {
+pub fn draw_signs(field: &Tensor, symmetry: Symmetry, random: &Random, first: usize) -> Tensor {
+    let batch = field.size()[0] as usize;
+    let signs = match symmetry {
         Symmetry::Mixture => {
-            let heads = Tensor::rand(shape, options).lt(0.5);
-            heads.to_kind(field.kind()) * 2.0 - 1.0
+            let numbers = random.uniforms(Use::Signs, first..first + batch, 1);
+            numbers.iter().map(|&number| if number < 0.5 { 1.0 } else { -1.0 }).collect()
         }
-        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => {
-            Tensor::ones(shape, options)
-        }
-    }
+        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => vec![1.0; batch],
+    };
+    Tensor::from_slice(&signs).view([-1, 1, 1]).to_kind(field.kind()).to_device(field.device())
 }
 
 /// The samples with signs drawn.
-pub fn with_signs(field: &Tensor, symmetry: Symmetry) -> Tensor {
-    field * draw_signs(field, symmetry)
+pub fn with_signs(field: &Tensor, symmetry: Symmetry, random: &Random, first: usize) -> Tensor {
+    field * draw_signs(field, symmetry, random, first)
 }
 
 /// ln ½(e^a + e^b).

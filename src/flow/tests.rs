@@ -34,12 +34,12 @@ fn architecture(linear_size: usize, depth: usize, config: &FlowConfig) -> Archit
 fn random_flow(architecture: Architecture, kind: Kind) -> Flow {
     // Tensors this small gain nothing from threads.
     tch::set_num_threads(1);
-    tch::manual_seed(11);
+    tch::manual_seed(15);
     let deviation = match (architecture.config.conditioner, architecture.config.transform) {
         (Conditioner::Elu, Transform::Bump) => 0.03,
         _ => 0.3,
     };
-    let mut flow = Flow::initialize(architecture, kind, Device::Cpu);
+    let mut flow = Flow::initialize(architecture, &Random::new(15), kind, Device::Cpu);
     let kick = flow.parameters.randn_like() * deviation;
     flow.parameters = (flow.parameters.detach() + kick).set_requires_grad(true);
     flow
@@ -338,8 +338,8 @@ fn field_is_a_function_of_every_latent_at_full_depth() {
 #[test]
 fn both_precisions_and_the_machines_device_start_from_the_same_weights_and_a_pure_shift() {
     let start = |kind, device| -> Flow {
-        tch::manual_seed(2);
-        Flow::initialize(architecture(4, 2, &small_config()), kind, device)
+        let architecture = architecture(4, 2, &small_config());
+        Flow::initialize(architecture, &Random::new(2), kind, device)
     };
     let device = crate::device::select(DeviceChoice::Auto, 0).unwrap();
     let [double, single, there] =
@@ -359,8 +359,8 @@ fn scales_of_a_fresh_flow_have_gradients() {
         if architecture.config.transform != Transform::Affine {
             continue;
         }
-        tch::manual_seed(4);
-        let flow = Flow::initialize(architecture.clone(), Kind::Double, Device::Cpu);
+        let (random, architecture) = (Random::new(4), architecture.clone());
+        let flow = Flow::initialize(architecture.clone(), &random, Kind::Double, Device::Cpu);
         let (_, log_det) =
             flow.bind().map().forward(&batch_of(architecture.linear_size, Kind::Double));
         let parameters = [&flow.parameters];
@@ -592,7 +592,7 @@ fn mean_responses_of_the_mixture_are_those_of_the_flow_at_its_own_samples() {
     let (x, _) = flow.map().forward(&z);
     let plain = FlowConfig { symmetry: Symmetry::None, ..config };
     let without = random_flow(architecture(4, 2, &plain), Kind::Double).bind_frozen();
-    let mixed = symmetry::with_signs(&x, Symmetry::Mixture);
+    let mixed = symmetry::with_signs(&x, Symmetry::Mixture, &Random::new(1), 0);
     let difference = responses(&flow, &mixed, &[0, 1]) - responses(&without, &x, &[0, 1]);
     let mean = difference.mean_dim([1i64].as_slice(), false, None);
     let error = difference.std_dim(Some([1i64].as_slice()), true, false) / 20_000f64.sqrt();

@@ -28,9 +28,9 @@ pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: 
     );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let seed = TaskSeed::new(&Task { linear_size, temperature, depth, seed: 1 });
-    seed.reseed_torch(Stage::Initialize, 0);
     let architecture = Architecture::new(linear_size, temperature, depth, 1, &config.flow);
-    let flow = Flow::initialize(architecture, Kind::Float, Device::Cpu);
+    let flow =
+        Flow::initialize(architecture, &seed.at(Stage::Initialize, 0), Kind::Float, Device::Cpu);
     let mut model = Model::new(flow, &config.run);
     train(&mut model, &config.train, 0.0, &seed, |_, _| ()).unwrap();
     model
