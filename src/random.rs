@@ -72,14 +72,13 @@ impl Random {
         self.numbers(of, samples, count, fill_uniforms)
     }
 
-    /// A random permutation of 0, 1, …, count - 1.
+    /// A random permutation of 0, 1, …, count - 1, by exchanges with a place from each one on (Fisher and Yates).
     pub fn permutation(&self, count: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by_cached_key(|&place| {
-            let [low, high, ..] =
-                philox([0, place as u32, (place as u64 >> 32) as u32, Use::Order as u32], self.key);
-            u64::from(high) << 32 | u64::from(low)
-        });
+        let numbers = self.uniforms(Use::Order, 0..1, count);
+        for (place, number) in numbers.iter().enumerate() {
+            order.swap(place, place + (number * (count - place) as f64) as usize);
+        }
         order
     }
 
@@ -131,7 +130,7 @@ fn fill(key: [u32; 2], place: [u32; 3], numbers: &mut [f64], pair: impl Fn(f64, 
 fn blocks(chunk: usize, place: [u32; 3], key: [u32; 2]) -> [Words; 4] {
     let block = std::array::from_fn(|lane| (chunk * LANES + lane) as u32);
     let [first, second, third] = place.map(|word| [word; LANES]);
-    philox_lanes([block, first, second, third], key)
+    philox([block, first, second, third], key)
 }
 
 /// Multipliers and increments of the key, of Salmon et al.
@@ -139,13 +138,9 @@ const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const INCREMENTS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
 
-/// Philox4x32-10 of one counter.
-fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    philox_lanes(counter.map(|word| [word; LANES]), key).map(|words| words[0])
-}
-
+/// Philox4x32-10 of counters side by side.
 #[inline(always)]
-fn philox_lanes(mut counters: [Words; 4], mut key: [u32; 2]) -> [Words; 4] {
+fn philox(mut counters: [Words; 4], mut key: [u32; 2]) -> [Words; 4] {
     for _ in 0..ROUNDS {
         let [a, b, c, d] = counters;
         let [high_a, low_a] = wide_product(MULTIPLIERS[0], a);
@@ -252,7 +247,8 @@ mod tests {
             ),
         ];
         for (counter, key, expected) in known {
-            assert_eq!(philox(counter, key), expected);
+            let words = philox(counter.map(|word| [word; LANES]), key);
+            assert_eq!(words, expected.map(|word| [word; LANES]));
         }
     }
 

@@ -234,7 +234,6 @@ impl Coupling {
 /// Initial parameters as they are laid down one after the other; each has a random number of its own place.
 struct Start {
     parameters: Vec<f64>,
-    shapes: Vec<[usize; 2]>,
     uniforms: Vec<f64>,
     normals: Vec<f64>,
 }
@@ -245,14 +244,13 @@ impl Start {
         let (sample, of) = (index..index + 1, [Use::UniformParameters, Use::NormalParameters]);
         Self {
             parameters: Vec::with_capacity(count),
-            shapes: network.parameter_shapes(),
             uniforms: random.uniforms(of[0], sample.clone(), count).into_raw_vec_and_offset().0,
             normals: random.normals(of[1], sample, count).into_raw_vec_and_offset().0,
         }
     }
 
     fn elu(&mut self, network: &Network) {
-        let shapes = std::mem::take(&mut self.shapes);
+        let shapes = network.parameter_shapes();
         let (convolution, branches) =
             shapes.split_at(2 * usize::from(network.convolution.is_some()));
         for layer in convolution.chunks_exact(2) {
@@ -282,7 +280,7 @@ impl Start {
 
     fn odd(&mut self, coupling: &Coupling) {
         let network = &coupling.network;
-        let shapes = std::mem::take(&mut self.shapes);
+        let shapes = network.parameter_shapes();
         let layers = if network.inputs == 0 { 0 } else { network.activated_layers() };
         let distances = coupling.input_distances();
         for (layer, &[rows, columns]) in shapes[..layers].iter().enumerate() {

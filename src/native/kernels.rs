@@ -44,12 +44,14 @@ impl<T> UnitsMut<'_, T> {
     }
 }
 
-/// What a product does with the numbers that its outputs hold.
+/// What becomes of the sums of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
+    /// They overwrite the outputs,
     Overwrite,
+    /// are added to these,
     Add,
-    /// Overwrite them with the activation function of the sums.
+    /// or overwrite them after an activation function.
     Elu,
     Tanh,
 }
