@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test bench lint clean distclean
+.PHONY: help setup build lean demo test bench lint clean distclean
 
 # make demo RANKS=4: MPI ranks of the demo.
 RANKS ?= 2
@@ -10,6 +10,8 @@ RANKS ?= 2
 CUDA ?=
 
 PYTHON_IN_VENV := .venv/bin/python
+# The program without its torch engine, which needs no libtorch.
+LEAN := --no-default-features --features mpi
 NEURALRG := $(or $(CARGO_TARGET_DIR),target)/release/neuralrg
 SETUP := scripts/setup $(if $(filter-out 0,$(CUDA)),--cuda)
 DEMO := runs/demo
@@ -30,10 +32,14 @@ help: ## this list
 setup: ## install what is missing: system packages (as root on Debian), .venv, libtorch
 	@$(SETUP)
 
-build: setup ## the program, target/release/neuralrg
+build: setup ## the program with torch, target/release/neuralrg: GPUs too
 	cargo build --release
 
-demo: build ## the small sweep of configs/demo.toml and its two pictures, some minutes
+lean: ## the program without libtorch, target/release/neuralrg: all there is to do on CPUs
+	@scripts/setup --lean
+	cargo build --release $(LEAN)
+
+demo: $(if $(or $(filter-out 0,$(CUDA)),$(wildcard .venv/libtorch)),build,lean) ## the small sweep of configs/demo.toml and its two pictures, some minutes
 	mpirun -n $(RANKS) $(NEURALRG) run configs/demo.toml -o $(DEMO)
 	$(NEURALRG) collect $(DEMO)
 	$(PYTHON_IN_VENV) analysis/fig_s1.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s1
@@ -65,6 +71,7 @@ lint: setup ## formatting and lints of Rust and Python
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+	cargo clippy --release --all-targets --no-default-features -- -D warnings
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
 

@@ -1,4 +1,4 @@
-//! Two things cargo cannot know: where libtorch lies, so that the binary finds it without
+//! Two things cargo cannot know: where libtorch lies, if the program has it, so that the binary finds it without
 //! environment variables, and which state of the sources is being built.
 
 use std::path::Path;

@@ -8,16 +8,17 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array2, ArrayView2};
 
 use neuralrg::adam::Adam;
 use neuralrg::config::{Config, EngineChoice, RunConfig};
 use neuralrg::engine::Model;
+use neuralrg::engine::device::Device;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, leapfrog};
-use neuralrg::random::Random;
+use neuralrg::random::{Random, Use};
 
-const BATCH: i64 = 512;
+const BATCH: usize = 512;
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 const SIZES: [usize; 3] = [8, 16, 32];
 const FLOWS: [(&str, &str); 4] = [
@@ -26,13 +27,18 @@ const FLOWS: [(&str, &str); 4] = [
     ("joint", "networks = 'joint'\nsplits = 'cycle'\nsymmetry = 'mixture'"),
     ("best", "preset = 'best'"),
 ];
-const ENGINES: [(&str, EngineChoice); 2] =
-    [("native", EngineChoice::Native), ("torch", EngineChoice::Torch)];
+const ENGINES: &[(&str, EngineChoice)] = &[
+    ("native", EngineChoice::Native),
+    #[cfg(feature = "torch")]
+    ("torch", EngineChoice::Torch),
+];
 
 struct Setup {
     config: Config,
     model: Model,
-    z: Tensor,
+    random: Random,
+    /// (batch, N).
+    z: Array2<f64>,
 }
 
 fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
@@ -41,8 +47,6 @@ fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
         Ok(threads) => threads.parse().expect("NEURALRG_THREADS is a number"),
         Err(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
-    tch::set_num_threads(threads as i32);
-    tch::manual_seed(1);
     let depth = linear_size.ilog2() as usize;
     let text = format!(
         "[sweep]\nname = 'bench'\nlinear_size = {linear_size}\ndepths = [{depth}]\n\
@@ -50,10 +54,11 @@ fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
     );
     let config = Config::parse(&text, "bench".as_ref()).expect("the bench's configuration");
     let architecture = Architecture::new(linear_size, CRITICAL_TEMPERATURE, depth, 1, &config.flow);
-    let flow = Flow::initialize(architecture, &Random::new(1), Kind::Float, Device::Cpu);
-    let model = Model::new(flow, &RunConfig { engine, threads, ..Default::default() });
-    let size = linear_size as i64;
-    Setup { config, model, z: Tensor::randn([BATCH, size, size], (Kind::Float, Device::Cpu)) }
+    let random = Random::new(1);
+    let z = random.normals(Use::Latents, 0..BATCH, architecture.sites());
+    let flow = Flow::initialize(architecture, &random);
+    let run = RunConfig { engine, threads, ..Default::default() };
+    Setup { config, model: Model::new(flow, &run, Device::Cpu), random, z }
 }
 
 /// Calls `bench` with every engine, flow and size.
@@ -64,7 +69,7 @@ fn for_all(
 ) {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10);
-    for (engine_name, engine) in ENGINES {
+    for &(engine_name, engine) in ENGINES {
         for (flow_name, flow) in FLOWS {
             for linear_size in SIZES {
                 let id = BenchmarkId::new(format!("{engine_name}/{flow_name}"), linear_size);
@@ -78,13 +83,13 @@ fn for_all(
 fn train_step(criterion: &mut Criterion) {
     for_all(criterion, "train_step", |group, id, set_up| {
         group.bench_function(id, |bencher| {
-            let Setup { config, mut model, z } = set_up();
-            let mut adam =
-                Adam::new(&model.flow.parameters, config.train.decay, config.train.weight_decay);
-            let always = Tensor::from(1i64).to_kind(Kind::Bool);
+            let Setup { config, mut model, z, .. } = set_up();
+            let count = model.flow.parameters.len();
+            let mut adam = Adam::new(count, config.train.decay, config.train.weight_decay);
+            let (weight, estimator) = (config.flow.symmetry_weight, config.train.estimator);
             bencher.iter(|| {
-                let loss = model.loss(&z, config.flow.symmetry_weight, config.train.estimator);
-                adam.step(&mut model.flow.parameters, &loss.gradient, 1e-3, &always);
+                let loss = model.loss(z.view(), weight, estimator);
+                adam.step(&mut model.flow.parameters, loss.gradient.view(), 1e-3);
             });
         });
     });
@@ -93,12 +98,11 @@ fn train_step(criterion: &mut Criterion) {
 fn leapfrog_step(criterion: &mut Criterion) {
     for_all(criterion, "leapfrog_step", |group, id, set_up| {
         group.bench_function(id, |bencher| {
-            let Setup { model, z, .. } = set_up();
-            let frozen = model.freeze();
-            let potential = |z: &Tensor| frozen.potential(z);
-            let state = State::new(&potential, &z);
-            let momentum = z.randn_like();
-            bencher.iter(|| black_box(leapfrog(&potential, &state, &momentum, 0.01, 1)));
+            let Setup { model, random, z, .. } = set_up();
+            let potential = |z: ArrayView2<f64>| model.potential(z);
+            let state = State::new(&potential, z.view());
+            let momentum = random.normals(Use::Momenta, 0..BATCH, z.ncols());
+            bencher.iter(|| black_box(leapfrog(&potential, &state, momentum.view(), 0.01, 1)));
         });
     });
 }
@@ -107,8 +111,7 @@ fn draw(criterion: &mut Criterion) {
     for_all(criterion, "draw", |group, id, set_up| {
         group.bench_function(id, |bencher| {
             let Setup { model, z, .. } = set_up();
-            let frozen = model.freeze();
-            bencher.iter(|| black_box(frozen.draw(&z)));
+            bencher.iter(|| black_box(model.draw(z.view())));
         });
     });
 }

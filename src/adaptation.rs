@@ -1,12 +1,11 @@
 //! What HMC learns during its warm-up: the step size by dual averaging, the trajectory length from batches of chains
 //! in the manner of ChEES. Plain numbers, so that a warm-up can be stored and continued.
 
-use tch::{Kind, Tensor};
+use ndarray::{Array1, Array2, Axis, arr1};
 
-use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
+use crate::checkpoint::{Restored, Saved, array, number, read_number};
 use crate::config::HmcConfig;
 use crate::hmc::Trajectory;
-use crate::host::to_array;
 
 /// Parameters of dual averaging (Hoffman and Gelman 2014, Section 3.2.1).
 const REGULARIZATION: f64 = 0.05;
@@ -110,16 +109,17 @@ impl Adaptation {
     }
 
     /// What [`Adaptation::restore`] needs besides the configuration.
-    pub fn state(&self) -> Tensors {
+    pub fn state(&self) -> Saved {
         let DualAveraging { updates, error, ln_step, ln_step_mean, .. } = self.step_size;
-        let mut state = Tensors::from([
-            ("step_size".into(), Tensor::from_slice(&[updates, error, ln_step, ln_step_mean])),
+        let step_size = arr1(&[updates, error, ln_step, ln_step_mean]);
+        let mut state = Saved::from([
+            ("step_size".into(), step_size.into_dyn()),
             ("planned".into(), number(f64::from(self.planned))),
             ("frozen".into(), number(f64::from(u8::from(self.frozen)))),
         ]);
         if let Some(LengthAdaptation { updates, square, ln_length, ln_length_mean }) = self.length {
-            let length = Tensor::from_slice(&[updates, square, ln_length, ln_length_mean]);
-            state.insert("length".into(), length);
+            let length = arr1(&[updates, square, ln_length, ln_length_mean]);
+            state.insert("length".into(), length.into_dyn());
         }
         state
     }
@@ -128,8 +128,8 @@ impl Adaptation {
     ///
     /// # Errors
     /// The state lacks something.
-    pub fn restore(config: &HmcConfig, state: &Tensors) -> Restored<Self> {
-        let numbers = |name| Ok(to_array::<ndarray::Ix1>(tensor(state, name, Kind::Double, &[4])?));
+    pub fn restore(config: &HmcConfig, state: &Saved) -> Restored<Self> {
+        let numbers = |name| -> Restored<Array1<f64>> { array(state, name, 4) };
         let mut adaptation = Self::new(config);
         let saved = numbers("step_size")?;
         adaptation.step_size = DualAveraging {
@@ -178,7 +178,7 @@ impl Adaptation {
     }
 
     /// Takes in a trajectory of `steps` leapfrog steps from `start`. Chains whose energy was not finite do not count.
-    pub fn update(&mut self, start: &Tensor, moved: &Trajectory, steps: i64) {
+    pub fn update(&mut self, start: &Array2<f64>, moved: &Trajectory, steps: i64) {
         let time = steps as f64 * self.step_size();
         let [acceptance, gradient] = signals(start, moved, time);
         self.step_size.update(acceptance);
@@ -196,27 +196,25 @@ impl Adaptation {
 
 /// Mean acceptance, and the gradient of ChEES to ln T: with acceptance probabilities as weights, the mean of
 /// time · (|x' - x̄'|² - |x - x̄|²) (x' - x̄')·p' over the chains, where x' and p' end the trajectory.
-fn signals(start: &Tensor, moved: &Trajectory, time: f64) -> [f64; 2] {
-    let usable = moved.energy_error.isfinite();
-    let lattice = usable.view([-1, 1, 1]);
-    let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
-    let sum = |tensor: &Tensor| tensor.sum_dim_intlist([1i64, 2].as_slice(), false, None);
-    let start = double(start);
-    let end = double(&moved.end_position).where_self(&lattice, &start);
-    let momentum = double(&moved.end_momentum);
-    let momentum = momentum.where_self(&lattice, &momentum.zeros_like());
-    let weights = double(&moved.acceptance);
-    let total = weights.sum(Kind::Double);
-    let shares = (&weights / &total).view([-1, 1, 1]);
-    let centred_end = &end - (&end * shares).sum_dim_intlist([0i64].as_slice(), true, None);
-    let centred_start = &start - start.mean_dim([0i64].as_slice(), true, None);
-    let change = sum(&centred_end.square()) - sum(&centred_start.square());
-    let terms = change * sum(&(centred_end * momentum)) * &weights;
-    let gradient = terms.sum(Kind::Double) / &total * time;
-    let acceptance = &total / double(&usable).sum(Kind::Double).clamp_min(1.0);
-    let both = Tensor::stack(&[acceptance, gradient], 0);
-    let values: Vec<f64> = both.try_into().expect("two numbers");
-    [values[0], values[1]]
+fn signals(start: &Array2<f64>, moved: &Trajectory, time: f64) -> [f64; 2] {
+    let weights = &moved.acceptance;
+    let total = weights.sum();
+    // The others have no weight.
+    let usable: Vec<usize> =
+        (0..weights.len()).filter(|&chain| moved.energy_error[chain].is_finite()).collect();
+    let start_centre = start.mean_axis(Axis(0)).expect("there are chains");
+    let mut end_centre = Array1::<f64>::zeros(start.ncols());
+    for &chain in &usable {
+        end_centre.scaled_add(weights[chain] / total, &moved.end_position.row(chain));
+    }
+    let term = |&chain: &usize| {
+        let start = &start.row(chain) - &start_centre;
+        let end = &moved.end_position.row(chain) - &end_centre;
+        let change = end.dot(&end) - start.dot(&start);
+        weights[chain] * change * end.dot(&moved.end_momentum.row(chain))
+    };
+    let gradient = usable.iter().map(term).sum::<f64>() / total * time;
+    [total / usable.len().max(1) as f64, gradient]
 }
 
 #[cfg(test)]

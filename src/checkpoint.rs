@@ -1,6 +1,6 @@
-//! Checkpoints of a running task: named tensors in a file with a checksum, the one before kept.
+//! Checkpoints of a running task: named arrays in a file with a checksum, the one before kept.
 //!
-//! The stages of a task (train, evaluate, hmc) each give their state as named tensors. A checkpoint holds
+//! The stages of a task (train, evaluate, hmc) each give their state as named arrays. A checkpoint holds
 //! the final states of the stages that are done and the present state of the one that runs. Random
 //! numbers need no state: they are a function of (seed, task, stage, step).
 
@@ -10,8 +10,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array, ArrayD, Dimension, IntoDimension, IxDyn};
+use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
 use crate::progress::Snapshot;
@@ -19,21 +19,22 @@ use crate::rank::Team;
 use crate::seal::{open_line, seal_line, sha256};
 use crate::signals::Stop;
 use crate::store::write_beside;
+use crate::tensor_file::Tensor;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
-const FORMAT: &str = "neuralrg checkpoint 3";
+const FORMAT: &str = "neuralrg checkpoint 4";
 
-/// The only tensor of no stage: seconds that the task has taken.
+/// The only array of no stage: seconds that the task has taken.
 const SECONDS: &str = "seconds";
 /// Metadata of a checkpoint: how far the task was.
 const PROGRESS: &str = "progress";
 
-/// A state as tensors with names.
-pub type Tensors = BTreeMap<String, Tensor>;
+/// A state as arrays with names.
+pub type Saved = BTreeMap<String, ArrayD<f64>>;
 
-/// A number as a state keeps it: (), f64.
-pub fn number(value: f64) -> Tensor {
-    Tensor::from(value)
+/// A number as a state keeps it: ().
+pub fn number(value: f64) -> ArrayD<f64> {
+    ArrayD::from_elem(IxDyn(&[]), value)
 }
 
 /// Why a checkpoint cannot be used.
@@ -44,35 +45,39 @@ pub struct Unusable(String);
 /// What was made of a saved state, if it can be used.
 pub type Restored<T> = std::result::Result<T, Unusable>;
 
+/// A length that may be any.
+pub const ANY: usize = usize::MAX;
+
 /// The number of this name in a state.
 ///
 /// # Errors
 /// There is none.
-pub fn read_number(state: &Tensors, name: &str) -> Restored<f64> {
-    Ok(tensor(state, name, Kind::Double, &[])?.double_value(&[]))
+pub fn read_number(state: &Saved, name: &str) -> Restored<f64> {
+    Ok(array(state, name, [])?.into_scalar())
 }
 
-/// The tensor of this name in a state, which must be of this kind and shape; -1 stands for any length.
+/// The array of this name in a state, which must be of this shape, in which [`ANY`] stands for any length.
 ///
 /// # Errors
 /// There is none, or it is another one.
-pub fn tensor<'a>(
-    state: &'a Tensors,
+pub fn array<S: IntoDimension>(
+    state: &Saved,
     name: &str,
-    kind: Kind,
-    shape: &[i64],
-) -> Restored<&'a Tensor> {
-    let tensor = state.get(name).ok_or_else(|| Unusable(format!("it has no tensor {name}")))?;
-    let (found, size) = (tensor.kind(), tensor.size());
-    let fits = size.len() == shape.len()
-        && size.iter().zip(shape).all(|(length, wanted)| *wanted == -1 || length == wanted);
-    if found == kind && fits {
-        Ok(tensor)
-    } else {
-        Err(Unusable(format!(
-            "its tensor {name} is {found:?} of shape {size:?}, not {kind:?} of shape {shape:?}"
-        )))
+    shape: S,
+) -> Restored<Array<f64, S::Dim>> {
+    let array = state.get(name).ok_or_else(|| Unusable(format!("it has no array {name}")))?;
+    let shape = shape.into_dimension();
+    let (found, wanted) = (array.shape(), shape.slice().to_vec());
+    let fits = found.len() == wanted.len()
+        && found.iter().zip(&wanted).all(|(length, wanted)| *wanted == ANY || length == wanted);
+    if fits {
+        return Ok(array.clone().into_dimensionality().expect("it has as many axes"));
     }
+    let wanted: Vec<String> = wanted
+        .iter()
+        .map(|&length| if length == ANY { "any".into() } else { length.to_string() })
+        .collect();
+    Err(Unusable(format!("its array {name} has the shape {found:?}, not [{}]", wanted.join(", "))))
 }
 
 /// Saves and restores one task.
@@ -90,9 +95,9 @@ pub struct Checkpoints {
     slice: Option<Duration>,
     first_step: Option<Instant>,
     /// What was read, with names `stage/name`.
-    restored: Tensors,
+    restored: Saved,
     /// Final states of the stages that are done, with names `stage/name`.
-    done: Tensors,
+    done: Saved,
     start: Instant,
     last: Instant,
 }
@@ -107,7 +112,7 @@ impl Checkpoints {
         stop: Stop,
         team: &Team,
     ) -> Self {
-        let restored = if team.leads() { restore(&path, task) } else { Tensors::new() };
+        let restored = if team.leads() { restore(&path, task) } else { Saved::new() };
         let now = Instant::now();
         Self {
             path,
@@ -118,7 +123,7 @@ impl Checkpoints {
             slice: None,
             first_step: None,
             restored,
-            done: Tensors::new(),
+            done: Saved::new(),
             start: now,
             last: now,
         }
@@ -132,7 +137,7 @@ impl Checkpoints {
 
     /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
     pub fn share(&mut self) {
-        // The format has no form for a state without tensors.
+        // The format has no form for a state without arrays.
         let found = !self.restored.is_empty();
         let metadata = metadata(&self.task, None);
         let own = if found { serialize(metadata, &self.restored) } else { Vec::new() };
@@ -147,7 +152,7 @@ impl Checkpoints {
     pub fn restored<T>(
         &mut self,
         stage: &str,
-        restore: impl FnOnce(&Tensors) -> Restored<T>,
+        restore: impl FnOnce(&Saved) -> Restored<T>,
     ) -> Option<T> {
         let state = within(stage, &self.restored);
         if state.is_empty() {
@@ -169,7 +174,7 @@ impl Checkpoints {
 
     /// Seconds that the task has taken, with those before an interruption.
     pub fn seconds(&self) -> f64 {
-        let before = self.restored.get(SECONDS).map_or(0.0, |seconds| seconds.double_value(&[]));
+        let before = self.restored.get(SECONDS).map_or(0.0, |seconds| seconds.sum());
         before + self.start.elapsed().as_secs_f64()
     }
 
@@ -181,7 +186,7 @@ impl Checkpoints {
     pub fn step(
         &mut self,
         stage: &str,
-        state: impl FnOnce() -> (Tensors, Option<Snapshot>),
+        state: impl FnOnce() -> (Saved, Option<Snapshot>),
     ) -> Result<()> {
         let begun = *self.first_step.get_or_insert_with(Instant::now);
         let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
@@ -208,9 +213,9 @@ impl Checkpoints {
 
     /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
     /// task had taken then.
-    pub fn finish(&mut self, stage: &str, state: Tensors) -> f64 {
+    pub fn finish(&mut self, stage: &str, state: Saved) -> f64 {
         let ended = format!("{stage}/ended_seconds");
-        let kept = self.restored.get(&ended).map(|seconds| seconds.double_value(&[]));
+        let kept = self.restored.get(&ended).map(|seconds| seconds.sum());
         let seconds = kept.unwrap_or_else(|| self.seconds());
         self.done.extend(under(stage, state));
         self.done.insert(ended, number(seconds));
@@ -220,14 +225,14 @@ impl Checkpoints {
     /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
     /// before stays.
     pub fn save_finished(&mut self, progress: Snapshot) {
-        self.save("", Tensors::new(), Some(progress));
+        self.save("", Saved::new(), Some(progress));
     }
 
     /// Whether it could be written.
-    fn save(&mut self, stage: &str, state: Tensors, progress: Option<Snapshot>) -> bool {
+    fn save(&mut self, stage: &str, state: Saved, progress: Option<Snapshot>) -> bool {
         let start = Instant::now();
         let mut all = under(stage, state);
-        all.extend(self.done.iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
+        all.extend(self.done.clone());
         all.insert(SECONDS.into(), number(self.seconds()));
         let written = write(&self.path, metadata(&self.task, progress), &all);
         self.last = Instant::now();
@@ -252,7 +257,7 @@ impl Checkpoints {
 }
 
 /// The last checkpoint that is fit for use; an empty state where there is none.
-fn restore(path: &Path, task: &str) -> Tensors {
+fn restore(path: &Path, task: &str) -> Saved {
     let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
         read(path, task).unwrap_or_else(|problem| {
             log::warn!(
@@ -287,22 +292,22 @@ fn previous(path: &Path) -> PathBuf {
 }
 
 /// A state as part of a larger one: `part/` before every name.
-pub fn under(part: &str, state: Tensors) -> Tensors {
-    state.into_iter().map(|(name, tensor)| (format!("{part}/{name}"), tensor)).collect()
+pub fn under(part: &str, state: Saved) -> Saved {
+    state.into_iter().map(|(name, array)| (format!("{part}/{name}"), array)).collect()
 }
 
 /// What [`under`] has put into a larger state.
-pub fn within(part: &str, state: &Tensors) -> Tensors {
+pub fn within(part: &str, state: &Saved) -> Saved {
     let prefix = format!("{part}/");
-    let inside = |(name, tensor): (&String, &Tensor)| {
-        Some((name.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+    let inside = |(name, array): (&String, &ArrayD<f64>)| {
+        Some((name.strip_prefix(&prefix)?.to_owned(), array.clone()))
     };
     state.iter().filter_map(inside).collect()
 }
 
 /// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
 /// becomes the previous one.
-fn write(path: &Path, metadata: HashMap<String, String>, state: &Tensors) -> Result<()> {
+fn write(path: &Path, metadata: HashMap<String, String>, state: &Saved) -> Result<()> {
     let body = serialize(metadata, state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
@@ -336,27 +341,17 @@ fn metadata(task: &str, progress: Option<Snapshot>) -> HashMap<String, String> {
     metadata
 }
 
-/// Named tensors as the bytes of a safetensors file.
-pub(crate) fn serialize(metadata: HashMap<String, String>, tensors: &Tensors) -> Vec<u8> {
-    let raw: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-            let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-            tensor.copy_data_u8(&mut bytes, tensor.numel());
-            let shape = tensor.size().iter().map(|&length| length as usize).collect();
-            (name.as_str(), dtype(tensor.kind()), shape, bytes)
-        })
-        .collect();
-    let views = raw.iter().map(|(name, dtype, shape, bytes)| {
-        let view = TensorView::new(*dtype, shape.clone(), bytes);
-        (*name, view.expect("the bytes are those of the shape"))
+/// A state as the bytes of a safetensors file.
+fn serialize(metadata: HashMap<String, String>, state: &Saved) -> Vec<u8> {
+    let tensors = state.iter().map(|(name, array)| {
+        let values = array.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (name, Tensor::new(Dtype::F64, array.shape(), values))
     });
-    safetensors::serialize(views, &Some(metadata)).expect("names are unique")
+    safetensors::serialize(tensors, &Some(metadata)).expect("names are unique")
 }
 
 /// The state in a checkpoint; none where there is no such file.
-fn read(path: &Path, task: &str) -> Restored<Option<Tensors>> {
+fn read(path: &Path, task: &str) -> Restored<Option<Saved>> {
     let unusable = |problem: &str| Unusable(problem.to_owned());
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -377,7 +372,7 @@ fn read(path: &Path, task: &str) -> Restored<Option<Tensors>> {
 }
 
 /// What [`serialize`] has made.
-fn parse(body: &[u8], task: &str) -> Restored<Tensors> {
+fn parse(body: &[u8], task: &str) -> Restored<Saved> {
     let unusable = |problem: &str| Unusable(problem.to_owned());
     let tensors = SafeTensors::deserialize(body).map_err(|error| unusable(&error.to_string()))?;
     let (_, metadata) =
@@ -390,60 +385,38 @@ fn parse(body: &[u8], task: &str) -> Restored<Tensors> {
         .tensors()
         .into_iter()
         .map(|(name, view)| {
-            let kind =
-                kind(view.dtype()).ok_or_else(|| unusable("it has a tensor of no known type"))?;
-            let shape: Vec<i64> = view.shape().iter().map(|&length| length as i64).collect();
-            Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))
+            if view.dtype() != Dtype::F64 {
+                return Err(unusable("it has an array of other numbers"));
+            }
+            let numbers = view.data().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+            let array = ArrayD::from_shape_vec(view.shape(), numbers.collect());
+            Ok((name, array.expect("the file has as many numbers as it says")))
         })
         .collect()
-}
-
-fn dtype(kind: Kind) -> Dtype {
-    match kind {
-        Kind::Float => Dtype::F32,
-        Kind::Double => Dtype::F64,
-        Kind::Int => Dtype::I32,
-        Kind::Int64 => Dtype::I64,
-        other => unreachable!("no state and no export has a tensor of {other:?}"),
-    }
-}
-
-fn kind(dtype: Dtype) -> Option<Kind> {
-    match dtype {
-        Dtype::F32 => Some(Kind::Float),
-        Dtype::F64 => Some(Kind::Double),
-        Dtype::I64 => Some(Kind::Int64),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn state(value: f64) -> Tensors {
-        let values = Tensor::from_slice(&[value, f64::NAN, -0.0, f64::MIN_POSITIVE / 8.0]);
-        Tensors::from([
+    fn state(value: f64) -> Saved {
+        let values = vec![value, f64::NAN, -0.0, f64::MIN_POSITIVE / 8.0];
+        let values = ArrayD::from_shape_vec(vec![4], values).unwrap();
+        Saved::from([
             (SECONDS.into(), number(1.0)),
-            ("values".into(), values.shallow_clone()),
-            ("single".into(), values.to_kind(Kind::Float).view([2, 2])),
-            ("count".into(), Tensor::from(7i64)),
-            ("nothing".into(), Tensor::zeros([3, 0], (Kind::Double, Device::Cpu))),
+            ("values".into(), values.clone()),
+            ("square".into(), values.into_shape_with_order(vec![2, 2]).unwrap()),
+            ("nothing".into(), ArrayD::zeros(vec![3, 0])),
         ])
     }
 
-    fn bits(tensor: &Tensor) -> (Kind, Vec<i64>, Vec<u8>) {
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        (tensor.kind(), tensor.size(), bytes)
-    }
-
-    fn all_bits(state: &Tensors) -> BTreeMap<&str, (Kind, Vec<i64>, Vec<u8>)> {
-        state.iter().map(|(name, tensor)| (name.as_str(), bits(tensor))).collect()
+    fn all_bits(state: &Saved) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
+        let bits = |array: &ArrayD<f64>| array.iter().map(|value| value.to_bits()).collect();
+        state.iter().map(|(name, array)| (name.as_str(), (array.shape(), bits(array)))).collect()
     }
 
     #[test]
-    fn tensors_come_back_to_the_bit() {
+    fn arrays_come_back_to_the_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
         assert!(read(&path, "t").unwrap().is_none());
@@ -452,8 +425,8 @@ mod tests {
         assert!(read(&path, "another").is_err());
     }
 
-    fn first_value(state: &Tensors) -> Restored<f64> {
-        Ok(tensor(state, "values", Kind::Double, &[4])?.double_value(&[0]))
+    fn first_value(state: &Saved) -> Restored<f64> {
+        Ok(array(state, "values", 4)?[0])
     }
 
     /// Every byte of the file in turn, and cuts everywhere.
@@ -511,17 +484,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_is_missing_or_another_is_named() {
+    fn an_array_that_is_missing_or_another_is_named() {
         let state = state(1.0);
-        let told =
-            |name: &str, kind, shape: &[i64]| tensor(&state, name, kind, shape).unwrap_err().0;
-        assert!(tensor(&state, "single", Kind::Float, &[2, -1]).is_ok());
-        assert_eq!(told("double", Kind::Double, &[]), "it has no tensor double");
-        let expected = "its tensor single is Float of shape [2, 2], not Double of shape [2, 2]";
-        assert_eq!(told("single", Kind::Double, &[2, 2]), expected);
-        for shape in [&[2][..], &[2, 3], &[2, 2, 1]] {
-            assert!(told("single", Kind::Float, shape).contains("is Float of shape [2, 2], not"));
-        }
+        assert!(array(&state, "square", (2, ANY)).is_ok());
+        assert_eq!(read_number(&state, "single").unwrap_err().0, "it has no array single");
+        let told = array(&state, "square", (ANY, 3)).unwrap_err().0;
+        assert_eq!(told, "its array square has the shape [2, 2], not [any, 3]");
+        assert!(array(&state, "square", 2).is_err() && array(&state, "square", (2, 2, 1)).is_err());
     }
 
     #[test]
@@ -534,7 +503,7 @@ mod tests {
         stop.request();
         assert!(first.step("hmc", || (state(4.0), None)).is_err());
         let mut second = Checkpoints::open(path, "t", None, Stop::default(), &Team::Alone);
-        let refuse = |_: &Tensors| Err::<f64, _>(Unusable("no".into()));
+        let refuse = |_: &Saved| Err::<f64, _>(Unusable("no".into()));
         assert_eq!(second.restored("train", refuse), None);
         assert_eq!(second.restored("hmc", first_value), None);
         assert!(second.seconds() > 0.0);

@@ -1,24 +1,25 @@
 //! The flow as a renormalization group: what is kept at each level, what fine details add, the way from one
 //! configuration to another in latent space, and the effective couplings of what is kept.
 
-use ndarray::{Array2, ArrayView2};
-use tch::{Kind, Tensor};
+use nalgebra::{DMatrix, DVector};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip, aview1};
 
 use crate::config::Symmetry;
+use crate::engine::{Image, Model};
 use crate::flow::Architecture;
 use crate::flow::arrangement::latent_levels;
-use crate::flow::symmetry::{SymmetrizedFlow, ln_prior, mix};
+use crate::flow::symmetry::{ln_mean_exp, ln_prior};
 use crate::stats::{block_sums, jackknife};
 
 /// The field that is kept at one level, before finer latents come in.
 #[derive(Debug)]
 pub struct Kept {
     pub level: usize,
-    /// (batch, L/2^level, L/2^level): y. At level 0 it is the field, before the preconditioner if there is one; at the
-    /// top the coarse latents.
-    pub field: Tensor,
+    /// (batch, N/4^level): y, on L/2^level × L/2^level sites. At level 0 it is the field, before the preconditioner if
+    /// there is one; at the top the coarse latents.
+    pub field: Array2<f64>,
     /// (batch): ln q_l(y), the density of these variables alone; for the mixture ln ½[q_l(y) + q_l(-y)].
-    pub ln_q: Tensor,
+    pub ln_q: Array1<f64>,
 }
 
 /// The fields that are kept at every level for the same latents, from the top down.
@@ -27,45 +28,49 @@ pub struct Kept {
 /// y is a function of the latents on these sites, and ln q_l(y) = ln p of those latents minus ln|det| of those layers.
 /// The top level is there before any layer (of a checkerboard's it is after the one that acts on single sites).
 ///
-/// Shapes: z (batch, L, L).
-pub fn kept(flow: &SymmetrizedFlow, architecture: &Architecture, z: &Tensor) -> Vec<Kept> {
+/// Shapes: z (batch, N).
+pub fn kept(model: &Model, z: ArrayView2<f64>) -> Vec<Kept> {
+    let architecture = &model.flow.architecture;
     let mut done = 0;
-    let mut field = z.shallow_clone();
-    let mut log_det = Tensor::zeros([z.size()[0]], (z.kind(), z.device()));
+    let mut field = z.to_owned();
+    let mut log_det = Array1::<f64>::zeros(z.nrows());
     let level = |level| {
         let couplings = architecture.couplings_down_to(level);
-        let (moved, change) = flow.map().forward_through(done..couplings, &field);
+        let moved = model.forward_through(done..couplings, field.view());
         done = couplings;
-        log_det += change;
-        field = moved;
-        let ln_q = ln_prior(&sublattice(z, level)) - &log_det;
-        let ln_q = match flow.symmetry() {
+        log_det += &moved.log_det;
+        field = moved.field;
+        let ln_q = ln_prior(sublattice(z, level).view()) - &log_det;
+        let ln_q = match model.symmetry() {
             Symmetry::Mixture => {
-                let (z, log_det) = flow.map().inverse_through(0..couplings, &-&field);
-                mix(&ln_q, &(ln_prior(&sublattice(&z, level)) + log_det))
+                let Image { field: z, log_det } =
+                    model.inverse_through(0..couplings, (-&field).view());
+                let mirrored = ln_prior(sublattice(z.view(), level).view()) + log_det;
+                Zip::from(&ln_q).and(&mirrored).map_collect(|&a, &b| ln_mean_exp(a, b))
             }
             Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => ln_q,
         };
-        Kept { level, field: sublattice(&field, level), ln_q }
+        Kept { level, field: sublattice(field.view(), level), ln_q }
     };
     (0..=architecture.depth).rev().map(level).collect()
 }
 
-/// The sites that are multiples of 2^level. Shapes: (batch, L, L) → (batch, L/2^level, L/2^level).
-fn sublattice(field: &Tensor, level: usize) -> Tensor {
-    let step = 1 << level;
-    field.slice(1, None, None, step).slice(2, None, None, step)
+/// The sites that are multiples of 2^level. Shapes: (batch, N) → (batch, N/4^level).
+fn sublattice(field: ArrayView2<f64>, level: usize) -> Array2<f64> {
+    let size = field.ncols().isqrt();
+    let side = size >> level;
+    Array2::from_shape_fn((field.nrows(), side * side), |(sample, site)| {
+        field[[sample, ((site / side * size) << level) + ((site % side) << level)]]
+    })
 }
 
 /// z with the latents of all levels below `level` set to 0, their mean: g of it is the field without its finer details.
 ///
-/// Shapes: z (batch, L, L) → (batch, L, L).
-pub fn without_finer(architecture: &Architecture, z: &Tensor, level: usize) -> Tensor {
+/// Shapes: z (batch, N) → (batch, N).
+pub fn without_finer(architecture: &Architecture, z: ArrayView2<f64>, level: usize) -> Array2<f64> {
     let levels = latent_levels(architecture);
-    let stays: Vec<f64> = levels.iter().map(|&other| f64::from(other >= level)).collect();
-    let stays = Tensor::from_slice(&stays).to_kind(z.kind()).to_device(z.device());
-    let size = architecture.linear_size as i64;
-    z * stays.view([size, size])
+    let stays: Array1<f64> = levels.iter().map(|&other| f64::from(other >= level)).collect();
+    &z * &stays
 }
 
 /// Points on the great circle from one vector of latents to another, their lengths changing evenly.
@@ -73,32 +78,45 @@ pub fn without_finer(architecture: &Architecture, z: &Tensor, level: usize) -> T
 /// Nearly all of N(0, I) lies at |z| ≈ √N. A straight line would leave this shell, halfway by a factor of √2, for
 /// latents that the flow has never seen.
 ///
-/// Shapes: from, to (L, L), fractions from 0 to 1 → (fractions, L, L).
-pub fn great_circle(from: &Tensor, to: &Tensor, fractions: &[f64]) -> Tensor {
-    let number = |tensor: &Tensor| tensor.double_value(&[]);
-    let lengths = [from, to].map(|z| number(&z.norm()));
-    let angle = (number(&(from * to).sum(Kind::Double)) / (lengths[0] * lengths[1]))
-        .clamp(-1.0, 1.0)
-        .acos();
-    let point = |&t: &f64| {
+/// Shapes: from, to (N), fractions from 0 to 1 → (fractions, N).
+pub fn great_circle(from: ArrayView1<f64>, to: ArrayView1<f64>, fractions: &[f64]) -> Array2<f64> {
+    let lengths = [from.dot(&from).sqrt(), to.dot(&to).sqrt()];
+    let angle = (from.dot(&to) / (lengths[0] * lengths[1])).clamp(-1.0, 1.0).acos();
+    let mut points = Array2::<f64>::zeros((fractions.len(), from.len()));
+    for (mut point, &t) in points.rows_mut().into_iter().zip(fractions) {
         // Of parallel vectors the limit.
         let weight = |t: f64| if angle < 1e-6 { t } else { (t * angle).sin() / angle.sin() };
         let length = (1.0 - t) * lengths[0] + t * lengths[1];
-        (from * (weight(1.0 - t) / lengths[0]) + to * (weight(t) / lengths[1])) * length
-    };
-    Tensor::stack(&fractions.iter().map(point).collect::<Vec<_>>(), 0)
+        point.scaled_add(length * weight(1.0 - t) / lengths[0], &from);
+        point.scaled_add(length * weight(t) / lengths[1], &to);
+    }
+    points
 }
 
 /// Σ ½y², Σ y_i y_j over nearest neighbours, and Σ y⁴ of periodic fields. On 2 × 2 sites each bond counts twice, as on
 /// the torus.
 ///
-/// Shapes: field (batch, l, l) → (batch, 3).
-pub fn terms(field: &Tensor) -> Tensor {
-    let field = field.to_kind(Kind::Double);
-    let neighbours = field.roll([1], [1]) + field.roll([1], [2]);
-    let terms = [field.square() * 0.5, &field * neighbours, field.square().square()];
-    let sum = |term: &Tensor| term.sum_dim_intlist([1i64, 2].as_slice(), false, None);
-    Tensor::stack(&terms.each_ref().map(sum), 1)
+/// Shapes: field (batch, n), n = l² → (batch, 3).
+pub fn terms(field: ArrayView2<f64>) -> Array2<f64> {
+    let mut terms = Array2::<f64>::zeros((field.nrows(), 3));
+    for (mut row, y) in terms.rows_mut().into_iter().zip(field.rows()) {
+        row.assign(&aview1(&terms_of_one(y)));
+    }
+    terms
+}
+
+fn terms_of_one(y: ArrayView1<f64>) -> [f64; 3] {
+    let size = y.len().isqrt();
+    let behind = |place: usize| if place == 0 { size - 1 } else { place - 1 };
+    let mut terms = [0.0; 3];
+    for (site, &value) in y.iter().enumerate() {
+        let (row, column) = (site / size, site % size);
+        let neighbours = y[behind(row) * size + column] + y[row * size + behind(column)];
+        terms[0] += 0.5 * value * value;
+        terms[1] += value * neighbours;
+        terms[2] += value.powi(4);
+    }
+    terms
 }
 
 /// Number of [`effective_couplings`].
@@ -128,7 +146,7 @@ pub fn effective_couplings(
     let moments: Vec<f64> = columns.into_iter().chain(products).flatten().collect();
     let shape = (moments.len() / terms.nrows(), terms.nrows());
     let moments = Array2::from_shape_vec(shape, moments).expect("columns of one length");
-    let sums = block_sums(moments.view().insert_axis(ndarray::Axis(1)), None, 0.5);
+    let sums = block_sums(moments.view().insert_axis(Axis(1)), None, 0.5);
     jackknife(sums.view(), |means| {
         let (coefficients, explained) = regression(means, count);
         let square = 2.0 * means[0] / sites as f64;
@@ -144,57 +162,45 @@ fn products(count: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Least squares of the last of `count` variables by the others and a constant, from the means of all and of their
-/// products: coefficients, and R².
+/// products: coefficients, and R². NaN where some of the others follow from the rest.
 fn regression(means: &[f64], count: usize) -> (Vec<f64>, f64) {
-    let mut covariance = vec![0.0; count * count];
+    let mut covariance = DMatrix::<f64>::zeros(count, count);
     for ((i, j), product) in products(count).zip(&means[count..]) {
         let value = product - means[i] * means[j];
-        covariance[i * count + j] = value;
-        covariance[j * count + i] = value;
+        covariance[(i, j)] = value;
+        covariance[(j, i)] = value;
     }
-    let covariance = Tensor::from_slice(&covariance).view([count as i64, -1]);
-    let terms = count as i64 - 1;
-    let [matrix, right] = [0, terms].map(|start| {
-        covariance.narrow(0, 0, terms).narrow(1, start, if start == 0 { terms } else { 1 })
-    });
+    let terms = count - 1;
     // The terms have different magnitudes.
-    let scale = matrix.diag(0).sqrt().unsqueeze(1);
-    let scaled = &matrix / (&scale * scale.transpose(0, 1));
-    let solution = Tensor::linalg_solve(&scaled, &(&right / &scale), true) / scale;
-    let explained = (&solution * &right).sum(Kind::Double) / covariance.get(terms).get(terms);
-    let coefficients = Vec::<f64>::try_from(solution.view([-1])).expect("a vector of f64");
-    (coefficients, explained.double_value(&[]))
+    let scale: Vec<f64> = (0..terms).map(|i| covariance[(i, i)].sqrt()).collect();
+    let matrix = DMatrix::from_fn(terms, terms, |i, j| covariance[(i, j)] / (scale[i] * scale[j]));
+    let right = DVector::from_fn(terms, |i, _| covariance[(i, terms)] / scale[i]);
+    let solution = matrix.lu().solve(&right);
+    let solution = solution.unwrap_or_else(|| DVector::from_element(terms, f64::NAN));
+    let explained = solution.dot(&right) / covariance[(terms, terms)];
+    (solution.iter().zip(&scale).map(|(value, scale)| value / scale).collect(), explained)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use crate::random::{Random, Use};
 
-    const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
-
-    fn numbers(tensor: &Tensor) -> Vec<f64> {
-        Vec::try_from(tensor.reshape([-1])).unwrap()
-    }
-
-    fn matrix(tensor: &Tensor) -> Array2<f64> {
-        crate::host::to_array(tensor)
+    fn fields(seed: u64, samples: usize, size: usize) -> Array2<f64> {
+        Random::new(seed).normals(Use::Latents, 0..samples, size * size)
     }
 
     /// Energies that are such a sum: nothing is left to noise but ⟨y²⟩.
     #[test]
     fn couplings_of_a_phi_fourth_energy_are_found_exactly() {
-        tch::manual_seed(1);
         for (size, coupling) in [(1, 0.0), (2, 0.2), (4, 0.2), (8, -0.1)] {
-            let y = Tensor::randn([500, size, size], F64) * 1.5;
-            let terms = terms(&y);
-            let weights = Tensor::from_slice(&[0.7, -coupling, 0.3]);
-            let energies = numbers(&(terms.matmul(&weights) + 12_345.0));
-            let sites = (size * size) as usize;
+            let y = fields(size as u64, 500, size) * 1.5;
+            let terms = terms(y.view());
+            let energies = terms.dot(&aview1(&[0.7, -coupling, 0.3])) + 12_345.0;
             let [square, mass, found, quartic, explained] =
-                effective_couplings(matrix(&terms).view(), &energies, sites);
+                effective_couplings(terms.view(), &energies.to_vec(), size * size);
             assert!((square.0 - 2.25).abs() < 4.0 * square.1, "{square:?}");
-            let mean = numbers(&y.square().mean(Kind::Double))[0];
+            let mean = y.pow2().mean().unwrap();
             assert!((mass.0 / mean - 0.7).abs() < 1e-3, "{mass:?}");
             assert!((mass.0 / square.0 - 0.7).abs() < 1e-9);
             assert!((quartic.0 / (mean * mean) - 0.3).abs() < 2e-3, "{quartic:?}");
@@ -209,14 +215,12 @@ mod tests {
 
     #[test]
     fn couplings_of_a_noisy_energy_have_calibrated_errors() {
-        tch::manual_seed(2);
         let pulls: Vec<Vec<f64>> = (0..100)
-            .map(|_| {
-                let y = Tensor::randn([400, 4, 4], F64);
-                let terms = terms(&y);
-                let noise = Tensor::randn([400], F64) * 3.0;
-                let energies = terms.matmul(&Tensor::from_slice(&[1.0, -0.4, 0.1])) + noise;
-                let found = effective_couplings(matrix(&terms).view(), &numbers(&energies), 16);
+            .map(|seed| {
+                let terms = terms(fields(seed, 400, 4).view());
+                let noise = Random::new(seed).normals(Use::Momenta, 0..1, 400) * 3.0;
+                let energies = terms.dot(&aview1(&[1.0, -0.4, 0.1])) + noise.row(0);
+                let found = effective_couplings(terms.view(), &energies.to_vec(), 16);
                 let expected = [1.0, 1.0, 0.4, 0.1];
                 found.iter().zip(expected).map(|((value, error), x)| (value - x) / error).collect()
             })
@@ -232,29 +236,30 @@ mod tests {
     /// Two by two, each site has two bonds to each of two neighbours; by hand.
     #[test]
     fn terms_count_each_bond_of_the_torus() {
-        let y = Tensor::from_slice(&[1.0, 2.0, 3.0, 5.0]).view([1, 2, 2]);
+        let y = aview1(&[1.0, 2.0, 3.0, 5.0]).insert_axis(Axis(0));
         let bonds = 2.0 * (2.0 + 15.0 + 3.0 + 10.0);
         let fourth = 1.0 + 16.0 + 81.0 + 625.0;
-        assert_eq!(numbers(&terms(&y)), [19.5, bonds, fourth]);
-        let uniform = Tensor::ones([1, 4, 4], F64) * 2.0;
-        assert_eq!(numbers(&terms(&uniform)), [32.0, 128.0, 256.0]);
+        assert_eq!(terms(y).row(0).to_vec(), [19.5, bonds, fourth]);
+        let uniform = Array2::from_elem((1, 16), 2.0);
+        assert_eq!(terms(uniform.view()).row(0).to_vec(), [32.0, 128.0, 256.0]);
     }
 
     #[test]
     fn a_great_circle_keeps_the_length_and_ends_where_it_should() {
-        tch::manual_seed(3);
-        let [from, to] = [(); 2].map(|()| Tensor::randn([8, 8], F64));
-        let path = great_circle(&from, &to, &[0.0, 0.25, 0.5, 1.0]);
-        assert!((path.get(0) - &from).abs().max().double_value(&[]) < 1e-12);
-        assert!((path.get(3) - &to).abs().max().double_value(&[]) < 1e-12);
-        let length = |z: &Tensor| z.norm().double_value(&[]);
-        let halfway = 0.5 * (length(&from) + length(&to));
-        assert!((length(&path.get(2)) - halfway).abs() < 1e-12);
-        let angle = |a: &Tensor, b: &Tensor| {
-            ((a * b).sum(Kind::Double).double_value(&[]) / (length(a) * length(b))).acos()
+        let ends = fields(3, 2, 8);
+        let (from, to) = (ends.row(0), ends.row(1));
+        let path = great_circle(from, to, &[0.0, 0.25, 0.5, 1.0]);
+        let close = |a: ArrayView1<f64>, b: ArrayView1<f64>| {
+            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12)
         };
-        assert!((angle(&from, &path.get(1)) - 0.25 * angle(&from, &to)).abs() < 1e-12);
-        let same = great_circle(&from, &(&from * 3.0), &[0.5]);
-        assert!((same - &from * 2.0).abs().max().double_value(&[]) < 1e-12);
+        assert!(close(path.row(0), from) && close(path.row(3), to));
+        let length = |z: ArrayView1<f64>| z.dot(&z).sqrt();
+        let halfway = 0.5 * (length(from) + length(to));
+        assert!((length(path.row(2)) - halfway).abs() < 1e-12);
+        let angle =
+            |a: ArrayView1<f64>, b: ArrayView1<f64>| (a.dot(&b) / (length(a) * length(b))).acos();
+        assert!((angle(from, path.row(1)) - 0.25 * angle(from, to)).abs() < 1e-12);
+        let same = great_circle(from, (&from * 3.0).view(), &[0.5]);
+        assert!(close(same.row(0), (&from * 2.0).view()));
     }
 }

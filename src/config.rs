@@ -362,7 +362,7 @@ pub struct ControlsConfig {
     pub start: Start,
 }
 
-/// Where tensors live.
+/// Where flows are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
@@ -419,7 +419,7 @@ const MOST_STEPS: i64 = 1_000_000_000;
 const MOST_DRAWS: i64 = 1_000_000_000;
 /// Samples at a time, apart from [`MOST_NUMBERS`].
 const MOST_BATCH: i64 = 1 << 24;
-/// Numbers in one tensor: 8.6 GB in f32, of which a step takes dozens of such.
+/// Numbers in one array of f64: 17 GB, of which a step takes several.
 const MOST_NUMBERS: i64 = 1 << 31;
 /// Neighbours of all sites in the couplings of one level, of which each task makes tables.
 const MOST_NEIGHBOURS: usize = 1 << 32;
@@ -523,16 +523,6 @@ impl Default for RunConfig {
             precision: Precision::F32,
             checkpoint_minutes: 10.0,
             slice_minutes: 1.0,
-        }
-    }
-}
-
-impl Precision {
-    /// The tensor type.
-    pub fn kind(self) -> tch::Kind {
-        match self {
-            Self::F32 => tch::Kind::Float,
-            Self::F64 => tch::Kind::Double,
         }
     }
 }
@@ -1072,7 +1062,7 @@ impl RunConfig {
         duration(self.slice_minutes)
     }
 
-    /// Where the engine lets tensors live.
+    /// Where the engine computes.
     pub fn device_choice(&self) -> DeviceChoice {
         match self.engine {
             EngineChoice::Native => DeviceChoice::Cpu,
@@ -1137,7 +1127,7 @@ fn require_count(key: &'static str, value: i64, least: i64, most: i64) -> Check 
     require((least..=most).contains(&value), key, value, format!("from {least} to {most}"))
 }
 
-/// So many L × L fields at once, as one tensor holds them.
+/// So many L × L fields at once, as one array holds them.
 fn require_fields(key: &'static str, count: i64, linear_size: usize) -> Check {
     let most = MOST_NUMBERS / (linear_size * linear_size) as i64;
     let allowed = format!("at most {most} for fields of {linear_size} × {linear_size}");

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use ndarray::Array2;
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array2, s};
 
 use crate::adaptation::Adaptation;
-use crate::checkpoint::{Restored, Tensors, number, read_number, tensor, under, within};
+use crate::checkpoint::{ANY, Restored, Saved, array, number, read_number, under, within};
 use crate::config::{HmcConfig, Sampler, Start, TrainConfig};
 use crate::engine::Model;
-use crate::host::{from_array, to_array};
+use crate::lattice::Lattice;
 use crate::observe;
 use crate::random::Random;
 use crate::sampler::Kernel;
@@ -37,8 +36,8 @@ pub struct Course {
 #[derive(Debug)]
 struct Walk {
     sampler: Sampler,
-    /// None before the first measurement.
-    position: Option<Tensor>,
+    /// (chains, N). None before the first measurement.
+    position: Option<Array2<f64>>,
     adaptation: Adaptation,
     seconds: f64,
 }
@@ -63,10 +62,10 @@ impl Course {
     }
 
     /// What [`Course::restore`] needs besides the configuration.
-    pub fn state(&self) -> Tensors {
-        let mut state = Tensors::from([
+    pub fn state(&self) -> Saved {
+        let mut state = Saved::from([
             ("seconds".into(), number(self.seconds())),
-            ("rows".into(), from_array(&self.values())),
+            ("rows".into(), self.values().into_dyn()),
         ]);
         for walk in &self.walks {
             state.extend(under(walk.sampler.name(), walk.state()));
@@ -74,26 +73,25 @@ impl Course {
         state
     }
 
-    /// The course of a saved state.
+    /// The course of a saved state, on a lattice of N = `sites`.
     ///
     /// # Errors
     /// The state lacks something.
     pub fn restore(
         train: &TrainConfig,
         hmc: &HmcConfig,
-        state: &Tensors,
-        options: (i64, Kind, Device),
+        sites: usize,
+        state: &Saved,
     ) -> Restored<Self> {
         let mut course = Self::new(train, hmc);
         course.seconds_before = read_number(state, "seconds")?;
-        let rows = tensor(state, "rows", Kind::Double, &[schema::COURSE.len() as i64, -1])?;
-        let values: Array2<f64> = to_array(rows);
+        let values: Array2<f64> = array(state, "rows", [schema::COURSE.len(), ANY])?;
         course.rows =
             values.columns().into_iter().map(|row| std::array::from_fn(|i| row[i])).collect();
         let measured = !course.rows.is_empty();
         for walk in &mut course.walks {
             let state = within(walk.sampler.name(), state);
-            *walk = Walk::restore(walk.sampler, hmc, &state, measured.then_some(options))?;
+            *walk = Walk::restore(walk.sampler, hmc, &state, measured.then_some(sites))?;
         }
         Ok(course)
     }
@@ -103,28 +101,21 @@ impl Course {
     }
 
     /// Measures with the flow as it is after `step` training steps, where it is time to.
-    pub fn measure(
-        &mut self,
-        model: &Model,
-        step: i64,
-        (hmc, options): (&HmcConfig, (i64, Kind, Device)),
-        seed: &TaskSeed,
-    ) {
+    pub fn measure(&mut self, model: &Model, step: i64, hmc: &HmcConfig, seed: &TaskSeed) {
         if self.every == 0 || step % self.every != 0 {
             return;
         }
         let measuring: f64 = self.walks.iter().map(|walk| walk.seconds).sum();
         let train_seconds = self.seconds() - measuring;
-        let frozen = model.freeze();
         let temperature = model.flow.architecture.temperature;
         let mut row = vec![step as f64, train_seconds];
         let mut means = Vec::new();
         for (index, walk) in self.walks.iter_mut().enumerate() {
-            let kernel = Kernel::new(walk.sampler, &frozen, options, temperature, hmc);
+            let kernel = Kernel::new(walk.sampler, model, temperature, hmc);
             let number =
                 |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;
             let random = |trajectory| seed.at(Stage::Measure, number(trajectory));
-            means.extend(walk.advance(&kernel, self.trajectories, (hmc.chains, options), random));
+            means.extend(walk.advance(&kernel, self.trajectories, hmc.chains as usize, random));
             row.push(walk.seconds);
         }
         row.extend(means);
@@ -138,24 +129,22 @@ impl Course {
 }
 
 impl Walk {
-    fn state(&self) -> Tensors {
+    fn state(&self) -> Saved {
         let mut state = self.adaptation.state();
         state.insert("seconds".into(), number(self.seconds));
-        state.extend(self.position.iter().map(|at| ("position".into(), at.shallow_clone())));
+        let position = self.position.clone().map(Array2::into_dyn);
+        state.extend(position.map(|position| ("position".into(), position)));
         state
     }
 
-    /// The walk of a saved state, which has a position of the shape and kind in `options` where something was measured.
+    /// The walk of a saved state, which has a position on so many sites where something was measured.
     fn restore(
         sampler: Sampler,
         hmc: &HmcConfig,
-        state: &Tensors,
-        options: Option<(i64, Kind, Device)>,
+        state: &Saved,
+        sites: Option<usize>,
     ) -> Restored<Self> {
-        let position = options.map(|(size, kind, device)| {
-            let position = tensor(state, "position", kind, &[hmc.chains, size, size])?;
-            Ok(position.to_device(device))
-        });
+        let position = sites.map(|sites| array(state, "position", [hmc.chains as usize, sites]));
         Ok(Self {
             sampler,
             position: position.transpose()?,
@@ -169,17 +158,16 @@ impl Walk {
         &mut self,
         kernel: &Kernel,
         trajectories: i64,
-        (chains, options): (i64, (i64, Kind, Device)),
+        chains: usize,
         random: impl Fn(i64) -> Random,
     ) -> [f64; 4] {
         let start = Instant::now();
-        let position = self
-            .position
-            .take()
-            .unwrap_or_else(|| kernel.start(chains, options, Start::Cold, &random(-1)));
-        let mut state = kernel.state(&position);
+        let position =
+            self.position.take().unwrap_or_else(|| kernel.start(chains, Start::Cold, &random(-1)));
+        let lattice = Lattice::new(position.ncols().isqrt());
+        let mut state = kernel.state(position.view());
         let adapting = trajectories / 2;
-        let mut sum = Tensor::zeros([chains, 2], (Kind::Double, options.2));
+        let mut sum = Array2::<f64>::zeros((chains, 2));
         let mut settings = self.adaptation.clone();
         for trajectory in 0..trajectories {
             if trajectory == adapting {
@@ -191,15 +179,16 @@ impl Walk {
             state = moved.state;
             if trajectory >= adapting {
                 // Energy and m², the first two observables.
-                let structure_factor = observe::structure_factor(&state.field);
-                let scalars = observe::scalars(&state.field, &structure_factor, &random, 0);
-                sum += scalars.narrow(1, 0, 2);
+                let field = state.field.view();
+                let structure_factor = observe::structure_factor(&lattice, field);
+                let scalars =
+                    observe::scalars(&lattice, field, structure_factor.view(), &random, 0);
+                sum += &scalars.slice(s![.., ..2]);
             }
         }
-        self.position = Some(state.position.shallow_clone());
-        let means: Array2<f64> = to_array(&(sum / (trajectories - adapting) as f64));
+        self.position = Some(state.position);
         self.seconds += start.elapsed().as_secs_f64();
-        let (mean, error) = between_chain(means.view());
+        let (mean, error) = between_chain((sum / (trajectories - adapting) as f64).view());
         [mean[0], error[0], mean[1], error[1]]
     }
 }

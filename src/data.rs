@@ -6,15 +6,14 @@
 use std::path::Path;
 
 use hdf5::{Dataset, File};
-use ndarray::{Array1, Array3, ArrayView1, ArrayView4, Axis, s, stack};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView4, Axis, s, stack};
 
 use crate::config::{Config, DataConfig};
 use crate::dual::draw_field;
-use crate::engine::FrozenModel;
+use crate::engine::Model;
 use crate::error::{Error, Result};
-use crate::host::to_array;
 use crate::ising::Target;
+use crate::lattice::Lattice;
 use crate::random::Random;
 use crate::schema::{self, Item};
 use crate::seal::{self, Seal};
@@ -29,10 +28,11 @@ const BATCH: usize = 4096;
 /// Fields to learn from, and those that are held out to judge what was learned.
 #[derive(Debug)]
 pub struct Data {
-    /// (sample, L, L), on the device and in the precision of the training.
-    pub training: Tensor,
+    /// (sample, N), in the precision of files.
+    pub training: Array2<f32>,
     /// The same.
-    pub held_out: Tensor,
+    pub held_out: Array2<f32>,
+    linear_size: usize,
     /// Where the fields come from pixels.
     pub pixels: Option<Pixels>,
 }
@@ -58,20 +58,19 @@ impl Data {
         config: &DataConfig,
         linear_size: usize,
         temperature: f64,
-        (kind, device): (Kind, Device),
     ) -> Result<Self> {
         let source = Source::open(&config.file)?;
         let index = source.index_of(linear_size, temperature)?;
         let fields = source.fields.read_slice(s![index, .., .., ..]);
         let fields = fields.map_err(Error::hdf5("read", &config.file))?;
-        Self::split(fields, None, config, (kind, device))
+        Self::split(fields, None, config)
     }
 
     /// Reads pictures.
     ///
     /// # Errors
     /// As [`Data::at_temperature`], or they are not squares of a power of two.
-    pub fn of_pictures(config: &DataConfig, options: (Kind, Device)) -> Result<Self> {
+    pub fn of_pictures(config: &DataConfig) -> Result<Self> {
         let source = Source::open(&config.file)?;
         let path = &config.file;
         let [_, rows, columns] = source.shape[..] else {
@@ -88,17 +87,12 @@ impl Data {
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;
         let pixels = source.pixels()?;
-        Self::split(fields, pixels, config, options)
+        Self::split(fields, pixels, config)
     }
 
-    fn split(
-        fields: Array3<f32>,
-        pixels: Option<Pixels>,
-        config: &DataConfig,
-        (kind, device): (Kind, Device),
-    ) -> Result<Self> {
+    fn split(fields: Array3<f32>, pixels: Option<Pixels>, config: &DataConfig) -> Result<Self> {
         let problem = |problem: String| Error::UnusableData { path: config.file.clone(), problem };
-        let (count, held_out) = (fields.dim().0, config.held_out);
+        let ((count, size, _), held_out) = (fields.dim(), config.held_out);
         if let Some(sample) =
             fields.axis_iter(Axis(0)).position(|field| field.iter().any(|value| !value.is_finite()))
         {
@@ -111,40 +105,36 @@ impl Data {
                 "it has {count} samples; data.held_out = {held_out} must leave at least 2 of them"
             )));
         }
-        let shape: Vec<i64> = fields.shape().iter().map(|&length| length as i64).collect();
-        let fields = fields.as_standard_layout();
-        let fields = fields.as_slice().expect("it is in standard layout");
-        let fields =
-            Tensor::from_slice(fields).view(shape.as_slice()).to_kind(kind).to_device(device);
-        let training = (count - held_out) as i64;
+        let fields = fields.into_shape_with_order((count, size * size));
+        let fields = fields.expect("each field has L × L sites");
+        let (training, held) = fields.view().split_at(Axis(0), count - held_out);
         let pixels = pixels.map(|pixels| Pixels {
             log_jacobian: pixels.log_jacobian[count - held_out..].to_vec(),
             ..pixels
         });
         Ok(Self {
-            training: fields.narrow(0, 0, training),
-            held_out: fields.narrow(0, training, held_out as i64),
+            training: training.to_owned(),
+            held_out: held.to_owned(),
+            linear_size: size,
             pixels,
         })
     }
 
     /// L.
     pub fn linear_size(&self) -> usize {
-        self.training.size()[1] as usize
+        self.linear_size
     }
 
     /// The next `batch` training fields of a stream of which `drawn` were taken: epoch after epoch, each in a random
-    /// order of its own. Shapes: (batch, L, L).
-    pub fn batch(&self, seed: &TaskSeed, drawn: i64, batch: i64) -> Tensor {
-        let count = self.training.size()[0];
+    /// order of its own. Shapes: (batch, N).
+    pub fn batch(&self, seed: &TaskSeed, drawn: i64, batch: i64) -> Array2<f64> {
+        let count = self.training.nrows() as i64;
         let (first, last) = (drawn / count, (drawn + batch - 1) / count);
-        let order = |epoch: i64| {
-            let order = seed.at(Stage::Shuffle, epoch).permutation(count as usize);
-            Tensor::from_slice(&order.iter().map(|&place| place as i64).collect::<Vec<_>>())
-        };
-        let orders: Vec<Tensor> = (first..=last).map(order).collect();
-        let places = Tensor::cat(&orders, 0).narrow(0, drawn - first * count, batch);
-        self.training.index_select(0, &places.to_device(self.training.device()))
+        let order = |epoch: i64| seed.at(Stage::Shuffle, epoch).permutation(count as usize);
+        let orders: Vec<usize> = (first..=last).flat_map(order).collect();
+        let start = (drawn - first * count) as usize;
+        let places = &orders[start..start + batch as usize];
+        self.training.select(Axis(0), places).mapv(f64::from)
     }
 
     /// What a model makes of the held-out fields, and of as many that it was trained on.
@@ -152,10 +142,11 @@ impl Data {
     /// -ln q in nats; in bits per pixel where the fields come from pixels; and where they are samples of the target at
     /// `temperature`, whose ln Z is given, KL(π ‖ q) = E_π[ln π - ln q] - ln Z. Errors take the autocorrelation along the
     /// file into account. By the names of [`schema::HELD_OUT_SCALARS`].
-    pub fn judge(&self, model: &FrozenModel, target: Option<(f64, f64)>) -> Numbers {
-        let losses = negated(&ln_likelihood(model, &self.held_out));
-        let compared = self.held_out.size()[0].min(self.training.size()[0]);
-        let trained = negated(&ln_likelihood(model, &self.training.narrow(0, 0, compared)));
+    pub fn judge(&self, model: &Model, target: Option<(f64, f64)>) -> Numbers {
+        let losses = -in_batches(self.held_out.view(), |x| model.ln_likelihood(x));
+        let compared = self.held_out.nrows().min(self.training.nrows());
+        let trained = self.training.slice(s![..compared, ..]);
+        let trained = -in_batches(trained, |x| model.ln_likelihood(x));
         let mut numbers = Numbers::from([("samples".to_owned(), losses.len() as f64)]);
         let mut insert = |name: &str, values: &Array1<f64>| {
             let estimate = gamma_method(values.view().insert_axis(Axis(0)));
@@ -168,10 +159,8 @@ impl Data {
             insert("bits_per_dimension", &pixels.bits_per_dimension(&losses));
         }
         if let Some((temperature, ln_z)) = target {
-            let target = Target::new(self.linear_size(), temperature, Kind::Double, Device::Cpu);
-            let ln_pi = in_batches(&self.held_out, |x| {
-                target.ln_density(&x.to_device(Device::Cpu).to_kind(Kind::Double))
-            });
+            let target = Target::new(self.linear_size, temperature);
+            let ln_pi = in_batches(self.held_out.view(), |x| target.ln_density(x));
             insert("forward_kl", &(ln_pi + &losses - ln_z));
         }
         numbers
@@ -304,13 +293,12 @@ pub fn fields_of(
     temperature: f64,
     random: &Random,
 ) -> Array3<f32> {
+    let lattice = Lattice::new(linear_size);
     let mut fields = Vec::with_capacity(sample.spins.len());
     for (batch, spins) in sample.spins.axis_chunks_iter(Axis(0), BATCH).enumerate() {
-        let size = linear_size as i64;
-        let values: Vec<f64> = spins.iter().map(|&spin| f64::from(spin)).collect();
-        let spins = Tensor::from_slice(&values).view([-1, size, size]);
-        let field = draw_field(&spins, temperature, random, batch * BATCH);
-        fields.extend(to_array::<ndarray::Ix3>(&field).iter().map(|&value| value as f32));
+        let spins = spins.mapv(f64::from);
+        let field = draw_field(&lattice, spins.view(), temperature, random, batch * BATCH);
+        fields.extend(field.iter().map(|&value| value as f32));
     }
     let shape = (sample.spins.nrows(), linear_size, linear_size);
     Array3::from_shape_vec(shape, fields).expect("one value for each spin")
@@ -335,33 +323,27 @@ fn fill(file: &File, temperatures: &[f64], fields: ArrayView4<f32>) -> hdf5::Res
     write_array(file, &schema::FIELDS, fields)
 }
 
-/// ln q of many fields. Shapes: (sample, L, L) → (sample).
-fn ln_likelihood(model: &FrozenModel, fields: &Tensor) -> Array1<f64> {
-    in_batches(fields, |x| model.ln_likelihood(x))
-}
-
-/// A number for each of many fields, some fields at a time.
-fn in_batches(fields: &Tensor, number: impl Fn(&Tensor) -> Tensor) -> Array1<f64> {
-    let parts = fields.split(BATCH as i64, 0);
-    parts.iter().flat_map(|x| to_array::<ndarray::Ix1>(&number(x))).collect()
-}
-
-fn negated(values: &Array1<f64>) -> Array1<f64> {
-    values.mapv(|value| -value)
+/// A number for each of many fields, some fields at a time. Shapes: (sample, N) → (sample).
+fn in_batches(
+    fields: ArrayView2<f32>,
+    number: impl Fn(ArrayView2<f64>) -> Array1<f64>,
+) -> Array1<f64> {
+    let batches = fields.axis_chunks_iter(Axis(0), BATCH);
+    batches.flat_map(|x| number(x.mapv(f64::from).view())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn numbered(count: i64) -> Data {
-        let fields = Tensor::arange(count, (Kind::Float, Device::Cpu)).view([-1, 1, 1]);
-        Data { training: fields.expand([-1, 4, 4], false), held_out: fields, pixels: None }
+    fn numbered(count: usize) -> Data {
+        let fields = Array2::from_shape_fn((count, 16), |(sample, _)| sample as f32);
+        Data { training: fields.clone(), held_out: fields, linear_size: 4, pixels: None }
     }
 
     /// The numbers of the fields in a batch.
-    fn numbers(batch: &Tensor) -> Vec<i64> {
-        Vec::try_from(batch.select(1, 0).select(1, 0).to_kind(Kind::Int64)).unwrap()
+    fn numbers(batch: &Array2<f64>) -> Vec<i64> {
+        batch.column(0).iter().map(|&number| number as i64).collect()
     }
 
     #[test]

@@ -5,20 +5,26 @@
 //! -½ (x - (K+αI)s)ᵀ(K+αI)⁻¹(x - (K+αI)s), shows that x given s is Gaussian with mean (K+αI)s and covariance K+αI:
 //! spins drawn from the Ising model make exact samples of the target.
 
-use tch::Tensor;
+use ndarray::{Array2, ArrayView2};
 
-use crate::flow::preconditioner::Preconditioner;
-use crate::host::normals;
+use crate::ising::coupling_eigenvalues;
+use crate::lattice::Lattice;
 use crate::random::{Random, Use};
 
 /// Draws x = (K+αI)^{1/2} [(K+αI)^{1/2} s + ξ], ξ ~ N(0, I), at temperature T, for samples of which the first one has
 /// number `first`.
 ///
-/// Shapes: spins (batch, L, L), of ±1 → (batch, L, L).
-pub fn draw_field(spins: &Tensor, temperature: f64, random: &Random, first: usize) -> Tensor {
-    let (size, kind, device) = (spins.size()[1], spins.kind(), spins.device());
-    let root = Preconditioner::new(size as usize, temperature, kind, device);
-    let (mean, _) = root.forward(spins);
-    let samples = first..first + spins.size()[0] as usize;
-    root.forward(&(mean + normals(random, Use::Latents, samples, (size, kind, device)))).0
+/// Shapes: spins (batch, N), of ±1 → (batch, N).
+pub fn draw_field(
+    lattice: &Lattice,
+    spins: ArrayView2<f64>,
+    temperature: f64,
+    random: &Random,
+    first: usize,
+) -> Array2<f64> {
+    let eigenvalues = coupling_eigenvalues(lattice.linear_size(), 1.0 / temperature);
+    let root: Vec<f64> = eigenvalues.iter().map(|value| value.sqrt()).collect();
+    let samples = first..first + spins.nrows();
+    let noise = random.normals(Use::Latents, samples, lattice.sites());
+    lattice.filter((lattice.filter(spins, &root) + noise).view(), &root)
 }

@@ -107,6 +107,13 @@ pub enum Error {
     #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]
     NoCuda { problem: String },
 
+    /// The engine that the configuration asks for was not built.
+    #[error(
+        "run.engine = \"torch\": this program was built without torch; use one that has it (`make build`), or set \
+         run.engine = \"native\""
+    )]
+    NoTorch,
+
     /// Too many training steps had a loss or gradient that was not finite.
     #[error(
         "training diverged: {skipped} of {steps} steps had a non-finite loss or gradient \
@@ -125,7 +132,8 @@ pub enum Error {
     #[error("internal error: {message}; please report it with the task's configuration")]
     Panic { message: String },
 
-    /// An array or tensor did not fit into memory; the message is the allocator's.
+    /// A tensor of torch did not fit into memory; the message is its allocator's. (Where the host has no memory for an array,
+    /// the process ends.)
     #[error(
         "not enough memory: {message}; lower train.batch, evaluate.batch or hmc.chains, or start fewer ranks on each node"
     )]
@@ -247,19 +255,25 @@ fn locking_hint(message: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    use tch::{Device, Kind, Tensor};
+    const REMEDY: &str =
+        "lower train.batch, evaluate.batch or hmc.chains, or start fewer ranks on each node";
 
+    #[cfg(feature = "torch")]
     #[test]
     fn tensors_beyond_memory_are_no_internal_error() {
+        use tch::{Device, Kind, Tensor};
+
         let sizes = [1i64 << 20, 1 << 20, 1 << 10];
         let torch = Tensor::f_empty(sizes, (Kind::Double, Device::Cpu)).unwrap_err();
         let error = Error::panic(format!("called unwrap on {torch:?}")).to_string();
         let sentence = "can't allocate memory: you tried to allocate 9007199254740992 bytes";
-        let remedy =
-            "lower train.batch, evaluate.batch or hmc.chains, or start fewer ranks on each node";
-        assert_eq!(error, format!("not enough memory: {sentence}; {remedy}"));
+        assert_eq!(error, format!("not enough memory: {sentence}; {REMEDY}"));
+    }
+
+    #[test]
+    fn a_gpu_without_memory_is_no_internal_error_but_any_other_panic_is() {
         let cuda = Error::panic("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has".into());
-        assert_eq!(cuda.to_string(), format!("not enough memory: out of memory; {remedy}"));
+        assert_eq!(cuda.to_string(), format!("not enough memory: out of memory; {REMEDY}"));
         let bug = Error::panic("index out of bounds".into()).to_string();
         assert!(bug.starts_with("internal error: index out of bounds"), "{bug}");
     }

@@ -1,15 +1,14 @@
 //! Evaluation of a trained flow: fresh samples with their log-densities, and the free energies that
 //! follow from them.
 
-use ndarray::{Array2, Array3, Axis};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array1, Array2, Axis, s};
 
-use crate::checkpoint::{Restored, Tensors, tensor};
+use crate::checkpoint::{ANY, Restored, Saved, array};
 use crate::config::EvaluateConfig;
-use crate::engine::FrozenModel;
+use crate::engine::Model;
 use crate::error::Result;
 use crate::flow::symmetry::with_signs;
-use crate::host::{from_array, normals, to_array};
+use crate::lattice::Lattice;
 use crate::observe;
 use crate::random::Use;
 use crate::seed::{Stage, TaskSeed};
@@ -24,8 +23,8 @@ pub struct Evaluation {
     pub ln_pi: Vec<f64>,
     /// (sample, observable), observables as in [`observe::SCALARS`].
     pub scalars: Array2<f64>,
-    /// (sample, L, L): the first samples, with signs drawn.
-    pub fields: Array3<f64>,
+    /// (sample, N): the first samples, with signs drawn.
+    pub fields: Array2<f64>,
 }
 
 impl Evaluation {
@@ -35,71 +34,63 @@ impl Evaluation {
     /// # Errors
     /// Those of `after_batch`.
     pub fn draw(
-        model: &FrozenModel,
+        model: &Model,
         config: &EvaluateConfig,
-        (size, kind, device): (i64, Kind, Device),
         seed: &TaskSeed,
         restored: Option<Self>,
         mut after_batch: impl FnMut(&Self) -> Result<()>,
     ) -> Result<Self> {
-        let side = size as usize;
+        let lattice = Lattice::new(model.flow.architecture.linear_size);
         let random = seed.at(Stage::Evaluate, 0);
         let mut samples = restored.unwrap_or_else(|| Self {
             ln_q: Vec::new(),
             ln_pi: Vec::new(),
             scalars: Array2::zeros((0, observe::SCALARS.len())),
-            fields: Array3::zeros((0, side, side)),
+            fields: Array2::zeros((0, lattice.sites())),
         });
-        loop {
-            let drawn = samples.ln_q.len() as i64;
-            let batch = config.batch.min(config.samples - drawn);
-            if batch == 0 {
-                return Ok(samples);
-            }
-            let (first, last) = (drawn as usize, (drawn + batch) as usize);
+        let (all, keep) = (config.samples as usize, config.keep_samples as usize);
+        while samples.ln_q.len() < all {
+            let first = samples.ln_q.len();
+            let last = all.min(first + config.batch as usize);
             let draw =
-                model.draw(&normals(&random, Use::Latents, first..last, (size, kind, device)));
-            samples.ln_pi.extend(to_array::<ndarray::Ix1>(&draw.ln_pi));
-            samples.ln_q.extend(to_array::<ndarray::Ix1>(&draw.ln_q));
-            let fields = with_signs(&draw.field, model.symmetry(), &random, first);
-            let structure_factor = observe::structure_factor(&fields);
-            let scalars = observe::scalars(&fields, &structure_factor, &random, first);
-            let scalars: Array2<f64> = to_array(&scalars);
+                model.draw(random.normals(Use::Latents, first..last, lattice.sites()).view());
+            samples.ln_pi.extend(draw.ln_pi);
+            samples.ln_q.extend(draw.ln_q);
+            let fields = with_signs(draw.field, model.symmetry(), &random, first);
+            let structure_factor = observe::structure_factor(&lattice, fields.view());
+            let scalars =
+                observe::scalars(&lattice, fields.view(), structure_factor.view(), &random, first);
             samples.scalars.append(Axis(0), scalars.view()).expect("as many observables");
-            if drawn < config.keep_samples {
-                let keep = batch.min(config.keep_samples - drawn);
-                let fields: Array3<f64> = to_array(&fields.narrow(0, 0, keep));
-                samples.fields.append(Axis(0), fields.view()).expect("all fields are L × L");
-            }
+            let kept = fields.slice(s![..keep.saturating_sub(first).min(last - first), ..]);
+            samples.fields.append(Axis(0), kept).expect("all fields have N sites");
             after_batch(&samples)?;
         }
+        Ok(samples)
     }
 
     /// What [`Evaluation::restore`] needs.
-    pub fn state(&self) -> Tensors {
-        Tensors::from([
-            ("ln_q".into(), Tensor::from_slice(&self.ln_q)),
-            ("ln_pi".into(), Tensor::from_slice(&self.ln_pi)),
-            ("scalars".into(), from_array(&self.scalars)),
-            ("fields".into(), from_array(&self.fields)),
+    pub fn state(&self) -> Saved {
+        Saved::from([
+            ("ln_q".into(), Array1::from(self.ln_q.clone()).into_dyn()),
+            ("ln_pi".into(), Array1::from(self.ln_pi.clone()).into_dyn()),
+            ("scalars".into(), self.scalars.clone().into_dyn()),
+            ("fields".into(), self.fields.clone().into_dyn()),
         ])
     }
 
-    /// The samples of a saved state, on a lattice of L = `size`.
+    /// The samples of a saved state, on a lattice of so many sites.
     ///
     /// # Errors
     /// The state lacks something.
-    pub fn restore(config: &EvaluateConfig, size: i64, state: &Tensors) -> Restored<Self> {
-        let double = |name, shape: &[i64]| tensor(state, name, Kind::Double, shape);
-        let ln_q = double("ln_q", &[-1])?;
-        let drawn = ln_q.size()[0];
-        let kept = drawn.min(config.keep_samples);
-        let values = |tensor: &Tensor| to_array::<ndarray::Ix1>(tensor).to_vec();
+    pub fn restore(config: &EvaluateConfig, sites: usize, state: &Saved) -> Restored<Self> {
+        let ln_q = array(state, "ln_q", ANY)?.to_vec();
+        let drawn = ln_q.len();
+        let kept = drawn.min(config.keep_samples as usize);
         Ok(Self {
-            ln_q: values(ln_q),
-            ln_pi: values(double("ln_pi", &[drawn])?),
-            scalars: to_array(double("scalars", &[drawn, observe::SCALARS.len() as i64])?),
-            fields: to_array(double("fields", &[kept, size, size])?),
+            ln_q,
+            ln_pi: array(state, "ln_pi", drawn)?.to_vec(),
+            scalars: array(state, "scalars", (drawn, observe::SCALARS.len()))?,
+            fields: array(state, "fields", (kept, sites))?,
         })
     }
 

@@ -3,19 +3,20 @@
 //!
 //! The metadata `flow` is the [`Structure`] in JSON; docs/files.md lists the tensors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use ndarray::{Array1, ArrayView1, s};
+use safetensors::Dtype;
 use serde::Serialize;
-use tch::Tensor;
 
-use crate::checkpoint::{Tensors, serialize};
-use crate::config::Symmetry;
+use crate::config::{Precision, Symmetry};
 use crate::error::Result;
 use crate::flow::coupling::{Conditioner, Convolution, Coupling, Networks, Shell, Transform};
 use crate::flow::{Architecture, Flow};
 use crate::ising::coupling_eigenvalues;
 use crate::store::write_atomically;
+use crate::tensor_file::Tensor;
 use crate::trained::{Trained, check_output};
 
 /// Metadata `format` of the file.
@@ -64,7 +65,9 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     ];
     let metadata: HashMap<String, String> =
         metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    write_atomically(output, &serialize(metadata, &tensors(flow)))
+    let tensors = tensors(flow, trained.config.run.precision);
+    let bytes = safetensors::serialize(tensors, &Some(metadata)).expect("names are unique");
+    write_atomically(output, &bytes)
 }
 
 fn structure(flow: &Flow) -> Structure {
@@ -95,8 +98,8 @@ fn structure(flow: &Flow) -> Structure {
     }
 }
 
-fn tensors(flow: &Flow) -> Tensors {
-    let mut tensors = Tensors::new();
+fn tensors(flow: &Flow, precision: Precision) -> BTreeMap<String, Tensor> {
+    let mut tensors = BTreeMap::new();
     for (i, coupling) in flow.couplings().iter().enumerate() {
         let mut put =
             |name: String, tensor| tensors.insert(format!("couplings.{i}.{name}"), tensor);
@@ -110,26 +113,37 @@ fn tensors(flow: &Flow) -> Tensors {
                 put(format!("{kind}.{j}"), table(&shell.sites, shell.size));
             }
         }
-        let mut start = coupling.offset as i64;
+        let mut start = coupling.offset;
         for (j, shape) in coupling.network.parameter_shapes().into_iter().enumerate() {
-            let [rows, columns] = shape.map(|length| length as i64);
-            let part = flow.parameters.narrow(0, start, rows * columns);
-            put(format!("weights.{j}"), part.view([rows, columns]));
-            start += rows * columns;
+            let end = start + shape[0] * shape[1];
+            let weights = flow.parameters.slice(s![start..end]);
+            put(format!("weights.{j}"), numbers(weights, &shape, precision));
+            start = end;
         }
     }
     let Architecture { linear_size, temperature, ref config, .. } = flow.architecture;
     if config.preconditioner {
-        let eigenvalues = coupling_eigenvalues(linear_size, 1.0 / temperature);
-        let shape = [linear_size as i64, linear_size as i64];
-        let scales = Tensor::from_slice(&eigenvalues).sqrt().view(shape);
+        let eigenvalues = Array1::from(coupling_eigenvalues(linear_size, 1.0 / temperature));
+        let shape = [linear_size, linear_size];
+        let scales = numbers(eigenvalues.sqrt().view(), &shape, Precision::F64);
         tensors.insert("preconditioner".into(), scales);
     }
     tensors
 }
 
+fn numbers(values: ArrayView1<f64>, shape: &[usize], precision: Precision) -> Tensor {
+    let values = values.iter();
+    let (dtype, bytes) = match precision {
+        Precision::F64 => (Dtype::F64, values.flat_map(|value| value.to_le_bytes()).collect()),
+        Precision::F32 => {
+            (Dtype::F32, values.flat_map(|&value| (value as f32).to_le_bytes()).collect())
+        }
+    };
+    Tensor::new(dtype, shape, bytes)
+}
+
 /// Sites as a tensor of so many columns.
 fn table(sites: &[u32], columns: usize) -> Tensor {
-    let sites: Vec<i32> = sites.iter().map(|&site| site as i32).collect();
-    Tensor::from_slice(&sites).view([-1, columns as i64])
+    let bytes = sites.iter().flat_map(|&site| (site as i32).to_le_bytes()).collect();
+    Tensor::new(Dtype::I32, &[sites.len() / columns, columns], bytes)
 }

@@ -1,28 +1,22 @@
 //! The flow x = g(z): what it is (an [`Architecture`], laid out as couplings, and one flat parameter
-//! vector), apart from what evaluates it ([`torch`] operations or the [`crate::native`] engine) and from
-//! how the Z2 symmetry enters its density.
+//! vector), apart from what evaluates it (an [`crate::engine`]) and from how the Z2 symmetry enters its density.
 
 pub mod arrangement;
 pub mod coupling;
-pub mod preconditioner;
 pub mod symmetry;
 #[cfg(test)]
-mod tests;
-pub mod torch;
+pub(crate) mod tests;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use ndarray::Array1;
 
 use crate::config::FlowConfig;
 use crate::random::Random;
 use arrangement::Layer;
 use coupling::{Coupling, Half, Network};
-use symmetry::SymmetrizedFlow;
-use torch::{Layout, Map};
 
-/// Structure of a flow on one lattice. Data only, no tensors.
+/// Structure of a flow on one lattice. Data only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Architecture {
     pub linear_size: usize,
@@ -56,6 +50,11 @@ impl Architecture {
         config: &FlowConfig,
     ) -> Self {
         Self::new(linear_size, f64::NAN, depth, seed, config)
+    }
+
+    /// N = L².
+    pub fn sites(&self) -> usize {
+        self.linear_size * self.linear_size
     }
 
     /// All layers in the order from z to x.
@@ -105,73 +104,33 @@ impl Architecture {
 #[derive(Debug)]
 pub struct Flow {
     pub architecture: Architecture,
-    /// Flat vector of all weights, a leaf that gradients are taken to: layer by layer from z to x,
-    /// coupling by coupling, in the order of [`Network::parameter_shapes`].
-    pub parameters: Tensor,
+    /// Flat vector of all weights: layer by layer from z to x, coupling by coupling, in the order of
+    /// [`Network::parameter_shapes`].
+    pub parameters: Array1<f64>,
     couplings: Arc<[Coupling]>,
-    layout: Rc<Layout>,
 }
 
 impl Flow {
     /// A flow with random weights.
-    pub fn initialize(
-        architecture: Architecture,
-        random: &Random,
-        kind: Kind,
-        device: Device,
-    ) -> Self {
+    pub fn initialize(architecture: Architecture, random: &Random) -> Self {
         let couplings = architecture.couplings();
-        let start: Vec<f64> = couplings
+        let parameters = couplings
             .iter()
             .enumerate()
             .flat_map(|(index, coupling)| coupling.initial_parameters(random, index))
             .collect();
-        Self::new(architecture, couplings, &Tensor::from_slice(&start), kind, device)
+        Self { architecture, parameters, couplings: couplings.into() }
     }
 
     /// A flow with the given flat parameter vector, as long as [`Architecture::parameter_count`] says.
-    pub fn with_parameters(
-        architecture: Architecture,
-        parameters: &[f64],
-        kind: Kind,
-        device: Device,
-    ) -> Self {
-        let couplings = architecture.couplings();
-        Self::new(architecture, couplings, &Tensor::from_slice(parameters), kind, device)
-    }
-
-    fn new(
-        architecture: Architecture,
-        couplings: Vec<Coupling>,
-        parameters: &Tensor,
-        kind: Kind,
-        device: Device,
-    ) -> Self {
-        let layout = Rc::new(Layout::new(&architecture, &couplings, kind, device));
-        let parameters = parameters.to_kind(kind).to_device(device).set_requires_grad(true);
-        let couplings = couplings.into();
-        Self { architecture, parameters, couplings, layout }
+    pub fn with_parameters(architecture: Architecture, parameters: Array1<f64>) -> Self {
+        let couplings = architecture.couplings().into();
+        Self { architecture, parameters, couplings }
     }
 
     /// All couplings in the order from z to x.
     pub fn couplings(&self) -> &Arc<[Coupling]> {
         &self.couplings
-    }
-
-    /// The map and density at the present parameters, to be used with autograd: the parameter vector
-    /// is cut into the layers' weights once, whatever number of passes follows.
-    pub fn bind(&self) -> SymmetrizedFlow {
-        self.bind_to(&self.parameters)
-    }
-
-    /// As [`Flow::bind`], but with no gradients to the parameters, for sampling.
-    pub fn bind_frozen(&self) -> SymmetrizedFlow {
-        self.bind_to(&self.parameters.detach())
-    }
-
-    fn bind_to(&self, parameters: &Tensor) -> SymmetrizedFlow {
-        let map = Map::new(self.layout.clone(), parameters);
-        SymmetrizedFlow::new(map, self.architecture.config.symmetry)
     }
 }
 

@@ -5,7 +5,7 @@ use std::f64::consts::{E, LN_2, PI};
 use argmin::core::{CostFunction, Error, Executor};
 use argmin::solver::neldermead::NelderMead;
 
-use crate::ising::coupling_eigenvalues;
+use crate::ising::{coupling_eigenvalues, ln_cosh};
 
 /// Lowest variational free energy (nats) of a Z2-symmetric pair of shifted Gaussians,
 /// q = ½[N(μ1, Σ) + N(-μ1, Σ)] with Σ translation invariant: what a flow must beat.
@@ -114,11 +114,6 @@ fn normal_expectation(f: impl Fn(f64) -> f64) -> f64 {
         .map(|xi| (-0.5 * xi * xi).exp() * f(xi))
         .sum();
     sum * SPACING / (2.0 * PI).sqrt()
-}
-
-/// ln cosh x without overflow.
-fn ln_cosh(x: f64) -> f64 {
-    x.abs() + (-2.0 * x.abs()).exp().ln_1p() - LN_2
 }
 
 /// ln(1 + e^x) without overflow.

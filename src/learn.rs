@@ -4,19 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
-use ndarray::Array2;
-use tch::{Device, Tensor};
+use ndarray::{Array1, Array2, Array3, Axis, stack};
 
-use crate::checkpoint::{Checkpoints, Tensors};
+use crate::checkpoint::{Checkpoints, Saved};
 use crate::coarse::without_finer;
 use crate::config::learn::LearnConfig;
 use crate::data::Data;
-use crate::device;
-use crate::engine::{FrozenModel, Model};
+use crate::engine::device::{self, Device};
+use crate::engine::{self, Model};
 use crate::error::{Error, Result};
 use crate::flow::coupling::Half;
 use crate::flow::{Architecture, Flow};
-use crate::host::{self, normals, to_array};
+use crate::host;
 use crate::random::Use;
 use crate::rank::Team;
 use crate::run::{check_finite, with_learning_rates};
@@ -25,8 +24,8 @@ use crate::seal::{self, Seal, sha256};
 use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::store::{
-    self, Numbers, write_array, write_configuration, write_known_numbers, write_number, write_text,
-    write_training,
+    self, Numbers, on_lattice, write_array, write_configuration, write_known_numbers, write_number,
+    write_text, write_training,
 };
 use crate::train::{Objective, Progress, Training};
 
@@ -36,15 +35,15 @@ struct Learned {
     /// The resolved configuration, as TOML.
     configuration: String,
     linear_size: usize,
-    parameters: Vec<f64>,
+    parameters: Array1<f64>,
     halves: Vec<Half>,
     /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
     history: Array2<f64>,
     held_out: Numbers,
-    /// (sample, L, L).
-    samples: ndarray::Array3<f64>,
-    /// (level, sample, L, L).
-    levels: ndarray::Array4<f64>,
+    /// (sample, N).
+    samples: Array2<f64>,
+    /// (level, sample, N).
+    levels: Array3<f64>,
 }
 
 /// Trains the flow of a configuration and writes `output`, or goes on from its checkpoint, which lies beside. Returns what
@@ -60,9 +59,9 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
         return read_finished(output, &config);
     }
     host::keep_freed_memory();
-    tch::set_num_threads(config.run.threads as i32);
+    engine::check_built(config.run.engine)?;
     let device = device::select(config.run.device_choice(), 0)?;
-    let data = Data::of_pictures(&config.data, (config.run.precision.kind(), device))?;
+    let data = Data::of_pictures(&config.data)?;
     config.check_lattice(data.linear_size(), config_path)?;
     let folder = output.parent().expect("an absolute path of a file has a folder");
     fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
@@ -99,16 +98,15 @@ fn train(
     checkpoints: &mut Checkpoints,
 ) -> Result<Learned> {
     let (linear_size, depth) = (data.linear_size(), config.learn.depth);
-    let options = (config.run.precision.kind(), device);
     let seed = TaskSeed::of_pictures(linear_size, depth, config.learn.seed);
     let architecture =
         Architecture::without_temperature(linear_size, depth, config.learn.seed, &config.flow);
     let random = seed.at(Stage::Initialize, 0);
-    let flow = Flow::initialize(architecture, &random, options.0, device);
-    let mut model = Model::new(flow, &config.run);
+    let flow = Flow::initialize(architecture, &random);
+    let mut model = Model::new(flow, &config.run, device);
 
     let mut training = Training::new(&model, &config.train);
-    let restore = |state: &Tensors| training.restore(&mut model, state);
+    let restore = |state: &Saved| training.restore(&mut model, state);
     if checkpoints.restored("train", restore).is_some() {
         log::info!("goes on after {} s", checkpoints.seconds().round());
     }
@@ -119,20 +117,19 @@ fn train(
     })?;
     let history = training.history();
 
-    let frozen = model.freeze();
-    let held_out = data.judge(&frozen, None);
+    let held_out = data.judge(&model, None);
     check_finite(&held_out)?;
     let (random, samples) = (seed.at(Stage::Evaluate, 0), 0..config.learn.samples as usize);
-    let z = normals(&random, Use::Latents, samples, (linear_size as i64, options.0, device));
+    let z = random.normals(Use::Latents, samples, linear_size * linear_size);
     Ok(Learned {
         configuration: config.to_toml(),
         linear_size,
-        parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
         halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         held_out,
-        samples: to_array(&frozen.draw(&z).field),
-        levels: to_array(&by_level(&frozen, &model.flow.architecture, &z)),
+        samples: model.draw(z.view()).field,
+        levels: by_level(&model, &z),
+        parameters: model.flow.parameters,
     })
 }
 
@@ -142,10 +139,13 @@ fn tell(progress: Progress, steps: i64) {
     }
 }
 
-/// The fields of latents z of which those below each level are zero. Shapes: (batch, L, L) → (level, batch, L, L).
-fn by_level(model: &FrozenModel, architecture: &Architecture, z: &Tensor) -> Tensor {
-    let field = |level| model.draw(&without_finer(architecture, z, level)).field;
-    Tensor::stack(&(0..=architecture.depth).map(field).collect::<Vec<_>>(), 0)
+/// The fields of latents z of which those below each level are zero. Shapes: (batch, N) → (level, batch, N).
+fn by_level(model: &Model, z: &Array2<f64>) -> Array3<f64> {
+    let architecture = &model.flow.architecture;
+    let field = |level| model.draw(without_finer(architecture, z.view(), level).view()).field;
+    let fields: Vec<_> = (0..=architecture.depth).map(field).collect();
+    let views: Vec<_> = fields.iter().map(Array2::view).collect();
+    stack(Axis(0), &views).expect("all levels have the same shape")
 }
 
 fn fill(
@@ -166,10 +166,13 @@ fn fill(
     write_configuration(file, &learned.configuration)?;
     let group = file.create_group(schema::HELD_OUT)?;
     write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &learned.held_out)?;
-    write_training(file, &learned.parameters, &learned.halves, &learned.history)?;
+    write_training(file, learned.parameters.view(), &learned.halves, &learned.history)?;
     let group = file.create_group(schema::EVALUATE)?;
-    write_array(&group, &schema::SAMPLES, learned.samples.view())?;
-    write_array(&group, &schema::LEVELS, learned.levels.view())?;
+    write_array(&group, &schema::SAMPLES, on_lattice(learned.samples.view()))?;
+    let (levels, samples, _) = learned.levels.dim();
+    let size = learned.linear_size;
+    let levels = learned.levels.view().into_shape_with_order((levels, samples, size, size));
+    write_array(&group, &schema::LEVELS, levels.expect("each field has L × L sites"))?;
     write_number(file, schema::COMPLETE, 1u8)
 }
 

@@ -16,8 +16,8 @@
 //! |---|---|---|
 //! | L, N = L² | `linear_size`, `sites` | periodic square lattice |
 //! | T, β = 1/T | `temperature`, `beta` | in units of J/k_B |
-//! | x | `field` | (batch, L, L), x = g(z) |
-//! | z | latent | (batch, L, L), z ~ N(0, I) |
+//! | x | `field` | (batch, N), x = g(z) |
+//! | z | latent | (batch, N), z ~ N(0, I) |
 //! | ln π(x) | `ising::Target::ln_density` | (batch), unnormalized |
 //! | ln q(x) | `ln_q` | (batch), normalized |
 //! | ln\|det\| | `log_det` | (batch) |
@@ -34,7 +34,6 @@ pub mod config;
 pub mod convergence;
 pub mod course;
 pub mod data;
-pub mod device;
 pub mod diagnostics;
 mod dimension_scale;
 pub mod dual;
@@ -51,9 +50,9 @@ pub mod hmc;
 pub mod host;
 pub mod independence;
 pub mod ising;
+pub mod lattice;
 pub mod learn;
 pub mod mutual_information;
-pub mod native;
 pub mod observe;
 pub mod physical;
 pub mod plan;
@@ -62,7 +61,6 @@ pub mod queue;
 pub mod random;
 pub mod rank;
 pub mod response;
-pub mod rows;
 pub mod run;
 pub mod sample;
 pub mod sampler;
@@ -80,6 +78,7 @@ pub mod summary;
 pub mod sweep;
 pub mod target;
 pub mod task_file;
+mod tensor_file;
 pub mod train;
 pub mod trained;
 pub mod wolff;

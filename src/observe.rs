@@ -3,9 +3,9 @@
 //! Given the field the spins are independent with means t_i = tanh x_i, so that products over distinct
 //! sites average to products of t: no spin noise. Only <|m|> needs sampled spins.
 
-use tch::{Kind, Tensor};
+use ndarray::{Array2, ArrayView1, ArrayView2, Zip, aview1};
 
-use crate::host::from_array;
+use crate::lattice::Lattice;
 use crate::random::{Random, Use};
 
 /// The scalar observables, in the order of the last axis of [`scalars`].
@@ -28,47 +28,79 @@ pub const DERIVED: [&str; 5] = [
     "correlation_length",
 ];
 
-const LATTICE: [i64; 2] = [1, 2];
-
 /// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
-/// drawn spins (s_i = +1 with probability 1/(1 + e^{-2x_i})), m = (1/N) Σ t_i, e², and S(k) at the smallest wave number
-/// 2π/L, averaged over both directions, from the [`structure_factor`] of x. The first sample has number `first`.
+/// drawn spins (s_i = +1 with probability 1/(1 + e^{-2x_i}) = (1 + t_i)/2), m = (1/N) Σ t_i, e², and S(k) at the smallest
+/// wave number 2π/L, averaged over both directions, from the [`structure_factor`] of x. The first sample has number `first`.
 ///
-/// Shapes: x (batch, L, L), structure_factor (batch, L, L) → (batch, 7), in f64, in the order of [`SCALARS`].
-pub fn scalars(x: &Tensor, structure_factor: &Tensor, random: &Random, first: usize) -> Tensor {
-    let x = x.to_kind(Kind::Double);
-    let sites = (x.size()[1] * x.size()[2]) as f64;
-    let t = x.tanh();
-    let sum = |values: &Tensor| values.sum_dim_intlist(LATTICE.as_slice(), false, None);
-
-    let neighbours = t.roll([1], [1]) + t.roll([1], [2]);
-    let energy = -sum(&(&t * neighbours)) / sites;
-
-    let [second, fourth] = magnetization_moments(&t);
-    let samples = first..first + x.size()[0] as usize;
-    let numbers = from_array(&random.uniforms(Use::Spins, samples, sites as usize));
-    let up = numbers.view_as(&x).to_device(x.device()).lt_tensor(&(&x * 2.0).sigmoid());
-    let up = up.to_kind(Kind::Double);
-    let absolute = sum(&(up * 2.0 - 1.0)).abs() / sites;
-    let along = |k_x: i64, k_y: i64| structure_factor.select(1, k_x).select(1, k_y);
-    let smallest = (along(1, 0) + along(0, 1)) * 0.5;
-    let energy_squared = energy_squared(&t, &(&energy * sites)) / sites.powi(2);
-    let magnetization = sum(&t) / sites;
-    Tensor::stack(&[energy, second, fourth, absolute, magnetization, energy_squared, smallest], 1)
+/// Shapes: x (batch, N), structure_factor (batch, N) → (batch, 7), in the order of [`SCALARS`].
+pub fn scalars(
+    lattice: &Lattice,
+    x: ArrayView2<f64>,
+    structure_factor: ArrayView2<f64>,
+    random: &Random,
+    first: usize,
+) -> Array2<f64> {
+    let numbers = random.uniforms(Use::Spins, first..first + x.nrows(), lattice.sites());
+    let mut values = Array2::zeros((x.nrows(), SCALARS.len()));
+    let mut t = vec![0.0; lattice.sites()];
+    Zip::from(values.rows_mut())
+        .and(x.rows())
+        .and(structure_factor.rows())
+        .and(numbers.rows())
+        .for_each(|mut values, x, structure_factor, numbers| {
+            t.iter_mut().zip(x).for_each(|(t, x)| *t = x.tanh());
+            let size = lattice.linear_size();
+            values.assign(&aview1(&scalars_of_one(size, &t, structure_factor, numbers)));
+        });
+    values
 }
 
-/// <E²> of independent spins with means t, E = -Σ_b B_b over bonds B = s_i s_j: the square of <E>, corrected for pairs
-/// of bonds that are the same (B² = 1) or share one site i (s_j s_k remains):
+/// Of one sample, by its means t and by uniform numbers for the spins.
+fn scalars_of_one(
+    linear_size: usize,
+    t: &[f64],
+    structure_factor: ArrayView1<f64>,
+    numbers: ArrayView1<f64>,
+) -> [f64; SCALARS.len()] {
+    let sites = t.len() as f64;
+    let [energy, energy_squared] = energy_moments(linear_size, t);
+    let [second, fourth] = magnetization_moments(t);
+    let up = t.iter().zip(numbers).filter(|&(t, number)| *number < 0.5 * (1.0 + t)).count() as f64;
+    [
+        energy / sites,
+        second,
+        fourth,
+        (2.0 * up - sites).abs() / sites,
+        t.iter().sum::<f64>() / sites,
+        energy_squared / sites.powi(2),
+        0.5 * (structure_factor[linear_size] + structure_factor[1]),
+    ]
+}
+
+/// <E> and <E²> of independent spins with means t, E = -Σ_b B_b over bonds B = s_i s_j: the square of <E>, corrected for
+/// pairs of bonds that are the same (B² = 1) or share one site i (s_j s_k remains):
 /// <E²> = <E>² + Σ_b (1 - t_i² t_j²) + Σ_i (1 - t_i²) [(Σ_j t_j)² - Σ_j t_j²], j over the neighbours of i.
-fn energy_squared(t: &Tensor, energy: &Tensor) -> Tensor {
-    let sum = |values: &Tensor| values.sum_dim_intlist(LATTICE.as_slice(), false, None);
-    let ahead = |values: &Tensor| values.roll([1], [1]) + values.roll([1], [2]);
-    let around = |values: &Tensor| ahead(values) + values.roll([-1], [1]) + values.roll([-1], [2]);
-    let squares = t.square();
-    let bonds = 2.0 * (t.size()[1] * t.size()[2]) as f64;
-    let same = -sum(&(&squares * ahead(&squares))) + bonds;
-    let sharing = sum(&((-&squares + 1.0) * (around(t).square() - around(&squares))));
-    energy.square() + same + sharing
+fn energy_moments(linear_size: usize, t: &[f64]) -> [f64; 2] {
+    let (last, line) = (linear_size - 1, |row: usize| &t[row * linear_size..][..linear_size]);
+    let (mut energy, mut same, mut sharing) = (0.0, 2.0 * t.len() as f64, 0.0);
+    for row in 0..linear_size {
+        let own = line(row);
+        let above = line(if row == 0 { last } else { row - 1 });
+        let below = line(if row == last { 0 } else { row + 1 });
+        for (column, &t) in own.iter().enumerate() {
+            let (above, below) = (above[column], below[column]);
+            let left = own[if column == 0 { last } else { column - 1 }];
+            let right = own[if column == last { 0 } else { column + 1 }];
+            let square = t * t;
+            // The bonds to above and left are this site's, the others those of its neighbours.
+            let squares = above * above + left * left;
+            let around = above + left + below + right;
+            energy -= t * (above + left);
+            same -= square * squares;
+            sharing += (1.0 - square) * (around * around - squares - below * below - right * right);
+        }
+    }
+    [energy, energy * energy + same + sharing]
 }
 
 /// Derived quantities from means of [`SCALARS`], on N = L² sites at temperature T, in the order of [`DERIVED`]:
@@ -92,50 +124,59 @@ pub fn derived(means: &[f64], linear_size: usize, temperature: f64) -> [f64; 5] 
 
 /// <m²> and <m⁴> of independent spins with means t, through the cumulants of ±1 variables:
 /// κ₁ = t, κ₂ = 1-t², κ₃ = -2t+2t³, κ₄ = -2+8t²-6t⁴, which add over sites.
-fn magnetization_moments(t: &Tensor) -> [Tensor; 2] {
-    let sites = (t.size()[1] * t.size()[2]) as f64;
-    let sum = |values: &Tensor| values.sum_dim_intlist(LATTICE.as_slice(), false, None);
-    let squares = t.square();
-    let (p1, p2, p3, p4) = (sum(t), sum(&squares), sum(&(&squares * t)), sum(&squares.square()));
-    let k2 = -&p2 + sites;
-    let k3 = (p3 - &p1) * 2.0;
-    let k4 = &p2 * 8.0 - p4 * 6.0 - 2.0 * sites;
-    let second = &k2 + p1.square();
-    let fourth =
-        k4 + k3 * &p1 * 4.0 + k2.square() * 3.0 + &k2 * p1.square() * 6.0 + p1.square().square();
-    [second / sites.powi(2), fourth / sites.powi(4)]
+fn magnetization_moments(t: &[f64]) -> [f64; 2] {
+    let sites = t.len() as f64;
+    let [mut p1, mut p2, mut p3, mut p4] = [0.0; 4];
+    for &t in t {
+        let square = t * t;
+        p1 += t;
+        p2 += square;
+        p3 += square * t;
+        p4 += square * square;
+    }
+    let [k2, k3, k4] = [sites - p2, 2.0 * (p3 - p1), 8.0 * p2 - 6.0 * p4 - 2.0 * sites];
+    let square = p1 * p1;
+    let fourth = k4 + 4.0 * k3 * p1 + 3.0 * k2 * k2 + 6.0 * k2 * square + square * square;
+    [(k2 + square) / sites.powi(2), fourth / sites.powi(4)]
 }
 
 /// Structure factor S(k) = (1/N) Σ_ij <s_i s_j> e^{ik(i-j)} = (|t_k|² + Σ(1-t²))/N; S(0) = N<m²>.
 ///
-/// Shapes: x (batch, L, L) → (batch, L, L) over (k_x, k_y), in f64.
-pub fn structure_factor(x: &Tensor) -> Tensor {
-    let t = x.to_kind(Kind::Double).tanh();
-    let sites = (t.size()[1] * t.size()[2]) as f64;
-    let noise = (-t.square() + 1.0).sum_dim_intlist(LATTICE.as_slice(), true, None);
-    let modes = t.fft_fft2(None::<&[i64]>, [-2, -1], "backward").view_as_real();
-    (modes.square().sum_dim_intlist([-1i64].as_slice(), false, None) + noise) / sites
+/// Shapes: x (batch, N) → (batch, N) over (k_x, k_y).
+pub fn structure_factor(lattice: &Lattice, x: ArrayView2<f64>) -> Array2<f64> {
+    let t = x.mapv(f64::tanh);
+    let mut structure_factor = lattice.power_spectrum(t.view());
+    Zip::from(structure_factor.rows_mut()).and(t.rows()).for_each(|mut powers, t| {
+        let noise: f64 = t.iter().map(|t| 1.0 - t * t).sum();
+        powers.mapv_inplace(|power| (power + noise) / t.len() as f64);
+    });
+    structure_factor
 }
 
 /// Correlation function G(r) = <s_0 s_r>, averaged over the origin: the Fourier transform of S(k).
 ///
-/// Shapes: S(k) (batch, L, L) → (batch, L, L) over (r_x, r_y).
-pub fn correlation(structure_factor: &Tensor) -> Tensor {
-    structure_factor.fft_ifft2(None::<&[i64]>, [-2, -1], "backward").real()
+/// Shapes: S(k) (batch, N) → (batch, N) over (r_x, r_y).
+pub fn correlation(lattice: &Lattice, structure_factor: ArrayView2<f64>) -> Array2<f64> {
+    lattice.inverse_of_even(structure_factor)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use ndarray::Array1;
+
+    fn scalars_of(x: ArrayView2<f64>, seed: u64) -> Array2<f64> {
+        let lattice = Lattice::new(x.ncols().isqrt());
+        let structure_factor = structure_factor(&lattice, x);
+        scalars(&lattice, x, structure_factor.view(), &Random::new(seed), 0)
+    }
 
     /// Averages over all 2^16 spin configurations of the 4 × 4 lattice, each with its probability given
     /// the field.
     #[test]
     fn improved_estimators_equal_the_sum_over_all_spins_given_the_field() {
-        tch::manual_seed(3);
-        let x = Tensor::randn([1, 4, 4], (Kind::Double, Device::Cpu));
-        let field: Vec<f64> = Vec::try_from(x.view([-1])).unwrap();
+        let x = Random::new(3).normals(Use::Latents, 0..1, 16);
+        let field = x.row(0);
         let (mut energy, mut absolute, mut m2, mut m4) = (0.0, 0.0, 0.0, 0.0);
         let (mut magnetization, mut energy_squared, mut smallest) = (0.0, 0.0, 0.0);
         let mut correlation_0_1 = 0.0;
@@ -166,11 +207,9 @@ mod tests {
                 smallest += weight * (real * real + imaginary * imaginary) / 32.0;
             }
         }
-        let found: Vec<f64> =
-            Vec::try_from(scalars(&x, &structure_factor(&x), &Random::new(1), 0).view([-1]))
-                .unwrap();
+        let found = scalars_of(x.view(), 1);
         let expected = [energy, m2, m4, absolute, magnetization, energy_squared, smallest];
-        for ((found, expected), name) in found.iter().zip(expected).zip(SCALARS) {
+        for ((found, expected), name) in found.row(0).iter().zip(expected).zip(SCALARS) {
             let sampled = name == "magnetization_absolute";
             assert!(
                 sampled || (found - expected).abs() < 1e-12,
@@ -179,24 +218,23 @@ mod tests {
         }
         // |m| is that of drawn spins: a multiple of 1/8, whose mean over draws is the sum.
         let draws = 10_000;
-        let same = x.repeat([draws, 1, 1]);
-        let drawn = scalars(&same, &structure_factor(&same), &Random::new(2), 0).select(1, 3);
-        assert_eq!((&drawn * 8.0).round(), &drawn * 8.0);
+        let same = x.broadcast((draws, 16)).unwrap();
+        let drawn: Array1<f64> = scalars_of(same, 2).column(3).to_owned();
+        assert_eq!((&drawn * 8.0).mapv(f64::round), &drawn * 8.0);
         let error = ((m2 - absolute * absolute) / draws as f64).sqrt();
-        let deviation = drawn.mean(Kind::Double).double_value(&[]) - absolute;
+        let deviation = drawn.mean().unwrap() - absolute;
         assert!(deviation.abs() < 4.0 * error, "{deviation} with an error of {error}");
-        let structure = structure_factor(&x);
-        assert!((structure.double_value(&[0, 0, 0]) - 16.0 * m2).abs() < 1e-12);
-        let g = correlation(&structure);
-        assert!((g.double_value(&[0, 0, 0]) - 1.0).abs() < 1e-12);
-        assert!((g.double_value(&[0, 0, 1]) - correlation_0_1).abs() < 1e-12);
+        let lattice = Lattice::new(4);
+        let structure = structure_factor(&lattice, x.view());
+        assert!((structure[(0, 0)] - 16.0 * m2).abs() < 1e-12);
+        let g = correlation(&lattice, structure.view());
+        assert!((g[(0, 0)] - 1.0).abs() < 1e-12);
+        assert!((g[(0, 1)] - correlation_0_1).abs() < 1e-12);
     }
 
     #[test]
     fn sampled_spins_give_the_mean_magnetization_of_a_strong_field() {
-        let x = Tensor::full([10, 8, 8], 20.0, (Kind::Float, Device::Cpu));
-        let absolute =
-            scalars(&x, &structure_factor(&x), &Random::new(3), 0).select(1, 3).mean(Kind::Double);
-        assert_eq!(absolute.double_value(&[]), 1.0);
+        let x = Array2::from_elem((10, 64), 20.0);
+        assert_eq!(scalars_of(x.view(), 3).column(3).mean(), Some(1.0));
     }
 }

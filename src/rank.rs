@@ -1,21 +1,18 @@
-//! MPI, which is named nowhere else. Which rank this is, how ranks take tasks, and how they share one.
+//! Which rank this is, how ranks take tasks, and how they share one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use mpi::Threading;
-use mpi::collective::Root;
-use mpi::environment::Universe;
-use mpi::point_to_point::{Destination, Source};
-use mpi::topology::{Communicator, SimpleCommunicator};
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::queue::{Next, Outcome, Queue};
 use crate::signals::Stop;
 
+#[cfg_attr(not(feature = "mpi"), path = "rank/no_communicator.rs")]
+mod communicator;
 mod team;
 
+use communicator::Communicator;
 pub use team::Team;
 
 /// Environment variables by which launchers tell a process its rank: Open MPI, PMIx (srun), PMI (MPICH, Intel
@@ -32,6 +29,8 @@ const LAUNCHERS: [&str; 6] = [
 /// Messages from a rank that wants a task, and back.
 const REQUEST: i32 = 1;
 const ASSIGNMENT: i32 = 2;
+/// What rank 0 tells all others: a text, or its counts.
+const FROM_FIRST: i32 = 5;
 /// A request tells the task that the rank has worked on, if any, how that ended ([`encode`]), and whether the
 /// rank was asked to stop.
 type Request = [f64; 5];
@@ -50,7 +49,7 @@ pub enum Ranks {
     /// One process.
     Alone,
     /// Several ranks under MPI.
-    World { _universe: Universe, world: SimpleCommunicator },
+    World(Communicator),
 }
 
 impl Ranks {
@@ -59,26 +58,12 @@ impl Ranks {
     /// each other.
     ///
     /// # Errors
-    /// The MPI library does not let several threads communicate, which rank 0 needs to serve the others
-    /// while it works itself.
+    /// Those of [`Communicator::start`].
     pub fn start() -> Result<Self> {
         if !launched_by_mpi() {
             return Ok(Self::Alone);
         }
-        let (universe, threading) =
-            mpi::initialize_with_threading(Threading::Multiple).expect("MPI is started once");
-        let world = universe.world();
-        if world.size() == 1 {
-            return Ok(Self::Alone);
-        }
-        if threading < Threading::Multiple {
-            return Err(Error::Usage(
-                "this MPI library offers no MPI_THREAD_MULTIPLE; use one built with it, or run \
-                 one rank"
-                    .into(),
-            ));
-        }
-        Ok(Self::World { _universe: universe, world })
+        Ok(Communicator::start()?.map_or(Self::Alone, Self::World))
     }
 
     /// One rank that does not ask whether there are others, for the elements of job arrays.
@@ -90,7 +75,7 @@ impl Ranks {
     pub fn rank(&self) -> usize {
         match self {
             Self::Alone => 0,
-            Self::World { world, .. } => world.rank() as usize,
+            Self::World(world) => world.rank(),
         }
     }
 
@@ -98,7 +83,7 @@ impl Ranks {
     pub fn size(&self) -> usize {
         match self {
             Self::Alone => 1,
-            Self::World { world, .. } => world.size() as usize,
+            Self::World(world) => world.size(),
         }
     }
 
@@ -122,23 +107,29 @@ impl Ranks {
     pub fn local_rank(&self) -> usize {
         match self {
             Self::Alone => slurm_number("SLURM_LOCALID").unwrap_or(0),
-            Self::World { world, .. } => world.split_shared(world.rank()).rank() as usize,
+            Self::World(world) => world.local_rank(),
         }
     }
 
     /// Gives rank 0's text to all ranks.
     pub fn share(&self, text: String) -> String {
-        let Self::World { world, .. } = self else { return text };
-        let root = world.process_at_rank(0);
-        let mut length = text.len() as u64;
-        root.broadcast_into(&mut length);
-        let mut bytes = text.into_bytes();
-        bytes.resize(length as usize, 0);
-        // The address of an empty vector is the one that Open MPI takes for MPI_IN_PLACE.
-        if length > 0 {
-            root.broadcast_into(&mut bytes[..]);
-        }
+        let bytes = self.firsts(text.into_bytes());
         String::from_utf8(bytes).expect("rank 0 sent text")
+    }
+
+    /// Rank 0's values on all ranks. Those that wait for them do so without using their core.
+    fn firsts<T: communicator::Element>(&self, values: Vec<T>) -> Vec<T> {
+        let Self::World(world) = self else { return values };
+        if world.rank() == 0 {
+            (1..world.size()).for_each(|rank| world.send(rank, FROM_FIRST, &values));
+            return values;
+        }
+        loop {
+            match world.arrived(FROM_FIRST) {
+                Some(message) => return world.receive(message),
+                None => std::thread::sleep(POLL),
+            }
+        }
     }
 
     /// The team of this rank where each task has `size` ranks, a number that divides [`Ranks::size`]. All ranks
@@ -146,7 +137,7 @@ impl Ranks {
     pub fn team(&self, size: usize) -> Team {
         match self {
             Self::Alone => Team::Alone,
-            Self::World { world, .. } => Team::split(world, size),
+            Self::World(world) => Team::split(world, size),
         }
     }
 
@@ -171,7 +162,7 @@ impl Ranks {
             work(task, slice)
         };
         let Some(desk) = desk else {
-            let Self::World { world, .. } = self else { unreachable!("one rank has the desk") };
+            let Self::World(world) = self else { unreachable!("one rank has the desk") };
             work_for(world, stop, work);
             team.announce(None);
             return self.share_counts(Counts::default());
@@ -181,11 +172,11 @@ impl Ranks {
         let queue = SharedQueue { queue: Mutex::new(queue), desk, stop, start, looked };
         match self {
             Self::Alone => queue.work_off(&mut work),
-            Self::World { world, .. } => {
-                let others = world.size() / team.size() as i32 - 1;
+            Self::World(world) => {
+                let others = world.size() / team.size() - 1;
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
-                        let world = SimpleCommunicator::world();
+                        let world = Communicator::of_all();
                         or_abort(&world, || serve(&world, others, &queue));
                     });
                     or_abort(world, || queue.work_off(&mut work));
@@ -197,30 +188,18 @@ impl Ranks {
         self.share_counts(Counts { failed: queue.failed(), unfinished: queue.unfinished() })
     }
 
-    /// Rank 0's counts on all ranks. Those that wait for them do so without using their core.
+    /// Rank 0's counts on all ranks.
     fn share_counts(&self, counts: Counts) -> Counts {
-        let Self::World { world, .. } = self else { return counts };
-        let mut numbers = [counts.failed as u64, counts.unfinished as u64];
-        mpi::request::scope(|scope| {
-            let root = world.process_at_rank(0);
-            let mut request = root.immediate_broadcast_into(scope, &mut numbers[..]);
-            loop {
-                match request.test() {
-                    Ok(_) => break,
-                    Err(pending) => request = pending,
-                }
-                std::thread::sleep(POLL);
-            }
-        });
-        let [failed, unfinished] = numbers.map(|number| number as usize);
-        Counts { failed, unfinished }
+        let numbers = [counts.failed, counts.unfinished].map(|number| number as f64);
+        let numbers = self.firsts(numbers.to_vec());
+        Counts { failed: numbers[0] as usize, unfinished: numbers[1] as usize }
     }
 
     /// Ends all ranks at once, for errors outside a task; alone, this process.
     pub fn abort(&self) -> ! {
         match self {
             Self::Alone => std::process::exit(1),
-            Self::World { world, .. } => world.abort(1),
+            Self::World(world) => world.abort(),
         }
     }
 }
@@ -357,23 +336,24 @@ impl SharedQueue<'_> {
 
 /// Works for rank 0 until it has nothing left to do, or until it is asked to stop.
 fn work_for(
-    world: &SimpleCommunicator,
+    world: &Communicator,
     stop: &Stop,
     mut work: impl FnMut(usize, Option<Duration>) -> Outcome,
 ) {
-    let server = world.process_at_rank(0);
     let mut request = FIRST_REQUEST;
     loop {
         if stop.requested() {
             request[4] = 1.0;
         }
-        server.send_with_tag(&request[..], REQUEST);
+        world.send(0, REQUEST, &request);
         // The answer may wait for the tasks of other ranks; a blocking receive would keep a core busy.
-        while server.immediate_probe_with_tag(ASSIGNMENT).is_none() {
-            std::thread::sleep(POLL);
-        }
-        let mut assignment = NOTHING_LEFT;
-        server.receive_into_with_tag(&mut assignment[..], ASSIGNMENT);
+        let message = loop {
+            match world.arrived(ASSIGNMENT) {
+                Some(message) => break message,
+                None => std::thread::sleep(POLL),
+            }
+        };
+        let assignment: Assignment = numbers(world.receive(message));
         if assignment == NOTHING_LEFT {
             return;
         }
@@ -382,6 +362,11 @@ fn work_for(
             encode(work(task as usize, Duration::try_from_secs_f64(slice).ok()));
         request = [task, outcome, seconds, remaining, 0.0];
     }
+}
+
+/// The numbers of a message of known length.
+fn numbers<const N: usize>(message: Vec<f64>) -> [f64; N] {
+    message.try_into().expect("ranks of one program send as many numbers as they expect")
 }
 
 /// An outcome as numbers.
@@ -405,23 +390,20 @@ fn decode([outcome, seconds, remaining]: [f64; 3]) -> Outcome {
 
 /// Rank 0's second thread: takes requests and answers each as soon as there is a task for it, until
 /// every other rank was told that nothing is left.
-fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
+fn serve(world: &Communicator, others: usize, queue: &SharedQueue) {
     let mut waiting = Vec::new();
     let mut served = 0;
     while served < others {
         // A blocking receive would keep a core busy that the task of this rank needs.
-        match world.any_process().immediate_probe_with_tag(REQUEST) {
-            Some(status) => {
-                let rank = world.process_at_rank(status.source_rank());
-                let mut request = FIRST_REQUEST;
-                rank.receive_into_with_tag(&mut request[..], REQUEST);
-                let [task, outcome, seconds, remaining, leaves] = request;
+        match world.arrived(REQUEST) {
+            Some(message) => {
+                let rank = message.from;
+                let [task, outcome, seconds, remaining, leaves] = numbers(world.receive(message));
                 if task >= 0.0 {
-                    let outcome = decode([outcome, seconds, remaining]);
-                    queue.ended(task as usize, status.source_rank() as usize, outcome);
+                    queue.ended(task as usize, rank, decode([outcome, seconds, remaining]));
                 }
                 if leaves != 0.0 {
-                    rank.send_with_tag(&NOTHING_LEFT[..], ASSIGNMENT);
+                    world.send(rank, ASSIGNMENT, &NOTHING_LEFT);
                     served += 1;
                 } else {
                     waiting.push(rank);
@@ -430,24 +412,24 @@ fn serve(world: &SimpleCommunicator, others: i32, queue: &SharedQueue) {
             None => std::thread::sleep(POLL),
         }
         // The rank that asked last comes first: the file that the next task starts from may be its own.
-        while let Some(rank) = waiting.last() {
-            let next = queue.take(rank.rank() as usize);
+        while let Some(&rank) = waiting.last() {
+            let next = queue.take(rank);
             let assignment = match next {
                 Next::Task(task) => [task as f64, queue.slice().unwrap_or(f64::INFINITY)],
                 Next::Wait => break,
                 Next::NothingLeft => NOTHING_LEFT,
             };
-            rank.send_with_tag(&assignment[..], ASSIGNMENT);
+            world.send(rank, ASSIGNMENT, &assignment);
             waiting.pop();
-            served += i32::from(next == Next::NothingLeft);
+            served += usize::from(next == Next::NothingLeft);
         }
     }
 }
 
 /// A thread of rank 0 that died silently would leave all others waiting for ever.
-fn or_abort(world: &SimpleCommunicator, work: impl FnOnce()) {
+fn or_abort(world: &Communicator, work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("the rank that hands out tasks failed; ending all ranks");
-        world.abort(1);
+        world.abort();
     }
 }

@@ -1,9 +1,10 @@
 //! Responses of latent variables to the field, E[∂z_i/∂x_j] (Fig. 4(a)): which pattern of the field each latent stands for.
 
-use tch::Tensor;
+use ndarray::{Array3, ArrayView2, Axis};
 
 use crate::config::Symmetry;
-use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
+use crate::engine::{Image, Model};
+use crate::flow::symmetry::ln_prior;
 
 /// ∂z_i/∂x_j at each sample of the field, for some sites i and all sites j.
 ///
@@ -12,26 +13,21 @@ use crate::flow::symmetry::{SymmetrizedFlow, ln_prior};
 /// weighted by their probabilities (Eq. D.4): p ∂g⁻¹(x) + (1 - p) ∂g⁻¹(-x). (With the sign left in the second
 /// term would count negative, and the mean over fields be 0 by symmetry.)
 ///
-/// Shapes: field (batch, L, L) → (latents, batch, L, L).
-pub fn responses(flow: &SymmetrizedFlow, field: &Tensor, latents: &[usize]) -> Tensor {
-    let signed = match flow.symmetry() {
-        Symmetry::Mixture => vec![field.shallow_clone(), -field],
-        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => {
-            vec![field.shallow_clone()]
+/// Shapes: field (batch, N) → (latents, batch, N).
+pub fn responses(model: &Model, field: ArrayView2<f64>, latents: &[usize]) -> Array3<f64> {
+    let derivatives = |x: ArrayView2<f64>| model.inverse_derivatives(x, latents);
+    match model.symmetry() {
+        Symmetry::Mixture => {
+            let ln_q = |x: ArrayView2<f64>| {
+                let Image { field: z, log_det } = model.inverse(x);
+                ln_prior(z.view()) + log_det
+            };
+            let mirrored = -&field;
+            let ln_odds = ln_q(mirrored.view()) - ln_q(field);
+            let probability = ln_odds.mapv(|ln_odds| 1.0 / (1.0 + ln_odds.exp()));
+            let probability = probability.insert_axis(Axis(1));
+            derivatives(field) * &probability + derivatives(mirrored.view()) * (1.0 - &probability)
         }
-    };
-    let signs = signed.len() as i64;
-    let x = Tensor::cat(&signed, 0).detach().set_requires_grad(true);
-    let (z, log_det) = flow.map().inverse(&x);
-    let ln_q = (ln_prior(&z) + log_det).detach().view([signs, -1]);
-    let probability = ln_q.softmax(0, ln_q.kind()).view([-1]);
-    let z = z.flatten(1, -1);
-    let response = |&site: &usize| {
-        let weighted = z.select(1, site as i64).dot(&probability);
-        // Each sample's latents depend on that sample alone, so that one gradient holds those of all samples.
-        let gradient = Tensor::run_backward(&[weighted], &[&x], true, false).pop();
-        let gradient = gradient.expect("one gradient for one leaf").unflatten(0, [signs, -1]);
-        gradient.sum_dim_intlist([0i64].as_slice(), false, None)
-    };
-    Tensor::stack(&latents.iter().map(response).collect::<Vec<_>>(), 0)
+        Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => derivatives(field),
+    }
 }

@@ -1,7 +1,6 @@
 //! One task from start to end: build, train, evaluate, sample, measure.
 
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
-use tch::{Device, Tensor};
 
 use crate::bridge::bridge;
 use crate::checkpoint::{Checkpoints, under, within};
@@ -10,12 +9,12 @@ use crate::course::Course;
 use crate::data::Data;
 use crate::diagnostics::{self, LARGEST_PULL, LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::engine::Model;
+use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::exact::{ExactIsing, exact_ising, gaussian_integral};
 use crate::flow::{Flow, transfer};
 use crate::gaussian::gaussian_free_energy;
-use crate::host::to_array;
 use crate::plan::Task;
 use crate::progress::{TaskProgress, unix_now};
 use crate::rank::Team;
@@ -49,25 +48,24 @@ pub fn run_task(
     progress: &mut TaskProgress,
 ) -> Result<TaskRecord> {
     let memory = PeakMemory::start();
-    let kind = config.run.precision.kind();
-    let options = (task.linear_size as i64, kind, device);
+    let sites = task.linear_size * task.linear_size;
     let seed = TaskSeed::new(task);
     let references = references(task.linear_size, task.temperature);
 
     let data = config
         .data
         .as_ref()
-        .map(|data| Data::at_temperature(data, task.linear_size, task.temperature, (kind, device)));
+        .map(|data| Data::at_temperature(data, task.linear_size, task.temperature));
     let data = data.transpose()?;
 
     // Build.
     let architecture = task.architecture(&config.flow);
     let random = seed.at(Stage::Initialize, 0);
-    let mut flow = Flow::initialize(architecture, &random, kind, device);
+    let mut flow = Flow::initialize(architecture, &random);
     if let Some(parent) = parent {
         start_from(&mut flow, parent, config);
     }
-    let mut model = Model::new(flow, &config.run).with_team(team);
+    let mut model = Model::new(flow, &config.run, device).with_team(team);
 
     // Train.
     let objective = match &data {
@@ -78,7 +76,7 @@ pub fn run_task(
     let mut course = Course::new(&config.train, &config.hmc);
     let restored = checkpoints.restored("train", |state| {
         let course = within("course", state);
-        let course = Course::restore(&config.train, &config.hmc, &course, options)?;
+        let course = Course::restore(&config.train, &config.hmc, sites, &course)?;
         training.restore(&mut model, state)?;
         Ok(course)
     });
@@ -90,7 +88,7 @@ pub fn run_task(
         // The gap is known from the flow's own samples only.
         let loss = step.loss.filter(|_| data.is_none());
         progress.trained(Progress { loss, ..step });
-        course.measure(model, step.step, (&config.hmc, options), &seed);
+        course.measure(model, step.step, &config.hmc, &seed);
         checkpoints.step("train", || {
             let mut state = training.state(model);
             state.extend(under("course", course.state()));
@@ -103,32 +101,30 @@ pub fn run_task(
     let trained = checkpoints.finish("train", state);
 
     // Evaluate.
-    let frozen = model.freeze();
     let drawn = checkpoints
-        .restored("evaluate", |state| Evaluation::restore(&config.evaluate, options.0, state));
-    let evaluation =
-        Evaluation::draw(&frozen, &config.evaluate, options, &seed, drawn, |samples| {
-            progress.evaluated(samples.ln_q.len() as i64);
-            checkpoints.step("evaluate", || (samples.state(), Some(progress.snapshot())))
-        })?;
+        .restored("evaluate", |state| Evaluation::restore(&config.evaluate, sites, state));
+    let evaluation = Evaluation::draw(&model, &config.evaluate, &seed, drawn, |samples| {
+        progress.evaluated(samples.ln_q.len() as i64);
+        checkpoints.step("evaluate", || (samples.state(), Some(progress.snapshot())))
+    })?;
     let evaluated = checkpoints.finish("evaluate", evaluation.state());
     let target = (task.temperature, -references["free_energy_exact"]);
-    let held_out = data.map_or_else(Numbers::new, |data| data.judge(&frozen, Some(target)));
+    let held_out = data.map_or_else(Numbers::new, |data| data.judge(&model, Some(target)));
     check_finite(&held_out)?;
 
     // Sample and measure.
     let mut done = 0;
     let mut sample = |sampler: Sampler| {
-        let kernel = Kernel::new(sampler, &frozen, options, task.temperature, &config.hmc);
+        let kernel = Kernel::new(sampler, &model, task.temperature, &config.hmc);
         let settings = (&config.hmc, config.controls.start);
         let stage = sampler.name();
         let saved =
-            checkpoints.restored(stage, |state| Sampling::restore(&config.hmc, state, options));
+            checkpoints.restored(stage, |state| Sampling::restore(&config.hmc, sites, state));
         let after = |sampling: &Sampling| {
             progress.sampled(done + sampling.done);
             checkpoints.step(stage, || (sampling.state(), Some(progress.snapshot())))
         };
-        let sampling = sampler::sample(sampler, &kernel, settings, options, &seed, saved, after)?;
+        let sampling = sampler::sample(sampler, &kernel, settings, &seed, saved, after)?;
         checkpoints.finish(stage, sampling.state());
         done += sampling.done;
         Ok(sampling.chains(sampler, &config.hmc))
@@ -182,7 +178,6 @@ pub fn run_task(
         verdict,
         references,
         timing,
-        parameters: to_array::<ndarray::Ix1>(&model.flow.parameters).to_vec(),
         halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         ln_q: evaluation.ln_q,
@@ -192,17 +187,16 @@ pub fn run_task(
         samplers,
         course: course.values(),
         held_out,
+        parameters: model.flow.parameters,
     })
 }
 
 /// Replaces the random parameters of `flow` by those of a trained task, as far as it has them.
 fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
     let architecture = parent.task.architecture(&config.flow);
-    let initial: Vec<f64> = to_array::<ndarray::Ix1>(&flow.parameters).to_vec();
+    let initial = flow.parameters.to_vec();
     let parameters = transfer(&flow.architecture, &initial, &architecture, &parent.parameters);
-    let (kind, device) = (flow.parameters.kind(), flow.parameters.device());
-    let parameters = Tensor::from_slice(&parameters).to_kind(kind).to_device(device);
-    flow.parameters = parameters.set_requires_grad(true);
+    flow.parameters = parameters.into();
 }
 
 /// Exact values and the Gaussian yardstick, functions of L and T only.
@@ -445,7 +439,7 @@ pub(crate) fn check_finite(scalars: &Numbers) -> Result<()> {
 fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".into(),
+        Device::Cpu => "cpu".into(),
     }
 }
 

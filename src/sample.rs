@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use ndarray::{Array1, Array3, Axis};
-use tch::{Kind, Tensor};
+use ndarray::{Array1, Array2, Axis};
 
+use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::flow::symmetry::draw_signs;
-use crate::host::{normals, to_array};
 use crate::random::Use;
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
-use crate::store::{write_array, write_hdf5, write_number, write_text};
+use crate::store::{on_lattice, write_array, write_hdf5, write_number, write_text};
 use crate::trained::{Trained, check_output};
 
 /// Samples drawn at a time.
@@ -20,10 +19,10 @@ const BATCH: usize = 256;
 /// Fields x = sign · g(z), the latents z that they come from, and their densities.
 #[derive(Debug)]
 struct Samples {
-    /// (draw, L, L).
-    fields: Array3<f64>,
-    /// (draw, L, L).
-    latents: Array3<f64>,
+    /// (draw, N).
+    fields: Array2<f64>,
+    /// (draw, N).
+    latents: Array2<f64>,
     /// (draw).
     signs: Array1<f64>,
     /// (draw): ln q(x) of the model, with the mixture ln q_sym(x).
@@ -49,33 +48,32 @@ pub fn sample(task: &Path, count: usize, seed: u64, output: &Path) -> Result<()>
 }
 
 fn draw(trained: &Trained, count: usize, seed: u64) -> Samples {
-    let size = trained.task.linear_size;
-    let parameters = &trained.model.flow.parameters;
-    let options = (size as i64, parameters.kind(), parameters.device());
-    let model = trained.model.freeze();
+    let model = &trained.model;
+    let sites = model.flow.architecture.sites();
     let random = TaskSeed::new(&trained.task).derived(seed).at(Stage::Sample, 0);
     let mut samples = Samples {
-        fields: Array3::zeros((0, size, size)),
-        latents: Array3::zeros((0, size, size)),
+        fields: Array2::zeros((0, sites)),
+        latents: Array2::zeros((0, sites)),
         signs: Array1::zeros(0),
         ln_q: Array1::zeros(0),
         ln_pi: Array1::zeros(0),
     };
     for first in (0..count).step_by(BATCH) {
-        let z = normals(&random, Use::Latents, first..count.min(first + BATCH), options);
-        let draw = model.draw(&z);
-        let signs = draw_signs(&draw.field, model.symmetry(), &random, first);
-        append(&mut samples.fields, &(draw.field * &signs));
-        append(&mut samples.latents, &z);
-        append(&mut samples.signs, &signs.view([-1]));
-        append(&mut samples.ln_q, &draw.ln_q);
-        append(&mut samples.ln_pi, &draw.ln_pi);
+        let z = random.normals(Use::Latents, first..count.min(first + BATCH), sites);
+        let draw = model.draw(z.view());
+        let signs = draw_signs(z.nrows(), model.symmetry(), &random, first);
+        let fields = draw.field * signs.view().insert_axis(Axis(1));
+        append(&mut samples.fields, fields);
+        append(&mut samples.latents, z);
+        append(&mut samples.signs, signs);
+        append(&mut samples.ln_q, draw.ln_q);
+        append(&mut samples.ln_pi, draw.ln_pi);
     }
     samples
 }
 
-fn append<D: ndarray::RemoveAxis>(all: &mut ndarray::Array<f64, D>, batch: &Tensor) {
-    all.append(Axis(0), to_array::<D>(batch).view()).expect("all batches have one shape");
+fn append<D: ndarray::RemoveAxis>(all: &mut ndarray::Array<f64, D>, batch: ndarray::Array<f64, D>) {
+    all.append(Axis(0), batch.view()).expect("all batches have one shape");
 }
 
 fn fill(file: &hdf5::File, trained: &Trained, seed: u64, samples: &Samples) -> hdf5::Result<()> {
@@ -88,12 +86,11 @@ fn fill(file: &hdf5::File, trained: &Trained, seed: u64, samples: &Samples) -> h
     write_number(file, "temperature", task.temperature)?;
     write_number(file, "depth", task.depth as u64)?;
     write_number(file, "seed", seed)?;
-    let is_double = trained.model.flow.parameters.kind() == Kind::Double;
     for (item, values) in [(schema::FIELD, &samples.fields), (schema::LATENT, &samples.latents)] {
-        if is_double {
-            write_array(file, &item, values.view())?;
-        } else {
-            write_array(file, &item, values.mapv(|value| value as f32).view())?;
+        let values = on_lattice(values.view());
+        match trained.config.run.precision {
+            Precision::F64 => write_array(file, &item, values)?,
+            Precision::F32 => write_array(file, &item, values.mapv(|value| value as f32).view())?,
         }
     }
     write_array(file, &schema::SIGN, samples.signs.mapv(|sign| sign as i8).view())?;

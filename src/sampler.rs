@@ -3,33 +3,34 @@
 
 use std::time::Instant;
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack};
 
 use crate::adaptation::Adaptation;
-use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
+use crate::checkpoint::{ANY, Restored, Saved, array, number, read_number};
 use crate::config::{HmcConfig, Sampler, Start};
-use crate::engine::{FrozenModel, Potential};
+use crate::engine::{Model, Potential};
 use crate::error::Result;
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::hmc::{self, State, Trajectory};
-use crate::host::{normals, to_array};
 use crate::independence;
+use crate::lattice::Lattice;
 use crate::observe;
 use crate::physical::PhysicalPotential;
 use crate::random::{Random, Use};
 use crate::rank::Team;
-use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded of each trajectory behind the observables, in this order.
 pub const RECORDED: [&str; 5] =
     ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
 
+/// Numbers recorded of each trajectory of each chain.
+const COLUMNS: usize = observe::SCALARS.len() + RECORDED.len();
+
 /// What moves chains: a potential for HMC, or a flow that proposes.
 pub enum Kernel<'a> {
     Latent {
-        model: &'a FrozenModel<'a>,
+        model: &'a Model,
         /// Whether fresh latents are proposed after each trajectory ([`independence`]). What HMC hardly crosses, such as the
         /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
         global_moves: bool,
@@ -38,20 +39,15 @@ pub enum Kernel<'a> {
         potential: PhysicalPotential,
         team: &'a Team,
     },
-    Independence(&'a FrozenModel<'a>),
+    Independence(&'a Model),
 }
 
 impl<'a> Kernel<'a> {
     /// The kernel of a sampler of the target that `model` was trained for, at temperature T.
-    pub fn new(
-        sampler: Sampler,
-        model: &'a FrozenModel<'a>,
-        options: (i64, Kind, Device),
-        temperature: f64,
-        config: &HmcConfig,
-    ) -> Self {
+    pub fn new(sampler: Sampler, model: &'a Model, temperature: f64, config: &HmcConfig) -> Self {
+        let size = model.flow.architecture.linear_size;
         let physical = |accelerated| Self::Physical {
-            potential: PhysicalPotential::new(options, temperature, accelerated),
+            potential: PhysicalPotential::new(size, temperature, accelerated),
             team: model.team(),
         };
         match sampler {
@@ -62,30 +58,24 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Positions to start from: samples of the prior, or as `start` says.
-    pub fn start(
-        &self,
-        chains: i64,
-        options: (i64, Kind, Device),
-        start: Start,
-        random: &Random,
-    ) -> Tensor {
+    /// Positions to start from: samples of the prior, or as `start` says. Shapes: (chains, N).
+    pub fn start(&self, chains: usize, start: Start, random: &Random) -> Array2<f64> {
         match self {
             Self::Physical { potential, .. } => potential.start(chains, start, random),
-            Self::Latent { .. } | Self::Independence(_) => {
-                normals(random, Use::Latents, 0..chains as usize, options)
+            Self::Latent { model, .. } | Self::Independence(model) => {
+                random.normals(Use::Latents, 0..chains, model.flow.architecture.sites())
             }
         }
     }
 
-    /// The state at given positions.
-    pub fn state(&self, position: &Tensor) -> State {
+    /// The state at given positions. Shapes: (chains, N).
+    pub fn state(&self, position: ArrayView2<f64>) -> State {
         match self {
             Self::Latent { model, .. } => {
-                State::by_team(&|z: &Tensor| model.potential(z), position, model.team())
+                State::by_team(&|z: ArrayView2<f64>| model.potential(z), position, model.team())
             }
             Self::Physical { potential, team } => {
-                State::by_team(&|x: &Tensor| potential.at(x), position, team)
+                State::by_team(&|x: ArrayView2<f64>| potential.at(x), position, team)
             }
             Self::Independence(model) => independence::state(model, position),
         }
@@ -99,7 +89,8 @@ impl<'a> Kernel<'a> {
         adapt: bool,
         random: &Random,
     ) -> (Trajectory, i64) {
-        let hmc = |potential: &dyn Fn(&Tensor) -> Potential, team, adaptation: &mut Adaptation| {
+        type At<'a> = &'a dyn Fn(ArrayView2<f64>) -> Potential;
+        let hmc = |potential: At, team, adaptation: &mut Adaptation| {
             let steps = adaptation.plan();
             let length = (adaptation.step_size(), steps);
             let moved = hmc::trajectory(&potential, state, length, team, random);
@@ -114,34 +105,35 @@ impl<'a> Kernel<'a> {
                 if !global_moves {
                     return (moved, gradients);
                 }
-                let state_at = |z: &Tensor| self.state(z);
+                let state_at = |z: ArrayView2<f64>| self.state(z);
                 moved.state = independence::trajectory(state_at, &moved.state, random).state;
                 (moved, gradients + 1)
             }
             Self::Physical { potential, team } => hmc(&|x| potential.at(x), team, adaptation),
             Self::Independence(_) => {
-                (independence::trajectory(|z| self.state(z), state, random), 0)
+                (independence::trajectory(|z: ArrayView2<f64>| self.state(z), state, random), 0)
             }
         }
     }
 
-    /// The field to measure on, with the mixture's random signs.
-    fn field(&self, state: &State, random: &Random) -> Tensor {
+    /// The field to measure on, with the mixture's random signs. Shapes: (chains, N).
+    fn field(&self, state: &State, random: &Random) -> Array2<f64> {
+        let field = state.field.clone();
         match self {
             Self::Latent { model, .. } | Self::Independence(model) => {
-                with_signs(&state.field, model.symmetry(), random, 0)
+                with_signs(field, model.symmetry(), random, 0)
             }
-            Self::Physical { .. } => state.field.shallow_clone(),
+            Self::Physical { .. } => field,
         }
     }
 
     /// (chains): ln π(x) - ln q(x), from U = -ln p(z) - ln π + ln q; NaN where there is no flow.
-    fn ln_weights(&self, state: &State) -> Tensor {
+    fn ln_weights(&self, state: &State) -> Array1<f64> {
         match self {
             Self::Latent { .. } | Self::Independence(_) => {
-                -(&state.energy + ln_prior(&state.position))
+                -(&state.energy + ln_prior(state.position.view()))
             }
-            Self::Physical { .. } => state.energy.full_like(f64::NAN),
+            Self::Physical { .. } => Array1::from_elem(state.energy.len(), f64::NAN),
         }
     }
 }
@@ -151,78 +143,71 @@ impl<'a> Kernel<'a> {
 pub struct Sampling {
     /// Trajectories done, warm-up included.
     pub done: i64,
-    /// (chains, L, L)
-    pub position: Tensor,
+    /// (chains, N)
+    pub position: Array2<f64>,
     pub adaptation: Adaptation,
     /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]) of the measured trajectories.
-    pub records: Rows,
-    /// (chains, L, L): sum of S(k) over the measured trajectories.
-    pub structure_sum: Tensor,
-    /// (): divergent trajectories of the warm-up.
-    pub warmup_divergences: Tensor,
+    pub records: Array3<f64>,
+    /// (chains, N): sum of S(k) over the measured trajectories.
+    pub structure_sum: Array2<f64>,
+    /// Divergent trajectories of the warm-up.
+    pub warmup_divergences: usize,
     /// Gradients of each chain in the measured trajectories.
     pub gradients: i64,
     /// Seconds of the warm-up, and of the measured trajectories.
     pub seconds: [f64; 2],
+    lattice: Lattice,
 }
 
 impl Sampling {
     /// Nothing is done yet.
-    pub fn new(position: Tensor, config: &HmcConfig) -> Self {
-        let chains = position.size()[0];
-        let double = (Kind::Double, position.device());
-        let columns = (observe::SCALARS.len() + RECORDED.len()) as i64;
+    pub fn new(position: Array2<f64>, config: &HmcConfig) -> Self {
+        let (chains, sites) = position.dim();
         Self {
             done: 0,
             adaptation: Adaptation::new(config),
-            records: Rows::new(&[chains, columns], position.device()),
-            structure_sum: Tensor::zeros(position.size(), double),
-            warmup_divergences: Tensor::zeros([], (Kind::Int64, position.device())),
+            records: Array3::zeros((0, chains, COLUMNS)),
+            structure_sum: Array2::zeros((chains, sites)),
+            warmup_divergences: 0,
             position,
             gradients: 0,
             seconds: [0.0; 2],
+            lattice: Lattice::new(sites.isqrt()),
         }
     }
 
     /// What [`Sampling::restore`] needs besides the configuration.
-    pub fn state(&self) -> Tensors {
-        let mut state = Tensors::from([
+    pub fn state(&self) -> Saved {
+        let mut state = Saved::from([
             ("done".into(), number(self.done as f64)),
-            ("position".into(), self.position.shallow_clone()),
-            ("records".into(), self.records.all()),
-            ("structure_sum".into(), self.structure_sum.shallow_clone()),
-            ("warmup_divergences".into(), self.warmup_divergences.shallow_clone()),
+            ("position".into(), self.position.clone().into_dyn()),
+            ("records".into(), self.records.clone().into_dyn()),
+            ("structure_sum".into(), self.structure_sum.clone().into_dyn()),
+            ("warmup_divergences".into(), number(self.warmup_divergences as f64)),
             ("gradients".into(), number(self.gradients as f64)),
-            ("seconds".into(), Tensor::from_slice(&self.seconds)),
+            ("seconds".into(), arr1(&self.seconds).into_dyn()),
         ]);
         state.extend(self.adaptation.state());
         state
     }
 
-    /// The sampling of a saved state.
+    /// The sampling of a saved state, on a lattice of N = `sites`.
     ///
     /// # Errors
     /// The state lacks something.
-    pub fn restore(
-        config: &HmcConfig,
-        state: &Tensors,
-        (size, kind, device): (i64, Kind, Device),
-    ) -> Restored<Self> {
-        let saved =
-            |name, kind, shape: &[i64]| Ok(tensor(state, name, kind, shape)?.to_device(device));
-        let lattice = [config.chains, size, size];
-        let columns = (observe::SCALARS.len() + RECORDED.len()) as i64;
-        let records = tensor(state, "records", Kind::Double, &[-1, config.chains, columns])?;
-        let seconds: Array1<f64> = to_array(tensor(state, "seconds", Kind::Double, &[2])?);
+    pub fn restore(config: &HmcConfig, sites: usize, state: &Saved) -> Restored<Self> {
+        let chains = config.chains as usize;
+        let seconds: Array1<f64> = array(state, "seconds", 2)?;
         Ok(Self {
             done: read_number(state, "done")? as i64,
-            position: saved("position", kind, &lattice)?,
+            position: array(state, "position", [chains, sites])?,
             adaptation: Adaptation::restore(config, state)?,
-            records: Rows::of(records, device),
-            structure_sum: saved("structure_sum", Kind::Double, &lattice)?,
-            warmup_divergences: saved("warmup_divergences", Kind::Int64, &[])?,
+            records: array(state, "records", [ANY, chains, COLUMNS])?,
+            structure_sum: array(state, "structure_sum", [chains, sites])?,
+            warmup_divergences: read_number(state, "warmup_divergences")? as usize,
             gradients: read_number(state, "gradients")? as i64,
             seconds: [seconds[0], seconds[1]],
+            lattice: Lattice::new(sites.isqrt()),
         })
     }
 
@@ -237,7 +222,7 @@ impl Sampling {
         (seed, stage): (&TaskSeed, Stage),
         mut after: impl FnMut(&Self) -> Result<()>,
     ) -> Result<()> {
-        let mut state = kernel.state(&self.position);
+        let mut state = kernel.state(self.position.view());
         while self.done < config.warmup + config.trajectories {
             let start = Instant::now();
             let warming = self.done < config.warmup;
@@ -253,7 +238,7 @@ impl Sampling {
                 self.gradients += gradients;
             }
             state = moved.state;
-            self.position = state.position.shallow_clone();
+            self.position.assign(&state.position);
             self.done += 1;
             self.seconds[usize::from(!warming)] += start.elapsed().as_secs_f64();
             after(self)?;
@@ -261,41 +246,50 @@ impl Sampling {
         Ok(())
     }
 
-    /// Observables and the sampler's own record of one trajectory, on the device.
+    /// Observables and the sampler's own record of one trajectory.
     fn record(&mut self, kernel: &Kernel, moved: &Trajectory, random: &Random) {
         let field = kernel.field(&moved.state, random);
-        let own = [
-            &kernel.ln_weights(&moved.state),
-            &moved.acceptance,
-            &moved.energy_error,
-            &moved.hamiltonian,
-            &moved.accepted,
-        ];
-        let own = own.map(|values| values.to_kind(Kind::Double));
-        let structure_factor = observe::structure_factor(&field);
-        let scalars = observe::scalars(&field, &structure_factor, random, 0);
-        self.records.push(&Tensor::cat(&[scalars, Tensor::stack(&own, 1)], 1));
-        self.structure_sum += structure_factor;
+        let structure_factor = observe::structure_factor(&self.lattice, field.view());
+        let scalars =
+            observe::scalars(&self.lattice, field.view(), structure_factor.view(), random, 0);
+        let ln_weights = kernel.ln_weights(&moved.state);
+        let accepted: Array1<f64> = moved.accepted.iter().copied().map(f64::from).collect();
+        let Trajectory { acceptance, energy_error, hamiltonian, .. } = moved;
+        let own = [&ln_weights, acceptance, energy_error, hamiltonian, &accepted];
+        let row = stack(Axis(1), &own.map(Array1::view))
+            .and_then(|own| concatenate(Axis(1), &[scalars.view(), own.view()]))
+            .expect("one row for each chain");
+        self.records.push(Axis(0), row.view()).expect("as many chains and columns");
+        self.structure_sum += &structure_factor;
     }
 
     /// The measured chains of a sampling that is finished.
     pub fn chains(&self, sampler: Sampler, config: &HmcConfig) -> Chains {
-        let records: Array3<f64> = to_array(&self.records.all().permute([2, 1, 0]));
+        let records =
+            self.records.view().permuted_axes([2, 1, 0]).as_standard_layout().into_owned();
         let structure_factors = &self.structure_sum / config.trajectories as f64;
+        let correlations = observe::correlation(&self.lattice, structure_factors.view());
         let energy_errors = records.index_axis(Axis(0), observe::SCALARS.len() + 2);
         let divergent = energy_errors.iter().filter(|&&error| error > config.divergence_threshold);
         Chains {
             sampler,
             divergences: divergent.count(),
-            warmup_divergences: self.warmup_divergences.int64_value(&[]) as usize,
-            correlations: to_array(&observe::correlation(&structure_factors)),
-            structure_factors: to_array(&structure_factors),
+            warmup_divergences: self.warmup_divergences,
+            structure_factors: self.on_lattice(structure_factors),
+            correlations: self.on_lattice(correlations),
             step_size: self.adaptation.step_size(),
             trajectory_length: self.adaptation.trajectory_length(),
             gradients: self.gradients,
             seconds: self.seconds,
             records,
         }
+    }
+
+    /// Shapes: (chains, N) → (chains, L, L).
+    fn on_lattice(&self, values: Array2<f64>) -> Array3<f64> {
+        let size = self.lattice.linear_size();
+        let shape = (values.nrows(), size, size);
+        values.into_shape_with_order(shape).expect("N = L²")
     }
 }
 
@@ -368,7 +362,6 @@ pub fn sample(
     sampler: Sampler,
     kernel: &Kernel,
     (config, start): (&HmcConfig, Start),
-    options: (i64, Kind, Device),
     seed: &TaskSeed,
     restored: Option<Sampling>,
     after: impl FnMut(&Sampling) -> Result<()>,
@@ -381,7 +374,7 @@ pub fn sample(
     };
     let mut sampling = restored.unwrap_or_else(|| {
         let random = seed.at(stage, -1);
-        Sampling::new(kernel.start(config.chains, options, start, &random), config)
+        Sampling::new(kernel.start(config.chains as usize, start, &random), config)
     });
     sampling.finish(kernel, config, (seed, stage), after)?;
     Ok(sampling)

@@ -2,73 +2,78 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use ndarray::{Array, ArrayD, ArrayView, Axis, Dimension, Slice};
 
-use crate::host::to_array;
 use crate::rank::Team;
 
 /// What a member makes of its share of a batch.
 #[derive(Debug)]
 pub enum Part {
     /// One row for each of its samples.
-    Rows(Tensor),
+    Rows(ArrayD<f64>),
     /// A mean over its samples.
-    Mean(Tensor),
+    Mean(ArrayD<f64>),
 }
 
 /// A batch over the members of a team.
 #[derive(Debug)]
 pub struct Shares<'a> {
     team: &'a Team,
-    batch: i64,
+    batch: usize,
     /// This member's samples; none where there are more members than samples.
-    own: Range<i64>,
+    own: Range<usize>,
 }
 
 impl<'a> Shares<'a> {
     /// Shares of `batch` samples.
-    pub fn new(team: &'a Team, batch: i64) -> Self {
+    pub fn new(team: &'a Team, batch: usize) -> Self {
         Self { team, batch, own: team.share(batch) }
     }
 
-    /// The rows to evaluate here, of a tensor that has one for each sample of the batch: this member's. One
-    /// without samples takes another one's, for nothing, since torch cannot evaluate an empty batch.
-    pub fn own(&self, rows: &Tensor) -> Tensor {
-        rows.narrow(0, self.own.start, self.count().max(1))
+    /// This member's rows of an array that has one for each sample of the batch.
+    pub fn own<'b, D: Dimension>(&self, rows: ArrayView<'b, f64, D>) -> ArrayView<'b, f64, D> {
+        let mut rows = rows;
+        rows.slice_axis_inplace(Axis(0), Slice::from(self.own.clone()));
+        rows
     }
 
     /// Number of this member's samples.
-    fn count(&self) -> i64 {
-        self.own.end - self.own.start
+    pub fn count(&self) -> usize {
+        self.own.len()
     }
 
-    /// Rows of the whole batch, and means over it, the same bits on all members, of the kinds and on the device
-    /// of the parts. One exchange of f64 numbers, over the host.
-    pub fn join<const N: usize>(&self, parts: [Part; N]) -> [Tensor; N] {
+    /// Rows of the whole batch, and means over it, the same bits on all members. One exchange.
+    pub fn join<const N: usize>(&self, parts: [Part; N]) -> [ArrayD<f64>; N] {
         if self.team.size() == 1 {
             return parts.map(|(Part::Rows(whole) | Part::Mean(whole))| whole);
         }
         let summands = parts.map(|part| match part {
             Part::Rows(rows) => self.between_zeros(&rows),
+            // A member without samples has no mean.
+            Part::Mean(mean) if self.own.is_empty() => ArrayD::zeros(mean.raw_dim()),
             Part::Mean(mean) => mean * (self.count() as f64 / self.batch as f64),
         });
-        let flat = summands.each_ref().map(|summand| summand.to_kind(Kind::Double).view([-1]));
-        let sums = self.team.sum(to_array::<ndarray::Ix1>(&Tensor::cat(&flat, 0)).to_vec());
-        let lengths = flat.each_ref().map(|summand| summand.size()[0]);
-        let mut sums = Tensor::from_slice(&sums).split_with_sizes(lengths, 0).into_iter();
-        summands.map(|like| {
-            let sum = sums.next().expect("one sum for each part");
-            sum.to_kind(like.kind()).to_device(like.device()).view_as(&like)
+        let flat = summands.iter().flatten().copied().collect();
+        let mut sums = self.team.sum(flat).into_iter();
+        summands.map(|mut place| {
+            place
+                .iter_mut()
+                .for_each(|value| *value = sums.next().expect("one sum for each number"));
+            place
         })
     }
 
     /// This member's rows where they are in the batch, zeros in the place of the others'.
-    fn between_zeros(&self, rows: &Tensor) -> Tensor {
-        let mut shape = rows.size();
+    fn between_zeros(&self, rows: &ArrayD<f64>) -> ArrayD<f64> {
+        let mut shape = rows.raw_dim();
         shape[0] = self.batch;
-        let whole = Tensor::zeros(shape, (rows.kind(), rows.device()));
-        let count = self.count();
-        whole.narrow(0, self.own.start, count).copy_(&rows.narrow(0, 0, count));
+        let mut whole = ArrayD::zeros(shape);
+        whole.slice_axis_mut(Axis(0), Slice::from(self.own.clone())).assign(rows);
         whole
     }
+}
+
+/// An array that has as many axes as its type says.
+pub(crate) fn of_shape<D: Dimension>(array: ArrayD<f64>) -> Array<f64, D> {
+    array.into_dimensionality().expect("an exchange changes no shape")
 }

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
-use ndarray::{Array2, Array3, ArrayD, ArrayView, ArrayView1, Axis, Dimension};
+use ndarray::{
+    Array1, Array2, Array3, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayView3, Axis, Dimension,
+};
 
 use crate::claims::Claims;
 use crate::config::{Config, Sampler};
@@ -54,15 +56,15 @@ pub struct TaskRecord {
     /// By the names of [`schema::TIMING_SCALARS`].
     pub timing: Numbers,
     /// Flat parameter vector.
-    pub parameters: Vec<f64>,
+    pub parameters: Array1<f64>,
     /// As [`Architecture::halves`](crate::flow::Architecture::halves) has them.
     pub halves: Vec<Half>,
     /// (quantity, step), quantities as in [`schema::TRAIN_HISTORY`].
     pub history: Array2<f64>,
     pub ln_q: Vec<f64>,
     pub ln_pi: Vec<f64>,
-    /// (sample, L, L).
-    pub samples: Array3<f64>,
+    /// (sample, N).
+    pub samples: Array2<f64>,
     /// One of each sampler that ran, reweighting last.
     pub samplers: Vec<SamplerRecord>,
     /// (quantity, measurement), quantities as in [`schema::COURSE`]; no columns where nothing was measured.
@@ -496,11 +498,11 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     let timing = schema::TIMING_SCALARS.iter();
     write_numbers(&file.create_group(schema::TIMING)?, timing, &record.timing)?;
 
-    write_training(file, &record.parameters, &record.halves, &record.history)?;
+    write_training(file, record.parameters.view(), &record.halves, &record.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::LN_Q, ArrayView1::from(&record.ln_q))?;
     write_array(&group, &schema::LN_PI, ArrayView1::from(&record.ln_pi))?;
-    write_array(&group, &schema::SAMPLES, record.samples.view())?;
+    write_array(&group, &schema::SAMPLES, on_lattice(record.samples.view()))?;
     let all = file.create_group(schema::CHAINS_GROUP)?;
     for sampler in &record.samplers {
         let group = all.create_group(sampler.name)?;
@@ -600,12 +602,12 @@ pub(crate) fn write_configuration(file: &hdf5::File, configuration: &str) -> hdf
 /// What a training leaves: the flow's parameters, and its history, one row for each of [`schema::TRAIN_HISTORY`].
 pub(crate) fn write_training(
     file: &hdf5::File,
-    parameters: &[f64],
+    parameters: ArrayView1<f64>,
     halves: &[Half],
     history: &Array2<f64>,
 ) -> hdf5::Result<()> {
     let group = file.create_group(schema::MODEL)?;
-    write_array(&group, &schema::PARAMETERS, ArrayView1::from(parameters))?;
+    write_array(&group, &schema::PARAMETERS, parameters)?;
     if !halves.is_empty() {
         let sites = halves.as_flattened().iter().map(|&site| site as i8).collect();
         let sites = Array2::from_shape_vec((halves.len(), 2), sites).expect("halves are pairs");
@@ -646,6 +648,13 @@ pub fn wait_for(path: &Path) {
     while !path.exists() && start.elapsed() < LATEST {
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Fields with their rows and columns, as files have them. Shapes: (sample, N) → (sample, L, L).
+pub(crate) fn on_lattice(fields: ArrayView2<f64>) -> ArrayView3<f64> {
+    let (samples, sites) = fields.dim();
+    let shape = (samples, sites.isqrt(), sites.isqrt());
+    fields.into_shape_with_order(shape).expect("fields lie row by row on L × L sites")
 }
 
 /// Writes an array with its axes as dimension scales of the group.

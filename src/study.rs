@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ndarray::{Array1, Array2, Array3, ArrayD, Axis, concatenate};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array, Array1, Array2, Array3, ArrayD, ArrayView2, Axis, Dimension, IxDyn, stack};
 
-use crate::coarse::{self, COUPLINGS, effective_couplings, great_circle, kept, without_finer};
+use crate::coarse::{
+    self, COUPLINGS, Kept, effective_couplings, great_circle, kept, without_finer,
+};
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{kinds_of_latents, latent_levels};
-use crate::host::{from_array, normals, to_array};
 use crate::ising::Target;
 use crate::mutual_information::{self, Pairs, of_independent};
 use crate::plan::{Task, own_tasks};
@@ -31,7 +31,7 @@ use crate::trained::Trained;
 pub const NAMES: [&str; 3] = ["responses", "mutual_information", "coarse"];
 
 /// Samples whose coarse fields are kept.
-const SHOWN: i64 = 4;
+const SHOWN: usize = 4;
 /// Fields of a walk, both ends included.
 const WALK_STEPS: usize = 17;
 /// Samples drawn at a time.
@@ -188,19 +188,18 @@ fn study_responses(trained: &Trained, spacing: i64, samples: usize) -> Result<Ar
     let size = architecture.linear_size;
     let latents = kinds_of_latents(architecture);
     let fields = sample_target(trained, spacing, samples)?.fields;
-    let flow = trained.model.flow.bind_frozen();
-    let (_, kind, device) = options(&trained.model);
-    let (chains, draws, ..) = fields.dim();
+    let (chains, draws, sites) = fields.dim();
+    let mut means = Array3::<f64>::zeros((0, latents.len(), sites));
     // Many samples share the price of a backward pass.
-    let of_chains = fields.axis_chunks_iter(Axis(0), (BATCH / draws).max(1)).map(|chains| {
-        let field = from_array(&chains.to_owned()).to_kind(kind).to_device(device).flatten(0, 1);
-        let each = responses(&flow, &field, &latents).to_kind(Kind::Double);
-        each.unflatten(1, [-1, draws as i64]).mean_dim([2i64].as_slice(), false, None)
-    });
-    // (latents, chains, L, L) to (chains, latents · L · L).
-    let means: ArrayD<f64> =
-        to_array(&Tensor::cat(&of_chains.collect::<Vec<_>>(), 1).transpose(0, 1));
-    let means = means.into_shape_with_order((chains, latents.len() * size * size));
+    for fields in fields.axis_chunks_iter(Axis(0), (BATCH / draws).max(1)) {
+        let field = fields.into_shape_with_order((fields.len() / sites, sites));
+        let each = responses(&trained.model, field.expect("chains lie one by one"), &latents);
+        for chain in each.axis_chunks_iter(Axis(1), draws) {
+            let mean = chain.mean_axis(Axis(1)).expect("a chain has draws");
+            means.push(Axis(0), mean.view()).expect("as many latents and sites");
+        }
+    }
+    let means = means.into_shape_with_order((chains, latents.len() * sites));
     let (mean, error) = between_chain(means.expect("as many numbers").view());
     let levels = latent_levels(architecture);
     let of_latent = |number: &dyn Fn(usize) -> usize| -> Array1<f64> {
@@ -241,9 +240,7 @@ fn study_information(
     ];
     for (items, samples) in schema::MUTUAL_INFORMATION.into_iter().zip([latents, fields]) {
         let start = Instant::now();
-        let (chains, draws, ..) = samples.dim();
-        let samples = samples.into_shape_with_order((chains, draws, size * size));
-        let samples = samples.expect("as many numbers");
+        let (chains, draws, _) = samples.dim();
         let moved = mutual_information::fewest_moved(samples.view());
         if moved <= neighbours {
             return Err(Error::StuckChains { task: task(), moved, neighbours });
@@ -301,77 +298,86 @@ fn study_levels(trained: &Trained, samples: usize) -> Result<Arrays> {
     if !architecture.config.arrangement.has_levels() {
         return Err(Error::NoLevels { task: trained.task.name() });
     }
-    let _guard = tch::no_grad_guard();
-    let draw = |step: i64, count: i64| {
+    let draw = |step: i64, count: usize| {
         let random = TaskSeed::new(&trained.task).at(Stage::Study, step);
-        normals(&random, Use::Latents, 0..count as usize, options(model))
+        random.normals(Use::Latents, 0..count, architecture.sites())
     };
     let levels: Array1<f64> = (0..=architecture.depth).rev().map(|level| level as f64).collect();
     let mut arrays = vec![(schema::LEVEL, levels.into_dyn())];
-    arrays.extend(coarse_fields(model, &draw(0, SHOWN)));
-    arrays.extend(walk(model, &draw(1, BATCH as i64)));
+    arrays.extend(coarse_fields(model, draw(0, SHOWN).view()));
+    arrays.extend(walk(model, draw(1, BATCH).view()));
     arrays.extend(couplings(model, samples, |batch, count| draw(2 + batch, count)));
     Ok(arrays)
 }
 
 /// What is kept at each level of some samples, and the fields that it makes without finer details.
-fn coarse_fields(model: &Model, z: &Tensor) -> Arrays {
+fn coarse_fields(model: &Model, z: ArrayView2<f64>) -> Arrays {
     let architecture = &model.flow.architecture;
-    let flow = model.flow.bind_frozen();
-    let kept: Vec<Tensor> = kept(&flow, architecture, z)
-        .into_iter()
-        .map(|kept| {
-            let extent = 1i64 << kept.level;
-            let rows = kept.field.repeat_interleave_self_int(extent, 1, None);
-            rows.repeat_interleave_self_int(extent, 2, None)
-        })
-        .collect();
-    let levels = (0..=architecture.depth).rev();
-    let blurred = |level| flow.map().forward(&without_finer(architecture, z, level)).0;
-    let blurred: Vec<Tensor> = levels.map(blurred).collect();
-    let fields = [kept, blurred].map(|levels| to_array(&Tensor::stack(&levels, 0)));
+    let size = architecture.linear_size;
+    let spread = |kept: &Kept| {
+        let side = size >> kept.level;
+        let place = |site: usize| {
+            let (row, column) = (site / size, site % size);
+            (row >> kept.level) * side + (column >> kept.level)
+        };
+        Array2::from_shape_fn(z.dim(), |(sample, site)| kept.field[[sample, place(site)]])
+    };
+    let blurred = |level| model.forward(without_finer(architecture, z, level).view()).field;
+    let all: [Vec<Array2<f64>>; 2] = [
+        kept(model, z).iter().map(spread).collect(),
+        (0..=architecture.depth).rev().map(blurred).collect(),
+    ];
+    let fields = all.map(|levels| {
+        let views: Vec<_> = levels.iter().map(Array2::view).collect();
+        let stacked = stack(Axis(0), &views).expect("all have the shape of the latents");
+        on_lattice(stacked, &[levels.len(), z.nrows(), size, size])
+    });
     schema::COARSE_FIELDS.into_iter().zip(fields).collect()
 }
 
 /// The way through latent space from the sample of the lowest mean field to that of the highest, and the energies on it.
-fn walk(model: &Model, z: &Tensor) -> Arrays {
-    let flow = model.flow.bind_frozen();
-    let (size, kind, device) = options(model);
-    let target = Target::new(size as usize, model.flow.architecture.temperature, kind, device);
-    let means = flow.map().forward(z).0.mean_dim([1i64, 2].as_slice(), false, None);
-    let ends = [means.argmin(0, false), means.argmax(0, false)];
-    let [from, to] = ends.map(|index| z.get(index.int64_value(&[])));
+fn walk(model: &Model, z: ArrayView2<f64>) -> Arrays {
+    let architecture = &model.flow.architecture;
+    let size = architecture.linear_size;
+    let target = Target::new(size, architecture.temperature);
+    let means = model.forward(z).field.mean_axis(Axis(1)).expect("fields have sites");
+    let by_mean = |a: &usize, b: &usize| means[*a].total_cmp(&means[*b]);
+    let samples = 0..means.len();
+    let ends = [samples.clone().min_by(by_mean), samples.max_by(by_mean)];
+    let [from, to] = ends.map(|sample| z.row(sample.expect("there are samples")));
     let fractions: Vec<f64> =
         (0..WALK_STEPS).map(|step| step as f64 / (WALK_STEPS - 1) as f64).collect();
-    let fields = flow.map().forward(&great_circle(&from, &to, &fractions)).0;
-    let [first, last] = [0, WALK_STEPS as i64 - 1].map(|step| fields.get(step));
-    let straight: Vec<Tensor> = fractions.iter().map(|&t| &first * (1.0 - t) + &last * t).collect();
-    let energies =
-        [&fields, &Tensor::stack(&straight, 0)].map(|x| to_array(&-target.ln_density(x)));
-    let [along, straight] = energies;
-    let values = [Array1::from(fractions).into_dyn(), to_array(&fields), along, straight];
+    let fields = model.forward(great_circle(from, to, &fractions).view()).field;
+    let (first, last) = (fields.row(0), fields.row(WALK_STEPS - 1));
+    let straight = Array2::from_shape_fn(fields.dim(), |(step, site)| {
+        first[site] * (1.0 - fractions[step]) + last[site] * fractions[step]
+    });
+    let [along, straight] = [&fields, &straight].map(|x| (-target.ln_density(x.view())).into_dyn());
+    let fields = on_lattice(fields, &[WALK_STEPS, size, size]);
+    let values = [Array1::from(fractions).into_dyn(), fields, along, straight];
     schema::WALK.into_iter().zip(values).collect()
 }
 
+/// Fields with a row and a column in the place of the site.
+fn on_lattice<D: Dimension>(fields: Array<f64, D>, shape: &[usize]) -> ArrayD<f64> {
+    fields.into_shape_with_order(IxDyn(shape)).expect("N = L²")
+}
+
 /// Effective couplings of what is kept at each level.
-fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, i64) -> Tensor) -> Arrays {
+fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, usize) -> Array2<f64>) -> Arrays {
     let architecture = &model.flow.architecture;
-    let flow = model.flow.bind_frozen();
     let levels = architecture.depth + 1;
-    let mut terms: Vec<Vec<Array2<f64>>> = vec![Vec::new(); levels];
-    let mut energies: Vec<Vec<f64>> = vec![Vec::new(); levels];
+    let mut all = vec![(Array2::<f64>::zeros((0, 3)), Vec::new()); levels];
     for batch in 0..samples.div_ceil(BATCH) {
-        let count = BATCH.min(samples - batch * BATCH);
-        let z = draw(batch as i64, count as i64);
-        for (index, kept) in kept(&flow, architecture, &z).into_iter().enumerate() {
-            terms[index].push(to_array(&coarse::terms(&kept.field)));
-            energies[index].extend(to_array::<ndarray::Ix1>(&-kept.ln_q));
+        let z = draw(batch as i64, BATCH.min(samples - batch * BATCH));
+        for (kept, (terms, energies)) in kept(model, z.view()).into_iter().zip(&mut all) {
+            let found = coarse::terms(kept.field.view());
+            terms.append(Axis(0), found.view()).expect("all have three columns");
+            energies.extend(-kept.ln_q);
         }
     }
     let mut found = Array3::zeros((COUPLINGS, 2, levels));
-    for (index, (terms, energies)) in terms.iter().zip(&energies).enumerate() {
-        let views: Vec<_> = terms.iter().map(Array2::view).collect();
-        let terms = concatenate(Axis(0), &views).expect("all have three columns");
+    for (index, (terms, energies)) in all.iter().enumerate() {
         let side = architecture.linear_size >> (architecture.depth - index);
         let couplings = effective_couplings(terms.view(), energies, side * side);
         for (coupling, (value, error)) in couplings.into_iter().enumerate() {
@@ -390,16 +396,10 @@ fn sample_target(trained: &Trained, spacing: i64, samples: usize) -> Result<Targ
     let seed = TaskSeed::new(task);
     let hmc = (&config.hmc, task.temperature, &seed);
     let start = Instant::now();
-    let found = target::sample(&model.freeze(), hmc, options(model), spacing, samples)?;
+    let found = target::sample(model, hmc, spacing, samples)?;
     let seconds = start.elapsed().as_secs_f64();
     log::info!("{}: samples of the target, {seconds:.0} s", task.name());
     Ok(found)
-}
-
-/// L, precision and device of a model.
-fn options(model: &Model) -> (i64, Kind, Device) {
-    let parameters = &model.flow.parameters;
-    (model.flow.architecture.linear_size as i64, parameters.kind(), parameters.device())
 }
 
 #[cfg(test)]

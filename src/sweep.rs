@@ -13,7 +13,8 @@ use crate::checkpoint::Checkpoints;
 use crate::claims::{Claim, Claims, JobFile};
 use crate::config::{Config, decimal_comma_hint};
 use crate::data;
-use crate::device;
+use crate::engine;
+use crate::engine::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::events::{Event, Events};
 use crate::host;
@@ -185,7 +186,8 @@ fn find_missing(
         Some(index) => with_ancestors(&tasks, index)?,
         None => (0..tasks.len()).collect(),
     };
-    // Asking for a GPU where there is none must not leave a folder behind.
+    // Asking for an engine or a GPU where there is none must not leave a folder behind.
+    engine::check_built(config.run.engine)?;
     device::select(config.run.device_choice(), 0)?;
     let (dir, lock) = SweepDir::prepare(root, &config)?;
     let started = SystemTime::now();
@@ -308,7 +310,6 @@ fn open_finished(
 pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result<()> {
     let Job { config, dir, tasks, missing, reception } = job;
     host::keep_freed_memory();
-    tch::set_num_threads(config.run.threads as i32);
     warn_of_crowding(config.run.threads);
     let device = device::select(config.run.device_choice(), ranks.local_rank())?;
     let team = ranks.team(config.run.ranks_per_task);
@@ -400,7 +401,7 @@ fn record_failure(task: &Task, error: &Error, dir: &SweepDir) {
 struct Worker<'a> {
     config: &'a Config,
     dir: &'a SweepDir,
-    device: tch::Device,
+    device: Device,
     team: &'a Team,
     ranks: &'a Ranks,
     stop: &'a Stop,

@@ -3,17 +3,15 @@
 
 use std::time::Instant;
 
-use tch::{Kind, Tensor};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 
 use crate::adam::Adam;
-use crate::checkpoint::{Restored, Tensors, number, read_number, tensor};
+use crate::checkpoint::{ANY, Restored, Saved, array, number, read_number};
 use crate::config::{Schedule, TrainConfig};
 use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
-use crate::host::{normals, to_array};
 use crate::random::Use;
-use crate::rows::Rows;
 use crate::seed::{Stage, TaskSeed};
 
 /// What is recorded at every step, in the order of the rows of [`History::values`].
@@ -32,7 +30,7 @@ pub enum Objective<'a> {
 #[derive(Debug)]
 pub struct History {
     /// One row for each of [`RECORDED`], one column a step.
-    pub values: ndarray::Array2<f64>,
+    pub values: Array2<f64>,
     /// Learning rate of each step.
     pub learning_rates: Vec<f64>,
     /// Steps that were skipped since loss or gradient was not finite.
@@ -47,8 +45,8 @@ pub struct Progress {
     /// How much of the training's budget is used, of steps or of seconds, whichever is further: from 0 to 1. What
     /// `target_gap` saves is not known before.
     pub used: f64,
-    /// Mean loss of the last batch with its standard error, in nats; known every
-    /// `log_every` steps, since it must be copied from the device, unless the step was skipped.
+    /// Mean loss of the last batch with its standard error, in nats; told every `log_every` steps, unless the step was
+    /// skipped.
     pub loss: Option<(f64, f64)>,
 }
 
@@ -100,20 +98,20 @@ pub fn train(
     Ok(training.history())
 }
 
-/// Tensors of a state that only a training needs which goes on.
+/// Arrays of a state that only a training needs which goes on.
 const IN_TRAINING: [&str; 4] = ["first_moment", "second_moment", "updates", "average"];
 
 /// A training with all that it needs to go on after an interruption, besides the model.
 pub struct Training {
     adam: Adam,
     average: RunningMean,
-    /// (step, quantity), quantities as in [`RECORDED`], on the device.
-    records: Rows,
+    /// (step, quantity), quantities as in [`RECORDED`].
+    records: Array2<f64>,
     learning_rates: Vec<f64>,
     /// Samples of all batches so far.
     drawn: i64,
-    /// (), integer, on the device.
-    skipped: Tensor,
+    /// Steps that were skipped.
+    skipped: i64,
     /// No further step is needed.
     ended: bool,
     /// Seconds that it took before this process went on with it.
@@ -124,14 +122,14 @@ pub struct Training {
 impl Training {
     /// A training of which no step is done.
     pub fn new(model: &Model, config: &TrainConfig) -> Self {
-        let device = model.flow.parameters.device();
+        let parameters = &model.flow.parameters;
         Self {
-            adam: Adam::new(&model.flow.parameters, config.decay, config.weight_decay),
-            average: RunningMean::new(&model.flow.parameters, config.averaging),
-            records: Rows::new(&[RECORDED.len() as i64], device),
+            adam: Adam::new(parameters.len(), config.decay, config.weight_decay),
+            average: RunningMean::new(parameters, config.averaging),
+            records: Array2::zeros((0, RECORDED.len())),
             learning_rates: Vec::new(),
             drawn: 0,
-            skipped: Tensor::zeros([], (Kind::Int64, device)),
+            skipped: 0,
             ended: config.steps == 0,
             seconds_before: 0.0,
             start: Instant::now(),
@@ -139,23 +137,24 @@ impl Training {
     }
 
     /// What [`Training::restore`] needs to go on, with the model's parameters.
-    pub fn state(&self, model: &Model) -> Tensors {
-        let mut state = Tensors::from([
-            ("parameters".into(), model.flow.parameters.detach()),
-            ("records".into(), self.records.all()),
-            ("learning_rates".into(), Tensor::from_slice(&self.learning_rates)),
+    pub fn state(&self, model: &Model) -> Saved {
+        let mut state = Saved::from([
+            ("parameters".into(), model.flow.parameters.clone().into_dyn()),
+            ("records".into(), self.records.clone().into_dyn()),
+            ("learning_rates".into(), Array1::from(self.learning_rates.clone()).into_dyn()),
             ("drawn".into(), number(self.drawn as f64)),
-            ("skipped".into(), self.skipped.shallow_clone()),
+            ("skipped".into(), number(self.skipped as f64)),
             ("ended".into(), number(f64::from(u8::from(self.ended)))),
             ("seconds".into(), number(self.seconds())),
         ]);
         state.extend(self.adam.state());
-        state.extend(self.average.mean.iter().map(|mean| ("average".into(), mean.shallow_clone())));
+        let average = self.average.mean.iter().cloned();
+        state.extend(average.map(|mean| ("average".into(), mean.into_dyn())));
         state
     }
 
     /// What remains of a training that is over: no optimizer, no average.
-    pub fn final_state(&self, model: &Model) -> Tensors {
+    pub fn final_state(&self, model: &Model) -> Saved {
         let mut state = self.state(model);
         for name in IN_TRAINING {
             state.remove(name);
@@ -167,21 +166,19 @@ impl Training {
     ///
     /// # Errors
     /// The state lacks something; nothing has changed then.
-    pub fn restore(&mut self, model: &mut Model, state: &Tensors) -> Restored<()> {
-        let _guard = tch::no_grad_guard();
-        let (kind, shape) = (model.flow.parameters.kind(), model.flow.parameters.size());
-        let parameters = tensor(state, "parameters", kind, &shape)?;
-        let learning_rates = tensor(state, "learning_rates", Kind::Double, &[-1])?;
-        let steps = learning_rates.size()[0];
-        let records = tensor(state, "records", Kind::Double, &[steps, RECORDED.len() as i64])?;
+    pub fn restore(&mut self, model: &mut Model, state: &Saved) -> Restored<()> {
+        let count = model.flow.parameters.len();
+        let parameters = array(state, "parameters", count)?;
+        let learning_rates = array(state, "learning_rates", ANY)?.to_vec();
+        let records = array(state, "records", (learning_rates.len(), RECORDED.len()))?;
         let drawn = read_number(state, "drawn")? as i64;
-        let skipped = tensor(state, "skipped", Kind::Int64, &[])?;
+        let skipped = read_number(state, "skipped")? as i64;
         let ended = read_number(state, "ended")? != 0.0;
         let seconds_before = read_number(state, "seconds")?;
         // A training that is over has left all of these behind.
         let goes_on = !ended || IN_TRAINING.iter().any(|name| state.contains_key(*name));
         let average = if goes_on && self.average.mean.is_some() {
-            Some(tensor(state, "average", kind, &shape)?.to_device(self.skipped.device()))
+            Some(array(state, "average", count)?)
         } else {
             None
         };
@@ -189,11 +186,11 @@ impl Training {
             self.adam.restore(state)?;
         }
 
-        model.flow.parameters.copy_(parameters);
-        self.learning_rates = to_array::<ndarray::Ix1>(learning_rates).to_vec();
-        self.records = Rows::of(records, self.skipped.device());
+        model.flow.parameters = parameters;
+        self.learning_rates = learning_rates;
+        self.records = records;
         self.drawn = drawn;
-        self.skipped.copy_(skipped);
+        self.skipped = skipped;
         self.ended = ended;
         self.seconds_before = seconds_before;
         self.average.mean = average;
@@ -216,10 +213,8 @@ impl Training {
         budget_used(config, self.steps(), seconds)
     }
 
-    /// Does the steps that are left. `after_step` is called after every step, when the training can be saved.
-    ///
-    /// The loop itself copies to the host every `log_every` steps only: a step with a non-finite loss or gradient is
-    /// skipped by a condition on the device.
+    /// Does the steps that are left. `after_step` is called after every step, when the training can be saved. A step with a
+    /// loss or gradient that is not finite is skipped.
     ///
     /// # Errors
     /// More than `max_skipped_steps` steps were skipped, or an error of `after_step`.
@@ -237,26 +232,30 @@ impl Training {
             let batch = batch(config, progress);
             let loss = self.loss(model, config, objective, seed, batch);
             self.drawn += batch;
-            let norm = loss.gradient.norm();
-            let finite = loss.values.isfinite().all().logical_and(&norm.isfinite());
-            let clipped = clip(&loss.gradient, &norm, config.clip_norm);
+            let norm = loss.gradient.dot(&loss.gradient).sqrt();
             let rate = learning_rate(config, step, progress);
-            self.adam.step(&mut model.flow.parameters, &clipped, rate, &finite);
+            if norm.is_finite() && loss.values.iter().all(|value| value.is_finite()) {
+                let scale = clipping(norm, config.clip_norm);
+                let gradient = &loss.gradient * scale;
+                self.adam.step(&mut model.flow.parameters, gradient.view(), rate);
+            } else {
+                self.skipped += 1;
+            }
             self.average.update(&model.flow.parameters, step);
-            self.skipped += finite.logical_not().to_kind(Kind::Int64);
-            self.records.push(&record(&loss, &norm));
+            let record = record(&loss, norm);
+            let [mean, deviation, ..] = record;
+            self.records.push_row(ArrayView1::from(&record)).expect("one number a quantity");
             self.learning_rates.push(rate);
             let done = step + 1;
 
             let mut known = None;
             self.ended = progress >= 1.0 || done == config.steps;
             if done % config.log_every == 0 || self.ended {
-                check_skipped(self.skipped.int64_value(&[]), done, config.max_skipped_steps)?;
-                let records = self.records.all();
-                let error = records.double_value(&[step, 1]) / (batch as f64).sqrt();
-                known = Some((records.double_value(&[step, 0]), error))
-                    .filter(|(loss, _)| loss.is_finite());
-                self.ended |= gap_estimate(&records, config.log_every) <= config.target_gap;
+                check_skipped(self.skipped, done, config.max_skipped_steps)?;
+                let error = deviation / (batch as f64).sqrt();
+                known = Some((mean, error)).filter(|(loss, _)| loss.is_finite());
+                let estimate = gap_estimate(self.records.view(), config.log_every);
+                self.ended |= estimate <= config.target_gap;
             }
             let used = if self.ended { 1.0 } else { progress.max(budget_used(config, done, 0.0)) };
             after_step(self, model, Progress { step: done, used, loss: known })?;
@@ -276,15 +275,13 @@ impl Training {
     ) -> Loss {
         match objective {
             Objective::ReverseKl { symmetry_weight } => {
-                let parameters = &model.flow.parameters;
-                let size = model.flow.architecture.linear_size as i64;
                 let random = seed.at(Stage::Train, self.steps());
-                let options = (size, parameters.kind(), parameters.device());
-                let z = normals(&random, Use::Latents, 0..batch as usize, options);
-                model.loss(&z, symmetry_weight, config.estimator)
+                let sites = model.flow.architecture.sites();
+                let z = random.normals(Use::Latents, 0..batch as usize, sites);
+                model.loss(z.view(), symmetry_weight, config.estimator)
             }
             Objective::ForwardKl(data) => {
-                model.likelihood_loss(&data.batch(seed, self.drawn, batch))
+                model.likelihood_loss(data.batch(seed, self.drawn, batch).view())
             }
         }
     }
@@ -292,9 +289,9 @@ impl Training {
     /// The course so far.
     pub fn history(&self) -> History {
         History {
-            values: to_array(&self.records.all().transpose(0, 1)),
+            values: self.records.t().as_standard_layout().into_owned(),
             learning_rates: self.learning_rates.clone(),
-            skipped_steps: self.skipped.int64_value(&[]),
+            skipped_steps: self.skipped,
         }
     }
 }
@@ -303,63 +300,55 @@ impl Training {
 /// close to π. NaN where all were skipped.
 ///
 /// Shapes: records (step, quantity).
-fn gap_estimate(records: &Tensor, window: i64) -> f64 {
-    let done = records.size()[0];
-    let window = window.min(done);
-    let last = records.narrow(0, done - window, window);
-    let [deviations, norms] = [1, 3].map(|quantity| last.select(1, quantity));
-    let counted = deviations.isfinite().logical_and(&norms.isfinite());
-    0.5 * deviations.masked_select(&counted).square().mean(Kind::Double).double_value(&[])
+fn gap_estimate(records: ArrayView2<f64>, window: i64) -> f64 {
+    let first = records.nrows().saturating_sub(window as usize);
+    let last = records.slice(s![first.., ..]);
+    let counted = last.rows().into_iter().filter(|row| row[1].is_finite() && row[3].is_finite());
+    let squares: Array1<f64> = counted.map(|row| row[1] * row[1]).collect();
+    0.5 * squares.mean().unwrap_or(f64::NAN)
 }
 
 /// Running mean of the parameters: a ← r a + (1 - r) θ, where the rate r rises to the decay as
 /// (1 + n)/(10 + n), so that short trainings are not dominated by their start.
 struct RunningMean {
-    mean: Option<Tensor>,
+    mean: Option<Array1<f64>>,
     decay: f64,
 }
 
 impl RunningMean {
     /// No mean at all where the decay is 0.
-    fn new(parameters: &Tensor, decay: f64) -> Self {
-        Self { mean: (decay > 0.0).then(|| parameters.detach().copy()), decay }
+    fn new(parameters: &Array1<f64>, decay: f64) -> Self {
+        Self { mean: (decay > 0.0).then(|| parameters.clone()), decay }
     }
 
-    fn update(&mut self, parameters: &Tensor, step: i64) {
-        let _guard = tch::no_grad_guard();
+    fn update(&mut self, parameters: &Array1<f64>, step: i64) {
         if let Some(mean) = &mut self.mean {
             let steps = step as f64;
             let decay = self.decay.min((1.0 + steps) / (10.0 + steps));
-            *mean = &*mean * decay + parameters * (1.0 - decay);
+            mean.zip_mut_with(parameters, |mean, parameter| {
+                *mean = *mean * decay + parameter * (1.0 - decay);
+            });
         }
     }
 
     /// Gives the mean to the parameters, which end with it.
-    fn assign_to(&mut self, parameters: &mut Tensor) {
-        let _guard = tch::no_grad_guard();
+    fn assign_to(&mut self, parameters: &mut Array1<f64>) {
         if let Some(mean) = self.mean.take() {
-            parameters.copy_(&mean);
+            *parameters = mean;
         }
     }
 }
 
-/// Scales a gradient down to norm `limit` (0: no limit).
-fn clip(gradient: &Tensor, norm: &Tensor, limit: f64) -> Tensor {
-    if limit == 0.0 {
-        return gradient.shallow_clone();
-    }
-    gradient * (norm.reciprocal() * limit).clamp_max(1.0)
+/// Factor that takes a gradient's norm down to `limit` (0: no limit).
+fn clipping(norm: f64, limit: f64) -> f64 {
+    if limit == 0.0 { 1.0 } else { (limit / norm).min(1.0) }
 }
 
-/// What is recorded of a step, in the order of [`RECORDED`], on the device.
-fn record(loss: &Loss, norm: &Tensor) -> Tensor {
-    let _guard = tch::no_grad_guard();
-    let energies = loss.values.to_kind(Kind::Double);
-    let mean = |values: &Tensor| values.to_kind(Kind::Double).mean(Kind::Double);
-    let asymmetry = loss.asymmetry.as_ref().map_or_else(|| norm.zeros_like(), mean);
-    let row = [mean(&energies), energies.std(true), asymmetry, norm.shallow_clone()]
-        .map(|value| value.to_kind(Kind::Double));
-    Tensor::stack(&row, 0)
+/// What is recorded of a step, in the order of [`RECORDED`].
+fn record(loss: &Loss, norm: f64) -> [f64; 4] {
+    let mean = |values: &Array1<f64>| values.mean().unwrap_or(f64::NAN);
+    let asymmetry = loss.asymmetry.as_ref().map_or(0.0, mean);
+    [mean(&loss.values), loss.values.std(1.0), asymmetry, norm]
 }
 
 fn check_skipped(skipped: i64, steps: i64, allowed: i64) -> Result<()> {
@@ -373,15 +362,14 @@ fn check_skipped(skipped: i64, steps: i64, allowed: i64) -> Result<()> {
 mod tests {
     use super::*;
 
-    use tch::Device;
-
     use crate::config::Config;
+    use crate::engine::device::Device;
     use crate::flow::Flow;
     use crate::plan::Task;
 
     /// Loss, deviation, regularizer, norm of each step.
-    fn records(steps: &[[f64; 4]]) -> Tensor {
-        Tensor::from_slice(steps.as_flattened()).view([-1, 4])
+    fn records(steps: &[[f64; 4]]) -> Array2<f64> {
+        Array2::from(steps.to_vec())
     }
 
     #[test]
@@ -390,9 +378,9 @@ mod tests {
         let no_loss = [f64::NAN, f64::NAN, 0.0, f64::NAN];
         let infinite_gradient = [1.0, 100.0, 0.0, f64::INFINITY];
         let all = records(&[far, fine, no_loss, infinite_gradient, fine]);
-        assert!((gap_estimate(&all, 4) - 0.02).abs() < 1e-15);
-        assert!((gap_estimate(&all, 100) - 0.5 * (2.0 * 0.04 + 1e4) / 3.0).abs() < 1e-9);
-        let skipped = gap_estimate(&records(&[fine, no_loss]), 1);
+        assert!((gap_estimate(all.view(), 4) - 0.02).abs() < 1e-15);
+        assert!((gap_estimate(all.view(), 100) - 0.5 * (2.0 * 0.04 + 1e4) / 3.0).abs() < 1e-9);
+        let skipped = gap_estimate(records(&[fine, no_loss]).view(), 1);
         assert!(skipped.is_nan(), "no step says anything: {skipped}");
     }
 
@@ -406,8 +394,8 @@ mod tests {
         assert_eq!(budget_used(&unlimited, 6000, 60.0), 0.006);
     }
 
-    /// What is reported after each step of a training with the given keys.
-    fn reported(keys: &str) -> Vec<f64> {
+    /// A small flow to train with the given keys.
+    fn small(keys: &str) -> (Config, Model, TaskSeed) {
         let text = "[sweep]\nname='t'\nlinear_size=4\ntemperatures=[2.5]\ndepths=[1]\n\
                     [flow]\ncouplings=1\nhidden_layers=1\nhidden_width=2\n\
                     [train]\nbatch=4\nlog_every=2\n";
@@ -416,12 +404,31 @@ mod tests {
         let architecture = task.architecture(&config.flow);
         let seed = TaskSeed::new(&task);
         let random = seed.at(Stage::Initialize, 0);
-        let flow = Flow::initialize(architecture, &random, Kind::Double, Device::Cpu);
-        let mut model = Model::new(flow, &config.run);
+        let flow = Flow::initialize(architecture, &random);
+        let model = Model::new(flow, &config.run, Device::Cpu);
+        (config, model, seed)
+    }
+
+    /// What is reported after each step of a training with the given keys.
+    fn reported(keys: &str) -> Vec<f64> {
+        let (config, mut model, seed) = small(keys);
         let mut used = Vec::new();
         train(&mut model, &config.train, 0.0, &seed, |progress, _| used.push(progress.used))
             .unwrap();
         used
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_is_skipped_and_changes_nothing() {
+        let (config, mut model, seed) = small("steps = 3\nmax_skipped_steps = 3\n");
+        let mut training = Training::new(&model, &config.train);
+        // Infinite scales give infinite losses.
+        model.flow.parameters.fill(f64::INFINITY);
+        let before = (model.flow.parameters.clone(), training.adam.state());
+        let objective = Objective::ReverseKl { symmetry_weight: 0.0 };
+        training.run(&mut model, &config.train, objective, &seed, |_, _, _| Ok(())).unwrap();
+        assert_eq!((model.flow.parameters.clone(), training.adam.state()), before);
+        assert_eq!(training.history().skipped_steps, 3);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::config::{Config, DeviceChoice};
-use crate::device;
 use crate::engine::Model;
+use crate::engine::device;
 use crate::error::{Error, Result};
 use crate::flow::{Architecture, Flow};
 use crate::plan::Task;
@@ -43,7 +43,6 @@ impl Trained {
         check_flow(file, &architecture)?;
 
         config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);
-        tch::set_num_threads(config.run.threads as i32);
         let device = device::select(
             match config.run.device_choice() {
                 DeviceChoice::Cpu => DeviceChoice::Cpu,
@@ -51,9 +50,8 @@ impl Trained {
             },
             0,
         )?;
-        let kind = config.run.precision.kind();
-        let flow = Flow::with_parameters(architecture, &parameters, kind, device);
-        let model = Model::new(flow, &config.run);
+        let flow = Flow::with_parameters(architecture, parameters.into());
+        let model = Model::new(flow, &config.run, device);
         Ok(Self { task, config, configuration, model })
     }
 }

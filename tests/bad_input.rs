@@ -4,7 +4,6 @@ mod common;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use neuralrg::seal::seal_hdf5;
 
@@ -484,6 +483,7 @@ fn cuda_where_there_is_none_is_refused_with_a_remedy_and_without_a_folder() {
     assert!(!sweep.dir.exists());
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn cuda_library_that_cannot_be_loaded_is_named_with_its_reason() {
     let sweep = Sweep::new(&on_cuda());
@@ -493,6 +493,7 @@ fn cuda_library_that_cannot_be_loaded_is_named_with_its_reason() {
     assert_contains(result.refusal(), &expected);
 }
 
+#[cfg(feature = "torch")]
 #[test]
 fn cuda_part_of_libtorch_is_loaded_when_asked_for_and_only_then() {
     let sweep = Sweep::new(&on_cuda());
@@ -500,7 +501,7 @@ fn cuda_part_of_libtorch_is_loaded_when_asked_for_and_only_then() {
     let text = "#include <stdio.h>\n#include <stdlib.h>\n__attribute__((constructor)) static void \
                 loaded(void) { fclose(fopen(getenv(\"MARKER\"), \"w\")); }\n";
     fs::write(&source, text).unwrap();
-    let mut compiler = Command::new("cc");
+    let mut compiler = std::process::Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-o"]).arg(sweep.folder().join("libtorch_cuda.so"));
     assert!(compiler.arg(&source).status().expect("there is a C compiler").success());
     let marker = sweep.folder().join("loaded");

@@ -21,7 +21,6 @@ use neuralrg::seed::TaskSeed;
 use neuralrg::stats::{importance, mean_and_standard_error};
 use neuralrg::store::Numbers;
 use neuralrg::wolff::reference;
-use tch::{Device, Kind};
 
 /// Samples of a run of reweighting, for each trajectory of latent HMC: they cost little.
 const REWEIGHTED: i64 = 4;
@@ -99,14 +98,12 @@ fn batch(
 ) -> Vec<Numbers> {
     let linear_size = model.flow.architecture.linear_size;
     let temperature = model.flow.architecture.temperature;
-    let options = (linear_size as i64, Kind::Float, Device::Cpu);
-    let frozen = model.freeze();
     let seed = TaskSeed::new(&Task { linear_size, temperature, depth: 1, seed });
     let runs: Vec<Numbers> = if let Some(name) = sampler {
         let config = settings(name, (BATCH * lengths.0, lengths.1, lengths.2));
-        let kernel = Kernel::new(name, &frozen, options, temperature, &config);
+        let kernel = Kernel::new(name, model, temperature, &config);
         let settings = (&config, Start::Hot);
-        let all = sample(name, &kernel, settings, options, &seed, None, |_| Ok(())).unwrap();
+        let all = sample(name, &kernel, settings, &seed, None, |_| Ok(())).unwrap();
         let all = all.chains(name, &config);
         let batches = all.records.axis_chunks_iter(Axis(1), lengths.0 as usize);
         let run = |records: ArrayView3<f64>| {
@@ -121,8 +118,7 @@ fn batch(
         let each = REWEIGHTED * lengths.0 * lengths.2;
         let samples = BATCH * each;
         let config = EvaluateConfig { samples, batch: 4096, keep_samples: 1 };
-        let evaluation =
-            Evaluation::draw(&frozen, &config, options, &seed, None, |_| Ok(())).unwrap();
+        let evaluation = Evaluation::draw(model, &config, &seed, None, |_| Ok(())).unwrap();
         let weights = Array2::from_shape_vec((1, samples as usize), evaluation.ln_weights());
         let weights = weights.unwrap();
         let scalars = evaluation.scalars.t().insert_axis(Axis(1));
@@ -188,18 +184,16 @@ fn free_energies_of_the_bridge_are_calibrated_with_a_poor_flow() {
     const RUNS: usize = 200;
     let (chains, samples) = (16, 512);
     let model = flows::trained(4, CRITICAL_TEMPERATURE, 10);
-    let frozen = model.freeze();
-    let options = (4, Kind::Float, Device::Cpu);
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 2 };
     let seed = TaskSeed::new(&task);
     let count = RUNS as i64;
     let config = settings(Sampler::Latent, (count * chains, 50, 60));
-    let kernel = Kernel::new(Sampler::Latent, &frozen, options, CRITICAL_TEMPERATURE, &config);
+    let kernel = Kernel::new(Sampler::Latent, &model, CRITICAL_TEMPERATURE, &config);
     let start = (&config, Start::Hot);
-    let sampling = sample(Sampler::Latent, &kernel, start, options, &seed, None, |_| Ok(()));
+    let sampling = sample(Sampler::Latent, &kernel, start, &seed, None, |_| Ok(()));
     let of_target = sampling.unwrap().chains(Sampler::Latent, &config);
     let config = EvaluateConfig { samples: count * samples, batch: 4096, keep_samples: 1 };
-    let evaluation = Evaluation::draw(&frozen, &config, options, &seed, None, |_| Ok(())).unwrap();
+    let evaluation = Evaluation::draw(&model, &config, &seed, None, |_| Ok(())).unwrap();
     let of_flow = evaluation.ln_weights();
     let exact = exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
     let runs = of_flow.chunks(samples as usize);

@@ -1,4 +1,4 @@
-//! Checkpoints that lack a tensor, or have another in its place: their stage begins anew, with a warning and to the same
+//! Checkpoints that lack an array, or have another in its place: their stage begins anew, with a warning and to the same
 //! numbers.
 
 mod common;
@@ -12,6 +12,7 @@ use common::{Sweep, TINY, everything_measured};
 use indicatif::MultiProgress;
 use neuralrg::checkpoint::Checkpoints;
 use neuralrg::config::Config;
+use neuralrg::engine::device::Device;
 use neuralrg::error::Error;
 use neuralrg::plan::Task;
 use neuralrg::progress::TaskProgress;
@@ -22,7 +23,6 @@ use neuralrg::signals::Stop;
 use neuralrg::store::{SweepDir, TaskRecord};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use tch::Device;
 
 /// Warnings of the program, in which these tests look.
 struct Warnings(Mutex<Vec<String>>);
@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-/// Metadata and tensors of a checkpoint: kind, shape and bytes of each.
+/// Metadata and arrays of a checkpoint: type, shape and bytes of each.
 type Parts = (HashMap<String, String>, BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>);
 
 fn read(path: &Path) -> Parts {
@@ -111,7 +111,7 @@ fn write(path: &Path, (metadata, tensors): &Parts) {
         (name.as_str(), TensorView::new(*kind, shape.clone(), bytes).unwrap())
     });
     let body = safetensors::serialize(views, &Some(metadata.clone())).unwrap();
-    let mut bytes = format!("neuralrg checkpoint 3 sha256 {}\n", sha256(&body)).into_bytes();
+    let mut bytes = format!("neuralrg checkpoint 4 sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(body);
     fs::write(path, bytes).unwrap();
 }
@@ -138,10 +138,9 @@ fn checkpoints_of_all_stages(place: &Place) -> Vec<(String, Parts)> {
 }
 
 #[test]
-fn a_stage_without_one_of_its_tensors_begins_anew_to_the_same_numbers() {
+fn a_stage_without_one_of_its_arrays_begins_anew_to_the_same_numbers() {
     log::set_logger(&WARNINGS).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
-    tch::set_num_threads(1);
     let place = Place::new(&everything_measured().replace("batch = 64", "batch = 16"));
     let expected = Place::numbers(&place.run(false).unwrap());
     let saved = checkpoints_of_all_stages(&place);
@@ -167,7 +166,7 @@ fn a_stage_without_one_of_its_tensors_begins_anew_to_the_same_numbers() {
                 let record = place.run(false).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let warnings = WARNINGS.0.lock().unwrap().join("\n");
                 let own = name.rsplit('/').next().unwrap();
-                let told = if longer { "its tensor" } else { "it has no tensor" };
+                let told = if longer { "its array" } else { "it has no array" };
                 assert!(warnings.contains(told) && warnings.contains(own), "{name}: {warnings:?}");
                 assert!(Place::numbers(&record) == expected, "{stage} without {name}");
                 tried += 1;
@@ -175,13 +174,12 @@ fn a_stage_without_one_of_its_tensors_begins_anew_to_the_same_numbers() {
         }
     }
     assert!(tried > 100, "{tried} checkpoints");
-    println!("{tried} checkpoints without a tensor, or with another");
+    println!("{tried} checkpoints without an array, or with another");
 }
 
 /// The training that is over keeps less; the run that goes on with it must know.
 #[test]
-fn a_finished_training_without_one_of_its_tensors_begins_anew() {
-    tch::set_num_threads(1);
+fn a_finished_training_without_one_of_its_arrays_begins_anew() {
     let place = Place::new(TINY);
     let expected = Place::numbers(&place.run(false).unwrap());
     let saved = checkpoints_of_all_stages(&place);

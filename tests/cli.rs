@@ -40,6 +40,23 @@ fn every_subcommand_has_help() {
     assert!(program(&["--version"]).success().starts_with("neuralrg "));
 }
 
+/// A program without torch refuses what needs it before it leaves a folder, but reads it.
+#[cfg(not(feature = "torch"))]
+#[test]
+fn torch_is_refused_where_the_program_was_built_without() {
+    for (key, told) in [
+        ("engine = \"torch\"", "run.engine = \"torch\": this program was built without torch"),
+        ("device = \"cuda\"", "run.device = \"cuda\": this program was built without torch"),
+    ] {
+        let sweep = Sweep::new(&TINY.replace("device = \"cpu\"", key));
+        let result = sweep.run();
+        let errors = result.errors();
+        assert!(matches!(errors[..], [error] if error.starts_with(told)), "{result:?}");
+        assert!(!sweep.dir.exists());
+        program(&["check", sweep.config.to_str().unwrap()]).success();
+    }
+}
+
 #[test]
 fn check_prints_every_default() {
     let sweep = Sweep::new(

@@ -9,10 +9,14 @@ use std::time::Instant;
 use common::job::time;
 use common::{Sweep, contents};
 use enumeration::{FieldMixture, enumerate};
+use nalgebra::DMatrix;
+use ndarray::{Array1, Array2, ArrayView1, Axis, array};
 use neuralrg::config::{
-    EngineChoice, Estimator, EvaluateConfig, FlowConfig, RunConfig, Schedule, Symmetry, TrainConfig,
+    EngineChoice, Estimator, EvaluateConfig, FlowConfig, Precision, RunConfig, Schedule, Symmetry,
+    TrainConfig,
 };
-use neuralrg::engine::Model;
+use neuralrg::engine::device::Device;
+use neuralrg::engine::{Image, Model};
 use neuralrg::evaluate::Evaluation;
 use neuralrg::exact::exact_ising;
 use neuralrg::flow::arrangement::Splits;
@@ -21,13 +25,12 @@ use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::ising::Target;
 use neuralrg::plan::Task;
+use neuralrg::random::{Random, Use};
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::mean_and_standard_error;
 use neuralrg::train::{batch, learning_rate, train};
-use tch::{Device, Kind, Tensor};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
-const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 fn seed(temperature: f64) -> TaskSeed {
     TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 })
@@ -35,7 +38,6 @@ fn seed(temperature: f64) -> TaskSeed {
 
 /// A small flow on 4 × 4, its random weights kicked so that it is far from symmetric.
 fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
-    tch::set_num_threads(1);
     let config = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
@@ -47,21 +49,36 @@ fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
     };
     let random = seed(2.0).at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, temperature, 2, 1, &config);
-    let mut flow = Flow::initialize(architecture, &random, Kind::Double, Device::Cpu);
-    tch::manual_seed(1);
-    let kicked = flow.parameters.detach() + flow.parameters.randn_like() * kick;
-    flow.parameters = kicked.set_requires_grad(true);
+    let mut flow = Flow::initialize(architecture, &random);
+    let direction = direction(1, &flow.parameters);
+    flow.parameters.scaled_add(kick, &direction);
     flow
 }
 
-fn with_engine(flow: Flow, engine: EngineChoice) -> Model {
-    Model::new(flow, &RunConfig { engine, ..Default::default() })
+/// A random direction in the space of the parameters.
+fn direction(seed: u64, parameters: &Array1<f64>) -> Array1<f64> {
+    Random::new(seed).normals(Use::NormalParameters, 0..1, parameters.len()).row(0).to_owned()
 }
 
-const ENGINES: [EngineChoice; 2] = [EngineChoice::Torch, EngineChoice::Native];
+/// Standard normal numbers on 4 × 4 sites.
+fn normals(seed: u64, samples: usize) -> Array2<f64> {
+    Random::new(seed).normals(Use::Latents, 0..samples, 16)
+}
 
-fn values(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(tensor.detach().view([-1])).unwrap()
+fn with_engine(flow: Flow, engine: EngineChoice) -> Model {
+    let run = RunConfig { engine, precision: Precision::F64, ..Default::default() };
+    Model::new(flow, &run, Device::Cpu)
+}
+
+/// The engines of this program.
+const ENGINES: &[EngineChoice] = if cfg!(feature = "torch") {
+    &[EngineChoice::Torch, EngineChoice::Native]
+} else {
+    &[EngineChoice::Native]
+};
+
+fn site_values(x: ArrayView1<f64>) -> [f64; 16] {
+    x.to_vec().try_into().unwrap()
 }
 
 /// ln π(x) - ln Z equals the normalized density of the field's exact mixture over all spin states.
@@ -69,63 +86,58 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 fn target_minus_exact_ln_z_is_a_normalized_density() {
     for temperature in [1.5, 2.0, CRITICAL_TEMPERATURE, 2.7, 4.0] {
         let mixture = FieldMixture::new(temperature);
-        let target = Target::new(4, temperature, Kind::Double, Device::Cpu);
+        let target = Target::new(4, temperature);
         let ln_z = -exact_ising(4, temperature).free_energy_field;
-        tch::manual_seed(6);
-        let fields = Tensor::randn([5, 4, 4], F64) * 1.5 + 0.5;
-        for (x, ln_density) in
-            (0..5).map(|i| fields.get(i)).zip(values(&target.ln_density(&fields)))
-        {
-            let site_values: [f64; 16] = values(&x).try_into().unwrap();
-            let difference = ln_density - ln_z - mixture.ln_density(&site_values);
+        let fields = normals(6, 5) * 1.5 + 0.5;
+        for (x, ln_density) in fields.rows().into_iter().zip(target.ln_density(fields.view())) {
+            let difference = ln_density - ln_z - mixture.ln_density(&site_values(x));
             assert!(difference.abs() < 1e-9, "T = {temperature}: {difference:e}");
         }
     }
 }
 
-/// ln q(x) by the definition: the latent found by the inverse, the volume by autograd's Jacobian.
-fn ln_q_by_jacobian(flow: &Flow, x: &Tensor) -> f64 {
-    let bound = flow.bind_frozen();
-    let x = x.unsqueeze(0).set_requires_grad(true);
-    let (z, _) = bound.map().inverse(&x);
-    let flat = z.view([-1]);
-    let rows: Vec<Tensor> = (0..16)
-        .map(|i| Tensor::run_backward(&[flat.get(i)], &[&x], true, false).remove(0).view([-1]))
-        .collect();
-    let log_det = Tensor::stack(&rows, 0).slogdet().1.double_value(&[]);
-    let squares: f64 = values(&z).iter().map(|z| z * z).sum();
-    -0.5 * squares - 8.0 * std::f64::consts::TAU.ln() + log_det
+/// ln q(x) by the definition: the latent found by the inverse, the volume by its Jacobian; that of autograd, unless the
+/// program is built without torch.
+fn ln_q_by_jacobian(reference: &Model, x: ArrayView1<f64>) -> f64 {
+    let x = x.insert_axis(Axis(0));
+    let Image { field: z, .. } = reference.inverse(x);
+    let sites: Vec<usize> = (0..16).collect();
+    let derivatives = reference.inverse_derivatives(x, &sites);
+    let jacobian = DMatrix::from_fn(16, 16, |i, j| derivatives[[i, 0, j]]);
+    let log_det = jacobian.determinant().abs().ln();
+    -0.5 * z.pow2().sum() - 8.0 * std::f64::consts::TAU.ln() + log_det
 }
 
 /// ln π(x) from spins: ln Z plus the mixture's normalized density.
-fn ln_pi_by_mixture(mixture: &FieldMixture, x: &Tensor) -> f64 {
+fn ln_pi_by_mixture(mixture: &FieldMixture, x: ArrayView1<f64>) -> f64 {
     let ln_z = -exact_ising(4, 2.0).free_energy_field;
-    mixture.ln_density(&values(x).try_into().unwrap()) + ln_z
+    mixture.ln_density(&site_values(x)) + ln_z
 }
 
 #[test]
 fn losses_of_all_symmetrizations_equal_an_independent_computation() {
     let mixture = FieldMixture::new(2.0);
-    tch::manual_seed(7);
-    let z = Tensor::randn([3, 4, 4], F64);
-    for engine in ENGINES {
+    let z = normals(7, 3);
+    for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
-            let loss = model.loss(&z, 0.7, Estimator::Total);
-            let fields = model.freeze().draw(&z).field;
-            let asymmetries = loss.asymmetry.as_ref().map(values);
-            assert_eq!(asymmetries.is_some(), symmetry == Symmetry::Regularizer);
-            for (i, energy) in values(&loss.values).into_iter().enumerate() {
-                let x = fields.get(i as i64);
-                let [ln_q, flipped] = [&x, &-&x].map(|x| ln_q_by_jacobian(&model.flow, x));
+            let flow = || lopsided_flow(symmetry, 2.0, 0.2);
+            let (model, reference) =
+                (with_engine(flow(), engine), with_engine(flow(), EngineChoice::Torch));
+            let loss = model.loss(z.view(), 0.7, Estimator::Total);
+            let fields = model.draw(z.view()).field;
+            assert_eq!(loss.asymmetry.is_some(), symmetry == Symmetry::Regularizer);
+            for (i, energy) in loss.values.into_iter().enumerate() {
+                let (x, mirrored) = (fields.row(i), -&fields.row(i));
+                let ln_q = ln_q_by_jacobian(&reference, x);
+                let flipped = ln_q_by_jacobian(&reference, mirrored.view());
                 assert!((ln_q - flipped).abs() > 1e-2, "a symmetric flow tests nothing");
                 let density = match symmetry {
                     Symmetry::Mixture => (0.5 * (ln_q.exp() + flipped.exp())).ln(),
                     _ => ln_q,
                 };
-                let expected = density - ln_pi_by_mixture(&mixture, &x);
+                let expected = density - ln_pi_by_mixture(&mixture, x);
                 assert!((energy - expected).abs() < 1e-8, "{engine:?}, {symmetry:?}: {energy}");
-                if let Some(asymmetries) = &asymmetries {
+                if let Some(asymmetries) = &loss.asymmetry {
                     let difference = asymmetries[i] - (ln_q - flipped);
                     assert!(difference.abs() < 1e-8, "{engine:?}: asymmetry off by {difference}");
                 }
@@ -138,15 +150,14 @@ fn losses_of_all_symmetrizations_equal_an_independent_computation() {
 #[test]
 fn loss_of_the_mixture_is_never_above_the_plain_one() {
     for kick in [0.0, 0.1, 0.3, 0.6] {
-        tch::manual_seed(8);
-        let z = Tensor::randn([4000, 4, 4], F64);
+        let z = normals(8, 4000);
         let energies = |symmetry| {
             let model = with_engine(lopsided_flow(symmetry, 2.0, kick), EngineChoice::Torch);
-            let draw = model.freeze().draw(&z);
+            let draw = model.draw(z.view());
             draw.ln_q - draw.ln_pi
         };
-        let difference = values(&(energies(Symmetry::None) - energies(Symmetry::Mixture)));
-        let (gain, error) = mean_and_standard_error(&difference);
+        let difference = energies(Symmetry::None) - energies(Symmetry::Mixture);
+        let (gain, error) = mean_and_standard_error(&difference.to_vec());
         assert!(gain > -3.0 * error, "kick {kick}: {gain} ± {error}");
         assert!(gain <= std::f64::consts::LN_2 + 1e-12, "kick {kick}: {gain}");
     }
@@ -154,55 +165,60 @@ fn loss_of_the_mixture_is_never_above_the_plain_one() {
 
 #[test]
 fn prior_is_the_standard_normal() {
-    let z = Tensor::from_slice(&[0.3f64, -1.2, 0.0, 2.0]).view([1, 2, 2]);
+    let z = array![[0.3, -1.2, 0.0, 2.0]];
     let one = |z: f64| (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt();
-    let expected: f64 = [0.3, -1.2, 0.0, 2.0].map(|z| one(z).ln()).iter().sum();
-    assert!((ln_prior(&z).double_value(&[0]) - expected).abs() < 1e-14);
+    let expected: f64 = z.iter().map(|&z| one(z).ln()).sum();
+    assert!((ln_prior(z.view())[0] - expected).abs() < 1e-14);
+}
+
+/// The analytic gradient and the numeric slope along a random direction, of a function of the model.
+#[track_caller]
+fn assert_slope(
+    mut model: Model,
+    gradient: &Array1<f64>,
+    function: impl Fn(&Model) -> f64,
+    name: &str,
+) {
+    let centre = model.flow.parameters.clone();
+    let direction = direction(11, &centre);
+    let mut along = |shift: f64| {
+        model.flow.parameters = &centre + &direction * shift;
+        function(&model)
+    };
+    let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
+    let analytic = gradient.dot(&direction);
+    let error = (numeric / analytic - 1.0).abs();
+    assert!(error < 1e-6, "{name}: {numeric}, {analytic}");
 }
 
 #[test]
 fn gradient_of_the_objective_equals_finite_differences() {
-    tch::manual_seed(9);
-    let z = Tensor::randn([4, 4, 4], F64);
+    let z = normals(9, 4);
     let weight = 0.7;
-    for engine in ENGINES {
+    for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-            let mut model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
-            let gradient = model.loss(&z, weight, Estimator::Total).gradient;
-            let centre = model.flow.parameters.detach();
-            let direction = centre.randn_like();
-            let mut along = |shift: f64| {
-                model.flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
-                let loss = model.loss(&z, weight, Estimator::Total);
-                let mean = |values: &Tensor| values.mean(Kind::Double).double_value(&[]);
+            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let loss = |model: &Model| model.loss(z.view(), weight, Estimator::Total);
+            let gradient = loss(&model).gradient;
+            let objective = |model: &Model| {
+                let loss = loss(model);
+                let mean = |values: &Array1<f64>| values.mean().unwrap();
                 mean(&loss.values) + weight * loss.asymmetry.as_ref().map_or(0.0, mean)
             };
-            let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
-            let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
-            let error = (numeric / analytic - 1.0).abs();
-            assert!(error < 1e-6, "{engine:?}, {symmetry:?}: {numeric}, {analytic}");
+            assert_slope(model, &gradient, objective, &format!("{engine:?}, {symmetry:?}"));
         }
     }
 }
 
 #[test]
 fn gradient_of_the_likelihood_equals_finite_differences() {
-    tch::manual_seed(10);
-    let x = Tensor::randn([5, 4, 4], F64) * 1.5;
-    for engine in ENGINES {
+    let x = normals(10, 5) * 1.5;
+    for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture] {
-            let mut model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
-            let gradient = model.likelihood_loss(&x).gradient;
-            let centre = model.flow.parameters.detach();
-            let direction = centre.randn_like();
-            let mut along = |shift: f64| {
-                model.flow.parameters = (&centre + &direction * shift).set_requires_grad(true);
-                -model.freeze().ln_likelihood(&x).mean(Kind::Double).double_value(&[])
-            };
-            let numeric = (along(1e-5) - along(-1e-5)) / 2e-5;
-            let analytic = (gradient * &direction).sum(Kind::Double).double_value(&[]);
-            let error = (numeric / analytic - 1.0).abs();
-            assert!(error < 1e-6, "{engine:?}, {symmetry:?}: {numeric}, {analytic}");
+            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let gradient = model.likelihood_loss(x.view()).gradient;
+            let objective = |model: &Model| -model.ln_likelihood(x.view()).mean().unwrap();
+            assert_slope(model, &gradient, objective, &format!("{engine:?}, {symmetry:?}"));
         }
     }
 }
@@ -240,10 +256,7 @@ fn training_lowers_the_bound_and_never_passes_the_exact_free_energy() {
         let (first, last) = (course[0], course[course.len() - 1]);
         assert!(last < first - 1.0, "{symmetry:?}: {first} to {last}");
         let config = EvaluateConfig { samples: 4096, batch: 512, keep_samples: 4 };
-        let options = (4, Kind::Double, Device::Cpu);
-        let (model, seed) = (model.freeze(), seed(2.0));
-        let evaluation =
-            Evaluation::draw(&model, &config, options, &seed, None, |_| Ok(())).unwrap();
+        let evaluation = Evaluation::draw(&model, &config, &seed(2.0), None, |_| Ok(())).unwrap();
         let (free_energy, error) = evaluation.free_energy();
         assert!(free_energy > exact - 4.0 * error, "{free_energy} ± {error} below {exact}");
         assert!(free_energy < exact + 4.0, "{symmetry:?}: {free_energy}");
@@ -252,7 +265,7 @@ fn training_lowers_the_bound_and_never_passes_the_exact_free_energy() {
         assert!(importance.free_energy > exact - 5.0 * importance.free_energy_error);
         assert!(importance.free_energy < free_energy);
         assert!((0.0..=1.0).contains(&importance.effective_sample_size));
-        assert_eq!(evaluation.fields.dim(), (4, 4, 4));
+        assert_eq!(evaluation.fields.dim(), (4, 16));
     }
 }
 
@@ -267,8 +280,7 @@ fn training_twice_gives_the_same_parameters_to_the_bit() {
 #[test]
 fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
     let mut flow = lopsided_flow(Symmetry::None, 2.0, 0.0);
-    let broken = flow.parameters.detach() * f64::NAN;
-    flow.parameters = broken.set_requires_grad(true);
+    flow.parameters.fill(f64::NAN);
     let mut model = with_engine(flow, EngineChoice::Auto);
     let config =
         TrainConfig { steps: 50, log_every: 10, max_skipped_steps: 20, ..short_training() };

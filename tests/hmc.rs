@@ -3,11 +3,12 @@
 mod enumeration;
 mod flows;
 
-use ndarray::Axis;
+use ndarray::{Array2, ArrayView2, Axis, s, stack};
 use neuralrg::config::{
-    FlowConfig, HmcConfig, RunConfig, Sampler, Schedule, Start, Symmetry, TrainConfig,
+    FlowConfig, HmcConfig, Precision, RunConfig, Sampler, Schedule, Start, Symmetry, TrainConfig,
 };
 use neuralrg::diagnostics;
+use neuralrg::engine::device::Device;
 use neuralrg::engine::{Model, Potential};
 use neuralrg::error::Error;
 use neuralrg::flow::arrangement::Splits;
@@ -16,24 +17,25 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
 use neuralrg::physical::PhysicalPotential;
 use neuralrg::plan::Task;
-use neuralrg::random::Random;
+use neuralrg::random::{Random, Use};
 use neuralrg::rank::Team;
 use neuralrg::sampler::{self, Chains, Kernel, Sampling};
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
 use neuralrg::train::train;
-use tch::{Device, Kind, Tensor};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
-const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 fn task(temperature: f64) -> Task {
     Task { linear_size: 4, temperature, depth: 2, seed: 1 }
 }
 
-fn untrained_model(symmetry: Symmetry, temperature: f64, kind: Kind) -> Model {
-    // Tensors this small gain nothing from threads.
-    tch::set_num_threads(1);
+/// Numbers for chains on 4 × 4 sites.
+fn normals(seed: u64, of: Use, chains: usize) -> Array2<f64> {
+    Random::new(seed).normals(of, 0..chains, 16)
+}
+
+fn untrained_model(symmetry: Symmetry, temperature: f64, precision: Precision) -> Model {
     let config = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
@@ -45,45 +47,44 @@ fn untrained_model(symmetry: Symmetry, temperature: f64, kind: Kind) -> Model {
     };
     let random = TaskSeed::new(&task(temperature)).at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, temperature, 2, 1, &config);
-    Model::new(Flow::initialize(architecture, &random, kind, Device::Cpu), &RunConfig::default())
+    let run = RunConfig { precision, ..Default::default() };
+    Model::new(Flow::initialize(architecture, &random), &run, Device::Cpu)
 }
 
 /// The latent potential of an untrained flow, which is no simple function.
-fn with_latent_potential<T>(test: impl FnOnce(&dyn Fn(&Tensor) -> Potential) -> T) -> T {
-    let model = untrained_model(Symmetry::Mixture, CRITICAL_TEMPERATURE, Kind::Double);
-    let frozen = model.freeze();
-    test(&|z| frozen.potential(z))
+fn with_latent_potential<T>(test: impl FnOnce(&dyn Fn(ArrayView2<f64>) -> Potential) -> T) -> T {
+    let model = untrained_model(Symmetry::Mixture, CRITICAL_TEMPERATURE, Precision::F64);
+    test(&|z| model.potential(z))
 }
 
-fn largest(tensor: &Tensor) -> f64 {
-    tensor.abs().max().double_value(&[])
+fn all_below(bound: f64, values: &Array2<f64>) -> bool {
+    values.iter().all(|value| value.abs() < bound)
 }
 
 #[test]
 fn leapfrog_is_reversible() {
     with_latent_potential(|potential| {
-        tch::manual_seed(1);
-        let start = State::new(&potential, &Tensor::randn([8, 4, 4], F64));
-        let momentum = Tensor::randn([8, 4, 4], F64);
-        let (end, end_momentum) = leapfrog(&potential, &start, &momentum, 0.1, 20);
-        assert!(largest(&(&end.position - &start.position)) > 0.1);
-        let (back, back_momentum) = leapfrog(&potential, &end, &-end_momentum, 0.1, 20);
-        assert!(largest(&(back.position - start.position)) < 1e-10);
-        assert!(largest(&(back_momentum + momentum)) < 1e-10);
+        let start = State::new(&potential, normals(1, Use::Latents, 8).view());
+        let momentum = normals(1, Use::Momenta, 8);
+        let (end, end_momentum) = leapfrog(&potential, &start, momentum.view(), 0.1, 20);
+        assert!(!all_below(0.1, &(&end.position - &start.position)));
+        let (back, back_momentum) = leapfrog(&potential, &end, (-end_momentum).view(), 0.1, 20);
+        assert!(all_below(1e-10, &(back.position - start.position)));
+        assert!(all_below(1e-10, &(back_momentum + momentum)));
     });
 }
 
 #[test]
 fn energy_error_falls_as_the_square_of_the_step_size() {
     with_latent_potential(|potential| {
-        tch::manual_seed(2);
-        let start = State::new(&potential, &Tensor::randn([64, 4, 4], F64));
-        let momentum = Tensor::randn([64, 4, 4], F64);
+        let start = State::new(&potential, normals(2, Use::Latents, 64).view());
+        let momentum = normals(2, Use::Momenta, 64);
         let error = |steps: i64| {
             let (end, end_momentum) =
-                leapfrog(&potential, &start, &momentum, 0.4 / steps as f64, steps);
-            let difference = hamiltonian(&end, &end_momentum) - hamiltonian(&start, &momentum);
-            difference.abs().mean(Kind::Double).double_value(&[])
+                leapfrog(&potential, &start, momentum.view(), 0.4 / steps as f64, steps);
+            let before = hamiltonian(&start, momentum.view());
+            let difference = hamiltonian(&end, end_momentum.view()) - before;
+            difference.abs().mean().unwrap()
         };
         let (coarse, middle, fine) = (error(8), error(16), error(32));
         for ratio in [coarse / middle, middle / fine] {
@@ -96,25 +97,22 @@ fn energy_error_falls_as_the_square_of_the_step_size() {
 /// equilibrium can be drawn from.
 #[test]
 fn mean_of_exp_minus_energy_error_is_one() {
-    let potential = |z: &Tensor| Potential {
-        energy: (z.square() * 1.5).sum_dim_intlist([1i64, 2].as_slice(), false, None),
-        gradient: z * 3.0,
-        field: z.shallow_clone(),
+    let potential = |z: ArrayView2<f64>| Potential {
+        energy: z.pow2().sum_axis(Axis(1)) * 1.5,
+        gradient: &z * 3.0,
+        field: z.to_owned(),
     };
-    tch::manual_seed(3);
-    let start = State::new(&potential, &(Tensor::randn([20_000, 4, 4], F64) / 3f64.sqrt()));
+    let position = normals(3, Use::Latents, 20_000) / 3f64.sqrt();
+    let start = State::new(&potential, position.view());
     let moved = trajectory(&potential, &start, (0.45, 3), &Team::Alone, &Random::new(3));
-    let weights: Vec<f64> = Vec::try_from((-moved.energy_error).exp()).unwrap();
-    let (mean, error) = mean_and_standard_error(&weights);
+    let (mean, error) = mean_and_standard_error(&(-moved.energy_error).exp().to_vec());
     assert!(error > 1e-3, "a step too small for an energy error tests nothing");
     assert!((mean - 1.0).abs() < 4.0 * error, "{mean} ± {error}");
-    let acceptance = moved.acceptance.mean(Kind::Double).double_value(&[]);
+    let acceptance = moved.acceptance.mean().unwrap();
     assert!((0.5..0.97).contains(&acceptance), "{acceptance}");
     // Equilibrium stays: <z²> = 1/3.
-    let squares: Vec<f64> =
-        Vec::try_from(moved.state.position.square().mean_dim([1i64, 2].as_slice(), false, None))
-            .unwrap();
-    let (mean, error) = mean_and_standard_error(&squares);
+    let squares = moved.state.position.pow2().mean_axis(Axis(1)).unwrap();
+    let (mean, error) = mean_and_standard_error(&squares.to_vec());
     assert!((mean - 1.0 / 3.0).abs() < 4.0 * error, "{mean} ± {error}");
 }
 
@@ -122,39 +120,37 @@ fn mean_of_exp_minus_energy_error_is_one() {
 #[test]
 fn a_chain_without_finite_energy_stays_and_changes_no_other() {
     for poison in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        tch::manual_seed(4);
-        let start = Tensor::randn([4, 4, 4], F64);
-        let clean = |z: &Tensor| Potential {
-            energy: z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None),
-            gradient: z * 2.0,
+        let start = normals(4, Use::Latents, 4);
+        let clean = |z: ArrayView2<f64>| Potential {
+            energy: z.pow2().sum_axis(Axis(1)),
+            gradient: &z * 2.0,
             field: z.sin(),
         };
-        let poisoned = |z: &Tensor| {
+        let poisoned = |z: ArrayView2<f64>| {
             let mut potential = clean(z);
-            if largest(&(z - &start)) > 0.0 {
-                let mask = Tensor::from_slice(&[poison, 0.0, 0.0, 0.0]);
-                potential.energy += mask;
-                potential.field *= Tensor::from_slice(&[poison, 1.0, 1.0, 1.0]).view([4, 1, 1]);
+            if z != start {
+                potential.energy[0] += poison;
+                potential.field.row_mut(0).mapv_inplace(|value| value * poison);
             }
             potential
         };
-        let run = |potential: &dyn Fn(&Tensor) -> Potential| {
-            let mut state = State::new(&potential, &start);
+        let run = |potential: &dyn Fn(ArrayView2<f64>) -> Potential| {
+            let mut state = State::new(&potential, start.view());
             let mut divergent = 0;
             for step in 0..5 {
                 let random = Random::new(100 + step);
                 let moved = trajectory(&potential, &state, (0.2, 4), &Team::Alone, &random);
-                divergent += moved.energy_error.isinf().sum(Kind::Int64).int64_value(&[]);
+                divergent += moved.energy_error.iter().filter(|error| error.is_infinite()).count();
                 state = moved.state;
             }
             (state, divergent)
         };
         let ((good, none), (bad, divergent)) = (run(&clean), run(&poisoned));
         assert_eq!((none, divergent), (0, 5), "every bad trajectory is counted");
-        assert_eq!(bad.position.narrow(0, 1, 3), good.position.narrow(0, 1, 3));
-        assert_eq!(bad.position.get(0), start.get(0), "chain 0 keeps its last good state");
-        assert_eq!(bad.field.get(0), start.sin().get(0));
-        assert!(bad.gradient.isfinite().all().int64_value(&[]) == 1);
+        assert_eq!(bad.position.slice(s![1.., ..]), good.position.slice(s![1.., ..]));
+        assert_eq!(bad.position.row(0), start.row(0), "chain 0 keeps its last good state");
+        assert_eq!(bad.field.row(0), start.row(0).sin());
+        assert!(bad.gradient.iter().all(|value| value.is_finite()));
     }
 }
 
@@ -172,7 +168,7 @@ fn adaptation_reaches_the_target_acceptance() {
             step_size: 0.01,
             ..Default::default()
         };
-        let chains = sample(&untrained_model(Symmetry::None, 2.7, Kind::Double), 2.7, &config);
+        let chains = sample(&untrained_model(Symmetry::None, 2.7, Precision::F64), 2.7, &config);
         let acceptance = chains.get("acceptance").mean().unwrap();
         assert!((acceptance - target_acceptance).abs() < 0.05, "{acceptance}");
     }
@@ -183,12 +179,10 @@ fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
 }
 
 fn sample_by(name: Sampler, model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
-    let options = (4, model.flow.parameters.kind(), Device::Cpu);
     let seed = TaskSeed::new(&task(temperature));
-    let frozen = model.freeze();
-    let kernel = Kernel::new(name, &frozen, options, temperature, config);
+    let kernel = Kernel::new(name, model, temperature, config);
     let settings = (config, Start::Hot);
-    let sampling = sampler::sample(name, &kernel, settings, options, &seed, None, |_| Ok(()));
+    let sampling = sampler::sample(name, &kernel, settings, &seed, None, |_| Ok(()));
     sampling.unwrap().chains(name, config)
 }
 
@@ -262,7 +256,7 @@ fn long_chains() -> HmcConfig {
 #[test]
 fn untrained_flow_samples_the_enumerated_ising_model() {
     for symmetry in [Symmetry::None, Symmetry::Mixture] {
-        let model = untrained_model(symmetry, 2.7, Kind::Float);
+        let model = untrained_model(symmetry, 2.7, Precision::F32);
         assert_equal_to_enumeration(&sample(&model, 2.7, &long_chains()), 2.7);
     }
 }
@@ -270,7 +264,7 @@ fn untrained_flow_samples_the_enumerated_ising_model() {
 #[test]
 fn trained_flow_samples_the_enumerated_ising_model() {
     let temperature = CRITICAL_TEMPERATURE;
-    let mut model = untrained_model(Symmetry::Mixture, temperature, Kind::Float);
+    let mut model = untrained_model(Symmetry::Mixture, temperature, Precision::F32);
     let config = TrainConfig {
         steps: 200,
         batch: 128,
@@ -321,43 +315,45 @@ fn physical_and_independence_samplers_sample_the_enumerated_ising_model() {
 /// The rule at work in a whole sampling: from some trajectory on, chain 2 has no finite energy when it moves.
 #[test]
 fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
-    let potential = PhysicalPotential::new((4, Kind::Double, Device::Cpu), 2.7, true);
+    let potential = PhysicalPotential::new(4, 2.7, true);
     let config = HmcConfig { chains: 4, ..Default::default() };
     for poison in [f64::NAN, f64::INFINITY] {
         let run = |break_at: u64| {
             let start = potential.start(4, Start::Hot, &Random::new(5));
-            let mut state = State::new(&|x: &Tensor| potential.at(x), &start);
+            let mut state = State::new(&|x: ArrayView2<f64>| potential.at(x), start.view());
             let mut divergences = 0;
             let mut fields = Vec::new();
             for draw in 0..20 {
-                let kept = state.position.copy();
-                let poisoned = |x: &Tensor| {
+                let kept = state.position.clone();
+                let poisoned = |x: ArrayView2<f64>| {
                     let mut found = potential.at(x);
                     // For three trajectories only; then the chain must go on.
-                    if (break_at..break_at + 3).contains(&draw) && x != &kept {
-                        found.energy += Tensor::from_slice(&[0.0, 0.0, poison, 0.0]);
-                        found.gradient *=
-                            Tensor::from_slice(&[1.0, 1.0, poison, 1.0]).view([4, 1, 1]);
+                    if (break_at..break_at + 3).contains(&draw) && x != kept {
+                        found.energy[2] += poison;
+                        found.gradient.row_mut(2).mapv_inplace(|value| value * poison);
                     }
                     found
                 };
                 let random = Random::new(100 + draw);
                 let moved = trajectory(&poisoned, &state, (0.5, 3), &Team::Alone, &random);
-                divergences += moved.divergences(config.divergence_threshold).int64_value(&[]);
+                divergences += moved.divergences(config.divergence_threshold);
                 state = moved.state;
-                fields.push(state.field.copy());
+                fields.push(state.field.clone());
             }
-            (divergences, Tensor::stack(&fields, 0))
+            let fields: Vec<_> = fields.iter().map(Array2::view).collect();
+            // (draw, chain, N).
+            (divergences, stack(Axis(0), &fields).unwrap())
         };
         let ((none, good), (counted, bad)) = (run(1000), run(8));
         assert_eq!((none, counted), (0, 3));
         for chain in [0, 1, 3] {
-            assert_eq!(good.select(1, chain), bad.select(1, chain));
+            assert_eq!(good.index_axis(Axis(1), chain), bad.index_axis(Axis(1), chain));
         }
-        let broken = bad.select(1, 2);
-        assert_eq!(broken.get(7), broken.get(10), "it keeps its last good state");
-        assert!(largest(&(broken.get(19) - broken.get(10))) > 0.1, "and goes on from there");
-        assert!(largest(&bad).is_finite());
+        let broken = bad.index_axis(Axis(1), 2).to_owned();
+        assert_eq!(broken.row(7), broken.row(10), "it keeps its last good state");
+        let way = &broken.row(19) - &broken.row(10);
+        assert!(way.iter().any(|step| step.abs() > 0.1), "and goes on from there");
+        assert!(bad.iter().all(|value| value.is_finite()));
     }
 }
 
@@ -365,16 +361,14 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
 /// warm-up and after it.
 #[test]
 fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
-    let model = untrained_model(Symmetry::Mixture, 2.7, Kind::Float);
-    let frozen = model.freeze();
-    let options = (4, Kind::Float, Device::Cpu);
+    let model = untrained_model(Symmetry::Mixture, 2.7, Precision::F32);
     let seed = TaskSeed::new(&task(2.7));
     let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
-    let kernel = Kernel::new(Sampler::Latent, &frozen, options, 2.7, &config);
+    let kernel = Kernel::new(Sampler::Latent, &model, 2.7, &config);
     let stage = (&seed, Stage::LatentHmc);
     let begin = || {
         let random = seed.at(Stage::LatentHmc, -1);
-        Sampling::new(kernel.start(config.chains, options, Start::Hot, &random), &config)
+        Sampling::new(kernel.start(8, Start::Hot, &random), &config)
     };
     let mut unbroken = begin();
     unbroken.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
@@ -386,7 +380,7 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
             _ => Ok(()),
         });
         assert!(matches!(stopped, Err(Error::Stopped)) && first.done == cut);
-        let mut second = Sampling::restore(&config, &first.state(), options).unwrap();
+        let mut second = Sampling::restore(&config, 16, &first.state()).unwrap();
         second.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
         let found = second.chains(Sampler::Latent, &config);
         assert_eq!(found.records, expected.records, "cut after {cut}");

@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 use common::{Outcome, Sweep, TINY, contents, neuralrg, outcome};
 use enumeration::FieldMixture;
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array1, Array3, Array4, Axis};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, Axis};
 use neuralrg::config::learn::LearnConfig;
 use neuralrg::config::{Config, DataConfig};
 use neuralrg::data::{Data, fields_of, write_fields};
 use neuralrg::engine::Model;
+use neuralrg::engine::device::Device;
 use neuralrg::error::Error;
 use neuralrg::exact::exact_ising;
 use neuralrg::flow::{Architecture, Flow};
+use neuralrg::lattice::Lattice;
 use neuralrg::learn::learn;
 use neuralrg::observe;
 use neuralrg::plan::Task;
@@ -28,10 +30,8 @@ use neuralrg::stats::gamma_method;
 use neuralrg::store::Numbers;
 use neuralrg::train::{Objective, Training};
 use neuralrg::wolff;
-use tch::{Device, Kind, Tensor};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
-const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// Exact samples of the field on 4 × 4.
 fn exact_fields(temperature: f64, measurements: usize, seed: u64) -> Array3<f32> {
@@ -39,15 +39,14 @@ fn exact_fields(temperature: f64, measurements: usize, seed: u64) -> Array3<f32>
     fields_of(&spins, 4, temperature, &Random::new(seed))
 }
 
-fn tensor(fields: &Array3<f32>) -> Tensor {
-    let values: Vec<f64> = fields.iter().map(|&value| f64::from(value)).collect();
-    Tensor::from_slice(&values).view([-1, 4, 4])
+/// Shapes: (sample, 4, 4) → (sample, 16).
+fn flat(fields: &Array3<f32>) -> Array2<f64> {
+    fields.mapv(f64::from).into_shape_with_order((fields.dim().0, 16)).unwrap()
 }
 
 /// Mean and error of the draws of 16 chains that follow one another.
-fn estimate(values: &Tensor) -> (f64, f64) {
-    let values: Vec<f64> = Vec::try_from(values.contiguous().view([-1])).unwrap();
-    let chains = Array1::from_vec(values).into_shape_with_order((16, values_per_chain())).unwrap();
+fn estimate(values: ArrayView1<f64>) -> (f64, f64) {
+    let chains = Array2::from_shape_vec((16, values_per_chain()), values.to_vec()).unwrap();
     let estimate = gamma_method(chains.view());
     (estimate.mean, estimate.error)
 }
@@ -60,29 +59,30 @@ fn values_per_chain() -> usize {
 
 #[test]
 fn fields_of_cluster_spins_have_the_enumerated_moments() {
+    let lattice = Lattice::new(4);
     for temperature in [2.0, CRITICAL_TEMPERATURE, 2.7] {
-        let x = tensor(&exact_fields(temperature, MEASUREMENTS, 1));
+        let x = flat(&exact_fields(temperature, MEASUREMENTS, 1));
         let exact = enumeration::enumerate(temperature);
         let mut checks = Vec::new();
-        let scalars = observe::scalars(&x, &observe::structure_factor(&x), &Random::new(2), 0);
+        let structure_factor = observe::structure_factor(&lattice, x.view());
+        let random = Random::new(2);
+        let scalars = observe::scalars(&lattice, x.view(), structure_factor.view(), &random, 0);
         for (index, expected) in
             [(0, exact.energy_per_site), (1, exact.magnetization_2), (2, exact.magnetization_4)]
         {
-            checks.push((observe::SCALARS[index], scalars.select(1, index as i64), expected));
+            checks.push((observe::SCALARS[index], scalars.column(index), expected));
         }
         // x = (K+αI)s + (K+αI)^{1/2} ξ: <|x_k|²>/N = λ_k² S(k) + λ_k, and by symmetry <x> = 0.
-        let modes = x.fft_fft2(None::<&[i64]>, [-2, -1], "backward").view_as_real();
-        let powers = modes.square().sum_dim_intlist([-1i64].as_slice(), false, None) / 16.0;
+        let powers = lattice.power_spectrum(x.view()) / 16.0;
         let cosine = [1.0, 0.0, -1.0, 0.0];
         for (k_x, k_y) in [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)] {
             let eigenvalue = (2.0 * (cosine[k_x] + cosine[k_y]) + 4.0) / temperature + 0.1;
             let expected = eigenvalue * eigenvalue * exact.structure_factor[k_x][k_y] + eigenvalue;
-            let power = powers.select(1, k_x as i64).select(1, k_y as i64);
-            checks.push(("power of a mode", power, expected));
+            checks.push(("power of a mode", powers.column(4 * k_x + k_y), expected));
         }
-        checks.push(("x", x.select(1, 1).select(1, 2), 0.0));
+        checks.push(("x", x.column(4 + 2), 0.0));
         for (name, values, expected) in checks {
-            let (mean, error) = estimate(&values);
+            let (mean, error) = estimate(values);
             let pull = (mean - expected) / error;
             assert!(pull.abs() < 4.0, "T = {temperature}, {name}: {mean} ± {error}, {expected}");
             assert!(error < 0.03 * expected.abs().max(1.0), "{name}: {error}");
@@ -92,7 +92,6 @@ fn fields_of_cluster_spins_have_the_enumerated_moments() {
 
 /// A small flow of preset `best` at L = 4, in f64.
 fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
-    tch::set_num_threads(1);
     let text = format!(
         "[sweep]\nname = 'test'\nlinear_size = 4\ntemperatures = [{CRITICAL_TEMPERATURE}]\ndepths = [2]\n\
          [flow]\npreset = 'best'\ncouplings = 3\nhidden_width = 8\n[run]\nprecision = 'f64'\n{text}"
@@ -102,18 +101,18 @@ fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
     let seed = TaskSeed::new(&task);
     let random = seed.at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, 1, &config.flow);
-    let model = Model::new(Flow::initialize(architecture, &random, F64.0, F64.1), &config.run);
+    let flow = Flow::initialize(architecture, &random);
+    let model = Model::new(flow, &config.run, Device::Cpu);
     (config, model, seed)
 }
 
 /// KL(π ‖ q) from fresh samples and the normalized density of the enumeration: no formula for ln Z, no file.
 fn independent_forward_kl(model: &Model) -> (f64, f64) {
-    let fields = exact_fields(CRITICAL_TEMPERATURE, 800, 99);
-    let ln_q: Vec<f64> = Vec::try_from(model.freeze().ln_likelihood(&tensor(&fields))).unwrap();
+    let fields = flat(&exact_fields(CRITICAL_TEMPERATURE, 800, 99));
+    let ln_q = model.ln_likelihood(fields.view());
     let mixture = FieldMixture::new(CRITICAL_TEMPERATURE);
-    let differences = fields.axis_iter(Axis(0)).zip(ln_q).map(|(field, ln_q)| {
-        let field: Vec<f64> = field.iter().map(|&value| f64::from(value)).collect();
-        mixture.ln_density(field[..].try_into().unwrap()) - ln_q
+    let differences = fields.outer_iter().zip(&ln_q).map(|(field, ln_q)| {
+        mixture.ln_density(field.as_slice().unwrap().try_into().unwrap()) - ln_q
     });
     let differences = Array1::from_iter(differences).insert_axis(Axis(0));
     let estimate = gamma_method(differences.view());
@@ -127,11 +126,10 @@ fn forward_kl_falls_to_what_an_independent_estimate_says() {
     let fields = exact_fields(CRITICAL_TEMPERATURE, 12_000, 1);
     write_fields(&file, &[CRITICAL_TEMPERATURE], &[fields]).unwrap();
     let data = DataConfig { file, held_out: 3000, sha256: String::new() };
-    let data = Data::at_temperature(&data, 4, CRITICAL_TEMPERATURE, F64).unwrap();
+    let data = Data::at_temperature(&data, 4, CRITICAL_TEMPERATURE).unwrap();
     let ln_z = -exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
-    let judge = |model: &Model| -> Numbers {
-        data.judge(&model.freeze(), Some((CRITICAL_TEMPERATURE, ln_z)))
-    };
+    let judge =
+        |model: &Model| -> Numbers { data.judge(model, Some((CRITICAL_TEMPERATURE, ln_z))) };
 
     let (config, mut model, seed) = small_flow("[train]\nsteps = 150\nbatch = 64\n");
     let before = judge(&model);

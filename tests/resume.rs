@@ -12,7 +12,7 @@ use common::job::{
     CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held, held_at, held_of_rank, process,
 };
 use common::{
-    Outcome, Sweep, TINY, TINY_TASKS, assert_same_tasks, mpirun, neuralrg, outcome, signal,
+    ENGINES, Outcome, Sweep, TINY, TINY_TASKS, assert_same_tasks, mpirun, neuralrg, outcome, signal,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -133,7 +133,7 @@ fn assert_no_step_is_lost(log: &Path) -> HashMap<String, usize> {
 /// none is saved but when it is asked to stop.
 #[test]
 fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
-    for engine in ["native", "torch"] {
+    for engine in ENGINES {
         let unbroken = Sweep::new(&saved(engine));
         unbroken.run().success();
         let sweep = Sweep::new(&saved(engine));

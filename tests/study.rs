@@ -5,12 +5,14 @@ mod enumeration;
 mod flows;
 
 use common::{Outcome, Sweep, TINY, contents, neuralrg, outcome, snapshot};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Array3, ArrayView2, Axis};
 use neuralrg::config::{HmcConfig, Symmetry};
+use neuralrg::engine::device::Device;
 use neuralrg::flow::arrangement::Splits;
 use neuralrg::flow::coupling::Networks;
+use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::host::{from_array, to_array};
+use neuralrg::lattice::Lattice;
 use neuralrg::observe;
 use neuralrg::plan::Task;
 use neuralrg::random::Random;
@@ -18,8 +20,7 @@ use neuralrg::seed::TaskSeed;
 use neuralrg::stats::between_chain;
 use neuralrg::study::NAMES;
 use neuralrg::target::{self, TargetSamples};
-use neuralrg::{config::FlowConfig, config::RunConfig, engine::Model};
-use tch::{Device, Kind, Tensor};
+use neuralrg::{config::FlowConfig, config::RunConfig, engine::Image, engine::Model};
 
 /// The command of each of [`NAMES`].
 const COMMANDS: [&str; 3] = ["respond", "mutual-information", "coarse"];
@@ -230,13 +231,12 @@ fn a_flow_without_levels_keeps_nothing() {
 fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
     let seed = TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 });
     let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
-    let options = (4, Kind::Float, Device::Cpu);
-    target::sample(&model.freeze(), (&hmc, temperature, &seed), options, 4, 256 * 8).unwrap()
+    target::sample(model, (&hmc, temperature, &seed), 4, 256 * 8).unwrap()
 }
 
-/// (chain, L, L) of one draw.
-fn draw_of(values: &ndarray::Array4<f64>, draw: usize) -> Tensor {
-    from_array(&values.index_axis(Axis(1), draw).to_owned())
+/// (chain, N) of one draw.
+fn draw_of(values: &Array3<f64>, draw: usize) -> ArrayView2<'_, f64> {
+    values.index_axis(Axis(1), draw)
 }
 
 #[test]
@@ -244,17 +244,17 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
     let temperature = 2.7;
     let model = flows::trained(4, temperature, 200);
     let samples = samples_of(&model, temperature);
-    assert_eq!(samples.fields.dim(), (256, 8, 4, 4));
+    assert_eq!(samples.fields.dim(), (256, 8, 16));
     let exact = enumeration::enumerate(temperature);
     let mut sums = Array2::<f64>::zeros((256, 2));
-    let flow = model.flow.bind_frozen();
+    let lattice = Lattice::new(4);
     for draw in 0..8 {
         let (fields, latents) = (draw_of(&samples.fields, draw), draw_of(&samples.latents, draw));
-        let (made, _) = flow.map().forward(&latents.to_kind(Kind::Float));
-        assert!((made - &fields).abs().max().double_value(&[]) < 1e-4);
-        let structure = observe::structure_factor(&fields);
+        let made = model.forward(latents).field;
+        assert!((made - fields).iter().all(|difference| difference.abs() < 1e-4));
+        let structure = observe::structure_factor(&lattice, fields);
         let random = Random::new(draw as u64);
-        let scalars: Array2<f64> = to_array(&observe::scalars(&fields, &structure, &random, 0));
+        let scalars = observe::scalars(&lattice, fields, structure.view(), &random, 0);
         for (column, name) in ["energy", "magnetization_squared"].into_iter().enumerate() {
             let place = observe::SCALARS.iter().position(|other| *other == name).unwrap();
             let mut sum = sums.column_mut(column);
@@ -273,7 +273,6 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
 /// the sign (Eq. D.4).
 #[test]
 fn latents_of_the_mixture_have_the_posterior_sign() {
-    tch::set_num_threads(1);
     let flow = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
@@ -284,27 +283,27 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
         ..Default::default()
     };
     let architecture = Architecture::new(4, 2.7, 2, 1, &flow);
-    let model = Model::new(
-        Flow::initialize(architecture, &Random::new(3), Kind::Float, Device::Cpu),
-        &RunConfig::default(),
-    );
+    let flow = Flow::initialize(architecture, &Random::new(3));
+    let model = Model::new(flow, &RunConfig::default(), Device::Cpu);
     let samples = samples_of(&model, 2.7);
-    let bound = model.flow.bind_frozen();
     // Σ z² of the latents that HMC has, and its mean over both signs of each field.
     let mut differences = Array2::<f64>::zeros((256, 2));
     for draw in 0..8 {
-        let x = draw_of(&samples.fields, draw).to_kind(Kind::Float);
-        let square = |z: &Tensor| z.square().sum_dim_intlist([1i64, 2].as_slice(), false, None);
-        let first = |z: &Tensor| z.select(1, 0).select(1, 1);
-        let probability = (bound.ln_density(&x) - bound.ln_density(&-&x)).sigmoid();
-        let [plus, minus] = [&x, &-&x].map(|x| bound.map().inverse(x).0);
+        let x = draw_of(&samples.fields, draw);
+        // |z|² and one of the latents.
+        let function = |column: usize, z: ArrayView2<f64>| match column {
+            0 => z.pow2().sum_axis(Axis(1)),
+            _ => z.column(1).to_owned(),
+        };
+        let (plus, minus) = (model.inverse(x), model.inverse((-&x).view()));
+        let ln_q = |image: &Image| ln_prior(image.field.view()) + &image.log_det;
+        let probability = (ln_q(&minus) - ln_q(&plus)).mapv(|odds| 1.0 / (1.0 + odds.exp()));
         let own = draw_of(&samples.latents, draw);
-        let functions: [&dyn Fn(&Tensor) -> Tensor; 2] = [&square, &first];
-        for (column, function) in functions.into_iter().enumerate() {
-            let expected = function(&plus) * &probability + function(&minus) * (1.0 - &probability);
-            let difference: ndarray::Array1<f64> = to_array(&(function(&own) - expected));
+        for column in 0..2 {
+            let expected = function(column, plus.field.view()) * &probability
+                + function(column, minus.field.view()) * (1.0 - &probability);
             let mut sum = differences.column_mut(column);
-            sum += &difference;
+            sum += &(function(column, own) - expected);
         }
     }
     let (mean, error) = between_chain((differences / 8.0).view());

@@ -1,6 +1,6 @@
 //! The one kind of coupling that all flows are made of: which sites it updates, what its network sees
-//! and how the network's outputs move the updated sites. Data only; [`super::torch`] and
-//! [`crate::native`] evaluate it.
+//! and how the network's outputs move the updated sites. Data only; the
+//! [`crate::engine`]s evaluate it.
 
 use std::ops::Range;
 

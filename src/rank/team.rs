@@ -7,23 +7,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mpi::datatype::Equivalence;
-use mpi::point_to_point::{Destination, MatchedReceiveVec, Source};
-use mpi::topology::{Communicator, Process, SimpleCommunicator};
-
 use super::POLL;
+use super::communicator::{Communicator, Element};
 use crate::error::{Error, Result};
 use crate::queue::Outcome;
 
 /// Tags of what members send each other: values, or why there are none.
 const VALUES: i32 = 3;
 const FAILURE: i32 = 4;
+/// Tag of what the leader tells the others to do.
+const TASK: i32 = 6;
 /// Members that compute together reach an exchange at about the same time: so long they wait with their core busy,
 /// and then look again after pauses, so that none takes a core from one that is late.
 const EAGER: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_micros(50);
 /// Assignment that means: the leader takes no further task.
-const DISMISSED: i64 = -1;
+const DISMISSED: f64 = -1.0;
 
 /// The ranks of a task. Member 0 leads: it takes the tasks, keeps the clock and writes the files.
 #[derive(Clone)]
@@ -31,7 +30,7 @@ pub enum Team {
     /// One rank, for which all of this is free.
     Alone,
     /// `first` is the leader's number among all ranks of the job.
-    Several { members: Rc<SimpleCommunicator>, first: usize },
+    Several { members: Rc<Communicator>, first: usize },
 }
 
 /// Values, or why a member has none.
@@ -43,21 +42,19 @@ struct FailedElsewhere(String);
 impl Team {
     /// Teams of `size` ranks that follow each other in number; launchers put such ranks on one node as long as
     /// there is room. All ranks of `world` call this.
-    pub(super) fn split(world: &SimpleCommunicator, size: usize) -> Self {
+    pub(super) fn split(world: &Communicator, size: usize) -> Self {
         if size == 1 {
             return Self::Alone;
         }
-        let team = world.rank() / size as i32;
-        let members = world.split_by_color(mpi::topology::Color::with_value(team));
-        let members = Rc::new(members.expect("each rank has a colour"));
-        Self::Several { members, first: team as usize * size }
+        let team = world.rank() / size;
+        Self::Several { members: Rc::new(world.split(team)), first: team * size }
     }
 
     /// Number of this member, from 0.
     pub fn member(&self) -> usize {
         match self {
             Self::Alone => 0,
-            Self::Several { members, .. } => members.rank() as usize,
+            Self::Several { members, .. } => members.rank(),
         }
     }
 
@@ -65,7 +62,7 @@ impl Team {
     pub fn size(&self) -> usize {
         match self {
             Self::Alone => 1,
-            Self::Several { members, .. } => members.size() as usize,
+            Self::Several { members, .. } => members.size(),
         }
     }
 
@@ -75,8 +72,8 @@ impl Team {
     }
 
     /// This member's part of `count` things, equal to the others' but for one.
-    pub fn share(&self, count: i64) -> Range<i64> {
-        let (member, size) = (self.member() as i64, self.size() as i64);
+    pub fn share(&self, count: usize) -> Range<usize> {
+        let (member, size) = (self.member(), self.size());
         member * count / size..(member + 1) * count / size
     }
 
@@ -94,7 +91,7 @@ impl Team {
     }
 
     /// The leader's values on all members; those of the others do not matter.
-    pub fn leaders<T: Equivalence>(&self, values: Vec<T>) -> Vec<T> {
+    pub fn leaders<T: Element>(&self, values: Vec<T>) -> Vec<T> {
         self.exchange_or_unwind(values, |first, _| Ok(first))
     }
 
@@ -137,7 +134,7 @@ impl Team {
         }
     }
 
-    fn exchange_or_unwind<T: Equivalence>(
+    fn exchange_or_unwind<T: Element>(
         &self,
         values: Vec<T>,
         join: impl Fn(Vec<T>, Vec<T>) -> Message<T>,
@@ -148,19 +145,18 @@ impl Team {
 
     /// Joins what all members give, in their order, and gives the result to all; or the failure of one that has
     /// nothing to give. Up and down a binomial tree, in which each member stands for those that follow it.
-    fn exchange<T: Equivalence>(
+    fn exchange<T: Element>(
         &self,
         own: Message<T>,
         join: impl Fn(Vec<T>, Vec<T>) -> Message<T>,
     ) -> Message<T> {
         let Self::Several { members, .. } = self else { return own };
         let (member, size) = (members.rank(), members.size());
-        let at = |member| members.process_at_rank(member);
         let mut joined = own;
         let mut distance = 1;
         while distance < size && member & distance == 0 {
             if member + distance < size {
-                joined = match (joined, receive(&at(member + distance))) {
+                joined = match (joined, receive(members, member + distance)) {
                     (Ok(values), Ok(next)) => join(values, next),
                     (Err(failure), _) | (_, Err(failure)) => Err(failure),
                 };
@@ -168,13 +164,13 @@ impl Team {
             distance *= 2;
         }
         if distance < size {
-            send(&at(member - distance), &joined);
-            joined = receive(&at(member - distance));
+            send(members, member - distance, &joined);
+            joined = receive(members, member - distance);
         }
         while distance > 1 {
             distance /= 2;
             if member + distance < size {
-                send(&at(member + distance), &joined);
+                send(members, member + distance, &joined);
             }
         }
         joined
@@ -183,48 +179,46 @@ impl Team {
     /// The leader tells the others which task comes next; none: no further one.
     pub(super) fn announce(&self, task: Option<usize>) {
         let Self::Several { members, .. } = self else { return };
-        let assignment = task.map_or(DISMISSED, |task| task as i64);
-        for member in 1..members.size() {
-            members.process_at_rank(member).send(&assignment);
-        }
+        let assignment = task.map_or(DISMISSED, |task| task as f64);
+        (1..members.size()).for_each(|member| members.send(member, TASK, &[assignment]));
     }
 
     /// Works on the tasks that the leader announces.
     pub(super) fn follow(&self, mut work: impl FnMut(usize) -> Outcome) {
         let Self::Several { members, .. } = self else { unreachable!("one rank leads itself") };
-        let leader = members.process_at_rank(0);
         loop {
             // The leader may have to wait for a task; a blocking receive would keep a core busy.
-            while leader.immediate_probe().is_none() {
-                std::thread::sleep(POLL);
+            match members.arrived(TASK).map(|message| members.receive::<f64>(message)[0]) {
+                None => std::thread::sleep(POLL),
+                Some(DISMISSED) => return,
+                Some(task) => {
+                    work(task as usize);
+                }
             }
-            let (assignment, _) = leader.receive::<i64>();
-            let Ok(task) = usize::try_from(assignment) else { return };
-            work(task);
         }
     }
 }
 
-fn send<T: Equivalence>(to: &Process, message: &Message<T>) {
+fn send<T: Element>(members: &Communicator, to: usize, message: &Message<T>) {
     match message {
-        Ok(values) => to.send_with_tag(&values[..], VALUES),
-        Err(failure) => to.send_with_tag(failure.as_bytes(), FAILURE),
+        Ok(values) => members.send(to, VALUES, values),
+        Err(failure) => members.send(to, FAILURE, failure.as_bytes()),
     }
 }
 
-fn receive<T: Equivalence>(from: &Process) -> Message<T> {
+fn receive<T: Element>(members: &Communicator, from: usize) -> Message<T> {
     let start = Instant::now();
     let message = loop {
-        match from.immediate_matched_probe() {
+        match members.arrived_from(from) {
             Some(message) => break message,
             None if start.elapsed() < EAGER => std::thread::yield_now(),
             None => std::thread::sleep(PAUSE),
         }
     };
-    if message.1.tag() == VALUES {
-        return Ok(message.matched_receive_vec().0);
+    if message.tag == VALUES {
+        return Ok(members.receive(message));
     }
-    Err(String::from_utf8(message.matched_receive_vec().0).expect("members send text"))
+    Err(String::from_utf8(members.receive(message)).expect("members send text"))
 }
 
 /// First line of what a panic said; torch appends a stack of its own.

@@ -50,6 +50,10 @@ leapfrog_steps = 2
 device = "cpu"
 "#;
 
+/// Engines of the program under test.
+pub const ENGINES: &[&str] =
+    if cfg!(feature = "torch") { &["native", "torch"] } else { &["native"] };
+
 /// Names of the tasks of [`TINY`], most expensive first: the order in which they are taken.
 pub const TINY_TASKS: [&str; 4] = ["L4_T2_d2_s1", "L4_T3_d2_s1", "L4_T2_d1_s1", "L4_T3_d1_s1"];
 

@@ -17,7 +17,7 @@
  * POINT_MEET   it is held until there are this many such files
  * POINT_LEAP   then its monotonic clock leaps by this number of seconds
  *
- * SHIM_RECV  each MPI_Recv gets nonsense: a task that does not exist
+ * SHIM_RECV  each pair of numbers that comes by MPI is nonsense: a task that does not exist
  *
  * Each process counts for itself. A variable with _R behind its name holds for rank R of Open MPI only.
  */
@@ -227,10 +227,10 @@ int sigaction(int signal, const struct sigaction *action, struct sigaction *befo
     return next(signal, &own, before);
 }
 
-/* Open MPI's MPI_Recv; its handles are pointers. */
-int MPI_Recv(void *bytes, int count, void *type, int source, int tag, void *communicator, void *status) {
-    NEXT(int (*)(void *, int, void *, int, int, void *, void *), "MPI_Recv");
-    int result = next(bytes, count, type, source, tag, communicator, status);
-    if (setting("SHIM_RECV")) *(double *)bytes = 1e12;
+/* Open MPI's MPI_Mrecv; its handles are pointers. */
+int MPI_Mrecv(void *bytes, int count, void *type, void **message, void *status) {
+    NEXT(int (*)(void *, int, void *, void **, void *), "MPI_Mrecv");
+    int result = next(bytes, count, type, message, status);
+    if (count == 2 && setting("SHIM_RECV")) *(double *)bytes = 1e12;
     return result;
 }

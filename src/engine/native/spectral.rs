@@ -105,7 +105,7 @@ fn basis_row(linear_size: usize, row: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::native::lanes::LANES;
+    use crate::engine::native::lanes::LANES;
 
     #[test]
     fn basis_is_orthonormal_and_diagonalizes() {

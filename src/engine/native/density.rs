@@ -47,11 +47,6 @@ pub fn ln_normal<T: Real>(field: &[Lanes<T>]) -> Sums {
     dot(field, field).map(|square| -0.5 * square - constant)
 }
 
-/// ln ½(eᵃ + eᵇ).
-pub fn ln_mean_exp(a: f64, b: f64) -> f64 {
-    a.max(b) + (-(a - b).abs()).exp().ln_1p() - std::f64::consts::LN_2
-}
-
 /// eᵃ / (eᵃ + eᵇ), or 0 where the other share rounds to 1 in `T`: products with smaller numbers become
 /// subnormal, with which processors take many times longer, and a pass with zeros only is not made.
 pub fn share<T: Real>(a: f64, b: f64) -> f64 {

@@ -2,40 +2,28 @@
 
 use std::ops::Range;
 
+use ndarray::ArrayView2;
+
 use super::density::{Sums, ln_normal};
 use super::lanes::{LANES, Lanes, Real};
 use super::passes::Flow;
-use super::{Loss, Native, Part, Workspace, add, load, negate, pull_back_ln_q};
+use super::{Native, Part, Workspace, add, load, negate, pull_back_ln_q};
 use crate::config::Symmetry;
 
 impl<T: Real> Native<T> {
-    /// ln q(x) of the model: symmetrized in the case of the mixture. Shapes: x (batch, N).
-    pub fn ln_likelihood(&self, parameters: &[T], x: &[T]) -> Vec<f64> {
-        let tiles = self.per_tile(parameters, x, |flow, space| {
-            let [ln_q, ln_q_mirror] = self.invert(flow, space);
-            self.symmetrized(&ln_q, &ln_q_mirror)
-        });
-        let mut ln_q: Vec<f64> = tiles.into_iter().flatten().collect();
-        ln_q.truncate(x.len() / self.sites);
-        ln_q
-    }
-
-    /// Losses -ln q(x) of given fields, symmetrized in the case of the mixture, and the gradient of their
-    /// mean. Shapes: x (batch, N).
-    pub fn likelihood_loss(&self, parameters: &[T], x: &[T]) -> Loss<T> {
-        let loss = self.loss_by_tiles(parameters, x.len() / self.sites, &|flow, tiles| {
-            self.likelihood_of_tiles(flow, x, tiles)
-        });
-        Loss { asymmetry: None, ..loss }
-    }
-
-    fn likelihood_of_tiles(&self, flow: &Flow<'_, T>, x: &[T], tiles: Range<usize>) -> Part {
+    /// Losses of some tiles of the fields x, (batch, N), and their share of the gradient.
+    pub(super) fn likelihood_of_tiles(
+        &self,
+        flow: &Flow<'_, T>,
+        x: ArrayView2<f64>,
+        tiles: Range<usize>,
+    ) -> Part {
         let mut part = Part::new(flow);
         self.with_workspace(flow, |space| {
             for tile in tiles {
                 load(x, tile, &mut space.field);
                 let [ln_q, ln_q_mirror] = self.invert(flow, space);
-                let samples = (x.len() / self.sites - tile * LANES).min(LANES);
+                let samples = (x.nrows() - tile * LANES).min(LANES);
                 let shares: [(f64, f64); LANES] = std::array::from_fn(|lane| match lane {
                     lane if lane < samples => self.shares(ln_q[lane], ln_q_mirror[lane]),
                     _ => (0.0, 0.0),
@@ -67,7 +55,7 @@ impl<T: Real> Native<T> {
 
     /// From x in `space.field` to its latent there, with the mixture also to that of -x in `space.mirror`;
     /// both inverse passes are recorded. Returns the flow's ln q(x) and, with the mixture, ln q(-x).
-    fn invert(&self, flow: &Flow<'_, T>, space: &mut Workspace<T>) -> [Sums; 2] {
+    pub(super) fn invert(&self, flow: &Flow<'_, T>, space: &mut Workspace<T>) -> [Sums; 2] {
         let constant = self.ln_det_preconditioner();
         let Workspace { field, record, mirror, mirror_record, scratch, .. } = space;
         self.apply_preconditioner(&self.inverse_root, field, scratch);

@@ -19,10 +19,14 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
+use super::{Draw, Engine, Image, Loss, Potential};
 use crate::config::{Estimator, Symmetry};
+use crate::flow::Architecture;
 use crate::flow::coupling::Coupling;
+use crate::flow::symmetry::ln_mean_exp;
 
 mod convolution;
 mod density;
@@ -34,7 +38,7 @@ mod passes;
 mod spectral;
 mod transform;
 
-use density::{Sums, dot, ln_mean_exp, ln_normal, share, sum_ln_cosh, tanh};
+use density::{Sums, dot, ln_normal, share, sum_ln_cosh, tanh};
 use lanes::{LANES, Lanes};
 use network::{Layout, Panels};
 use passes::{Flow, Record};
@@ -44,38 +48,6 @@ pub use lanes::Real;
 
 /// Partial gradients that are summed in a fixed order, whatever the number of threads.
 const MAX_PARTS: usize = 32;
-
-/// Samples with their densities.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Draw<T> {
-    /// x, (batch, N).
-    pub field: Vec<T>,
-    /// Symmetrized in the case of the mixture.
-    pub ln_q: Vec<f64>,
-    /// Unnormalized.
-    pub ln_pi: Vec<f64>,
-}
-
-/// Losses of a batch and their gradient.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loss<T> {
-    /// ln q(x) - ln π(x) of samples of the flow, or -ln q(x) of given fields.
-    pub values: Vec<f64>,
-    /// ln q(x) - ln q(-x), with `Symmetry::Regularizer`.
-    pub asymmetry: Option<Vec<f64>>,
-    /// ∂(mean value + weight × mean asymmetry)/∂parameters.
-    pub gradient: Vec<T>,
-}
-
-/// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) and its derivative.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Potential<T> {
-    pub energy: Vec<f64>,
-    /// ∂U/∂z, (batch, N).
-    pub gradient: Vec<T>,
-    /// x = g(z), (batch, N).
-    pub field: Vec<T>,
-}
 
 /// The flow z → x and its densities, on a pool of threads of its own.
 #[derive(Debug)]
@@ -166,119 +138,39 @@ impl Part {
 }
 
 impl<T: Real> Native<T> {
-    /// The flow of `couplings` on the L × L lattice, for the target and preconditioner at the given
-    /// temperature in J/k_B.
+    /// The flow of `couplings`, which are those of `architecture`, for the target and Gaussian layer at its temperature.
     ///
     /// # Panics
     /// If the threads cannot be started.
-    pub fn new(
-        couplings: Arc<[Coupling]>,
-        linear_size: usize,
-        temperature: f64,
-        preconditioner: bool,
-        symmetry: Symmetry,
-        threads: usize,
-    ) -> Self {
-        let spectral = Spectral::new(linear_size, 1.0 / temperature);
+    pub fn new(architecture: &Architecture, couplings: &Arc<[Coupling]>, threads: usize) -> Self {
+        let spectral = Spectral::new(architecture.linear_size, 1.0 / architecture.temperature);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         Self {
             layouts: couplings
                 .iter()
                 .map(|coupling| Layout::new(coupling, size_of::<T>()))
                 .collect(),
-            couplings,
-            sites: linear_size * linear_size,
+            couplings: couplings.clone(),
+            sites: architecture.sites(),
             root: spectral.power(0.5),
             inverse_root: spectral.power(-0.5),
             inverse: spectral.power(-1.0),
             spectral,
-            preconditioner,
-            symmetry,
+            preconditioner: architecture.config.preconditioner,
+            symmetry: architecture.config.symmetry,
             pool: pool.expect("the threads of the flow start"),
             spaces: Mutex::default(),
         }
     }
 
-    /// z → (x, ln|det ∂x/∂z|); batches are row-major, (batch, N).
-    pub fn forward(&self, parameters: &[T], z: &[T]) -> (Vec<T>, Vec<f64>) {
-        let constant = self.ln_det_preconditioner();
-        self.map_tiles(parameters, z, |flow, space| {
-            let log_det = flow.forward(&mut space.field, &mut space.record);
-            self.apply_preconditioner(&self.root, &mut space.field, &mut space.scratch);
-            log_det.map(|value| value + constant)
-        })
-    }
-
-    /// x → (z, ln|det ∂z/∂x|).
-    pub fn inverse(&self, parameters: &[T], x: &[T]) -> (Vec<T>, Vec<f64>) {
-        let constant = self.ln_det_preconditioner();
-        self.map_tiles(parameters, x, |flow, space| {
-            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
-            let log_det = flow.inverse(&mut space.field, &mut space.record);
-            log_det.map(|value| value - constant)
-        })
-    }
-
-    /// ln q(x) of the flow as it is, not symmetrized.
-    pub fn ln_density(&self, parameters: &[T], x: &[T]) -> Vec<f64> {
-        let constant = self.ln_det_preconditioner();
-        let (_, ln_q) = self.map_tiles(parameters, x, |flow, space| {
-            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
-            let log_det = flow.inverse(&mut space.field, &mut space.record);
-            add(ln_normal(&space.field), log_det.map(|value| value - constant))
-        });
-        ln_q
-    }
-
-    /// x = g(z) with ln q(x), symmetrized in the case of the mixture, and ln π(x).
-    pub fn draw(&self, parameters: &[T], z: &[T]) -> Draw<T> {
-        let wanted = Wanted {
-            ln_q_mirror: self.symmetry == Symmetry::Mixture,
-            cotangent: false,
-            score: false,
-        };
-        let tiles = self.per_tile(parameters, z, |flow, space| {
-            let densities = self.evaluate(flow, space, wanted);
-            (
-                space.image.clone(),
-                self.symmetrized(&densities.ln_q, &densities.ln_q_mirror),
-                densities.ln_pi,
-            )
-        });
-        let batch = z.len() / self.sites;
-        let (mut ln_q, mut ln_pi) = (Vec::new(), Vec::new());
-        for (_, tile_ln_q, tile_ln_pi) in &tiles {
-            ln_q.extend(tile_ln_q);
-            ln_pi.extend(tile_ln_pi);
-        }
-        ln_q.truncate(batch);
-        ln_pi.truncate(batch);
-        let field = unload(tiles.iter().map(|(field, ..)| &field[..]), batch);
-        Draw { field, ln_q, ln_pi }
-    }
-
-    /// Losses of x = g(z) and the gradient of mean(values) + `symmetry_weight` × mean(asymmetry);
-    /// the estimator is that of the values' gradient.
-    pub fn loss(
-        &self,
-        parameters: &[T],
-        z: &[T],
-        symmetry_weight: f64,
-        estimator: Estimator,
-    ) -> Loss<T> {
-        self.loss_by_tiles(parameters, z.len() / self.sites, &|flow, tiles| {
-            self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
-        })
-    }
-
     /// Losses of a batch from those of its tiles, whose gradients are added in a fixed order.
     fn loss_by_tiles(
         &self,
-        parameters: &[T],
+        parameters: ArrayView1<f64>,
         batch: usize,
         of_tiles: &(dyn Fn(&Flow<'_, T>, Range<usize>) -> Part + Sync),
-    ) -> Loss<T> {
-        let part = self.with_flow(parameters, |flow| {
+    ) -> Loss {
+        let part = self.with_flow(parameters, self.all_couplings(), |flow| {
             let tiles = batch.div_ceil(LANES);
             let tiles_per_part = tiles.div_ceil(MAX_PARTS).max(1);
             sum_parts(0..tiles.div_ceil(tiles_per_part).max(1), &|part| {
@@ -287,72 +179,49 @@ impl<T: Real> Native<T> {
         });
         let scale = 1.0 / batch.max(1) as f64;
         Loss {
-            values: part.values,
-            asymmetry: (self.symmetry == Symmetry::Regularizer).then_some(part.asymmetry),
-            gradient: part.gradient.iter().map(|value| T::of(value * scale)).collect(),
-        }
-    }
-
-    /// U(z) with ∂U/∂z and x = g(z).
-    pub fn potential(&self, parameters: &[T], z: &[T]) -> Potential<T> {
-        let wanted = Wanted {
-            ln_q_mirror: self.symmetry == Symmetry::Mixture,
-            cotangent: true,
-            score: false,
-        };
-        let tiles = self.per_tile(parameters, z, |flow, space| {
-            let densities = self.evaluate(flow, space, wanted);
-            let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
-                self.coefficients(&densities, lane, 0.0, Estimator::Total)
-            });
-            self.differentiate(flow, space, &coefficients, None);
-            // What ln p(z) contributes besides: U has -ln p(z) and, in ln q, a share of + ln p(z).
-            let rest = Lanes(coefficients.map(|of| T::of(1.0 - of.ln_q)));
-            add_product(&mut space.cotangent, &rest, &space.field);
-            let ln_q = self.symmetrized(&densities.ln_q, &densities.ln_q_mirror);
-            let energy: Sums = std::array::from_fn(|lane| {
-                ln_q[lane] - densities.ln_p[lane] - densities.ln_pi[lane]
-            });
-            (energy, space.cotangent.clone(), space.image.clone())
-        });
-        let batch = z.len() / self.sites;
-        let mut energy: Vec<f64> = tiles.iter().flat_map(|(energy, ..)| *energy).collect();
-        energy.truncate(batch);
-        Potential {
-            energy,
-            gradient: unload(tiles.iter().map(|(_, gradient, _)| &gradient[..]), batch),
-            field: unload(tiles.iter().map(|(.., field)| &field[..]), batch),
+            values: part.values.into(),
+            asymmetry: (self.symmetry == Symmetry::Regularizer).then(|| part.asymmetry.into()),
+            gradient: Array1::from(part.gradient) * scale,
         }
     }
 
     /// Calls `work` in the pool with the flow at these parameters.
     fn with_flow<R: Send>(
         &self,
-        parameters: &[T],
+        parameters: ArrayView1<f64>,
+        through: Range<usize>,
         work: impl FnOnce(&Flow<'_, T>) -> R + Send,
     ) -> R {
+        let parameters: Vec<T> = parameters.iter().map(|&value| T::of(value)).collect();
         self.pool.install(|| {
             let packed: Vec<Vec<T>> =
-                self.layouts.par_iter().map(|layout| layout.pack(parameters)).collect();
+                self.layouts.par_iter().map(|layout| layout.pack(&parameters)).collect();
             work(&Flow {
                 couplings: &self.couplings,
                 layouts: &self.layouts,
-                parameters,
+                parameters: &parameters,
                 packed: &packed,
+                through,
             })
         })
     }
 
-    /// The results of `work` for every tile of a batch, which it finds in `Workspace::field`.
+    /// All of them.
+    fn all_couplings(&self) -> Range<usize> {
+        0..self.couplings.len()
+    }
+
+    /// The results of `work` for every tile of a batch, which it finds in `Workspace::field`, with a flow of some of the
+    /// couplings.
     fn per_tile<R: Send>(
         &self,
-        parameters: &[T],
-        batch: &[T],
+        (parameters, through): (ArrayView1<f64>, Range<usize>),
+        batch: ArrayView2<f64>,
         work: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> R + Sync + Send,
     ) -> Vec<R> {
-        assert_eq!(batch.len() % self.sites, 0, "a batch is (batch, N)");
-        self.with_flow(parameters, |flow| {
-            (0..(batch.len() / self.sites).div_ceil(LANES))
+        assert_eq!(batch.ncols(), self.sites, "a batch is (batch, N)");
+        self.with_flow(parameters, through, |flow| {
+            (0..batch.nrows().div_ceil(LANES))
                 .into_par_iter()
                 .map(|tile| {
                     self.with_workspace(flow, |space| {
@@ -377,27 +246,27 @@ impl<T: Real> Native<T> {
         result
     }
 
-    /// Fields mapped in place, and one number per sample.
+    /// Fields mapped in place by some of the couplings, and their log-determinants.
     fn map_tiles(
         &self,
-        parameters: &[T],
-        batch: &[T],
+        flow: (ArrayView1<f64>, Range<usize>),
+        batch: ArrayView2<f64>,
         map: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> Sums + Sync + Send,
-    ) -> (Vec<T>, Vec<f64>) {
-        let tiles = self.per_tile(parameters, batch, |flow, space| {
-            let numbers = map(flow, space);
-            (space.field.clone(), numbers)
+    ) -> Image {
+        let tiles = self.per_tile(flow, batch, |flow, space| {
+            let log_det = map(flow, space);
+            (space.field.clone(), log_det)
         });
-        let samples = batch.len() / self.sites;
-        let mut numbers: Vec<f64> = tiles.iter().flat_map(|(_, numbers)| *numbers).collect();
-        numbers.truncate(samples);
-        (unload(tiles.iter().map(|(field, _)| &field[..]), samples), numbers)
+        Image {
+            log_det: numbers(tiles.iter().map(|(_, log_det)| log_det), batch.nrows()),
+            field: unload(tiles.iter().map(|(field, _)| &field[..]), batch.dim()),
+        }
     }
 
     fn loss_of_tiles(
         &self,
         flow: &Flow<'_, T>,
-        z: &[T],
+        z: ArrayView2<f64>,
         tiles: Range<usize>,
         symmetry_weight: f64,
         estimator: Estimator,
@@ -412,7 +281,7 @@ impl<T: Real> Native<T> {
             for tile in tiles {
                 load(z, tile, &mut space.field);
                 let densities = self.evaluate(flow, space, wanted);
-                let samples = (z.len() / self.sites - tile * LANES).min(LANES);
+                let samples = (z.nrows() - tile * LANES).min(LANES);
                 let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
                     if lane < samples {
                         self.coefficients(&densities, lane, symmetry_weight, estimator)
@@ -575,6 +444,149 @@ impl<T: Real> Native<T> {
     }
 }
 
+impl<T: Real> Engine for Native<T> {
+    fn loss(
+        &self,
+        parameters: ArrayView1<f64>,
+        z: ArrayView2<f64>,
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Loss {
+        self.loss_by_tiles(parameters, z.nrows(), &|flow, tiles| {
+            self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
+        })
+    }
+
+    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Loss {
+        let loss = self.loss_by_tiles(parameters, x.nrows(), &|flow, tiles| {
+            self.likelihood_of_tiles(flow, x, tiles)
+        });
+        Loss { asymmetry: None, ..loss }
+    }
+
+    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Array1<f64> {
+        let tiles = self.per_tile((parameters, self.all_couplings()), x, |flow, space| {
+            let [ln_q, ln_q_mirror] = self.invert(flow, space);
+            self.symmetrized(&ln_q, &ln_q_mirror)
+        });
+        numbers(tiles.iter(), x.nrows())
+    }
+
+    fn draw(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Draw {
+        let wanted = Wanted {
+            ln_q_mirror: self.symmetry == Symmetry::Mixture,
+            cotangent: false,
+            score: false,
+        };
+        let tiles = self.per_tile((parameters, self.all_couplings()), z, |flow, space| {
+            let densities = self.evaluate(flow, space, wanted);
+            let ln_q = self.symmetrized(&densities.ln_q, &densities.ln_q_mirror);
+            (space.image.clone(), ln_q, densities.ln_pi)
+        });
+        Draw {
+            field: unload(tiles.iter().map(|(field, ..)| &field[..]), z.dim()),
+            ln_q: numbers(tiles.iter().map(|(_, ln_q, _)| ln_q), z.nrows()),
+            ln_pi: numbers(tiles.iter().map(|(.., ln_pi)| ln_pi), z.nrows()),
+        }
+    }
+
+    fn potential(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Potential {
+        let wanted = Wanted {
+            ln_q_mirror: self.symmetry == Symmetry::Mixture,
+            cotangent: true,
+            score: false,
+        };
+        let tiles = self.per_tile((parameters, self.all_couplings()), z, |flow, space| {
+            let densities = self.evaluate(flow, space, wanted);
+            let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
+                self.coefficients(&densities, lane, 0.0, Estimator::Total)
+            });
+            self.differentiate(flow, space, &coefficients, None);
+            // What ln p(z) contributes besides: U has -ln p(z) and, in ln q, a share of + ln p(z).
+            let rest = Lanes(coefficients.map(|of| T::of(1.0 - of.ln_q)));
+            add_product(&mut space.cotangent, &rest, &space.field);
+            let ln_q = self.symmetrized(&densities.ln_q, &densities.ln_q_mirror);
+            let energy: Sums = std::array::from_fn(|lane| {
+                ln_q[lane] - densities.ln_p[lane] - densities.ln_pi[lane]
+            });
+            (energy, space.cotangent.clone(), space.image.clone())
+        });
+        Potential {
+            energy: numbers(tiles.iter().map(|(energy, ..)| energy), z.nrows()),
+            gradient: unload(tiles.iter().map(|(_, gradient, _)| &gradient[..]), z.dim()),
+            field: unload(tiles.iter().map(|(.., field)| &field[..]), z.dim()),
+        }
+    }
+
+    fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image {
+        let constant = self.ln_det_preconditioner();
+        self.map_tiles((parameters, self.all_couplings()), z, |flow, space| {
+            let log_det = flow.forward(&mut space.field, &mut space.record);
+            self.apply_preconditioner(&self.root, &mut space.field, &mut space.scratch);
+            log_det.map(|value| value + constant)
+        })
+    }
+
+    fn inverse(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Image {
+        let constant = self.ln_det_preconditioner();
+        self.map_tiles((parameters, self.all_couplings()), x, |flow, space| {
+            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
+            let log_det = flow.inverse(&mut space.field, &mut space.record);
+            log_det.map(|value| value - constant)
+        })
+    }
+
+    fn forward_through(
+        &self,
+        parameters: ArrayView1<f64>,
+        couplings: Range<usize>,
+        z: ArrayView2<f64>,
+    ) -> Image {
+        self.map_tiles((parameters, couplings), z, |flow, space| {
+            flow.forward(&mut space.field, &mut space.record)
+        })
+    }
+
+    fn inverse_through(
+        &self,
+        parameters: ArrayView1<f64>,
+        couplings: Range<usize>,
+        y: ArrayView2<f64>,
+    ) -> Image {
+        self.map_tiles((parameters, couplings), y, |flow, space| {
+            flow.inverse(&mut space.field, &mut space.record)
+        })
+    }
+
+    fn inverse_derivatives(
+        &self,
+        parameters: ArrayView1<f64>,
+        x: ArrayView2<f64>,
+        latents: &[usize],
+    ) -> Array3<f64> {
+        let tiles = self.per_tile((parameters, self.all_couplings()), x, |flow, space| {
+            let Workspace { panels, field, image, record, cotangent, scratch, .. } = space;
+            self.apply_preconditioner(&self.inverse_root, field, scratch);
+            flow.inverse(field, record);
+            image.copy_from_slice(field);
+            let derivative = |&site: &usize| {
+                field.copy_from_slice(image);
+                cotangent.fill(Lanes::ZERO);
+                cotangent[site] = Lanes::ONE;
+                flow.pull_back_inverse(panels, field, record, cotangent, &Lanes::ZERO, None);
+                self.apply_preconditioner(&self.inverse_root, cotangent, scratch);
+                cotangent.clone()
+            };
+            latents.iter().map(derivative).collect::<Vec<_>>()
+        });
+        let mut derivatives = Array3::zeros((latents.len(), x.nrows(), self.sites));
+        for (index, mut derivative) in derivatives.outer_iter_mut().enumerate() {
+            derivative.assign(&unload(tiles.iter().map(|tile| &tile[index][..]), x.dim()));
+        }
+        derivatives
+    }
+}
+
 impl<T: Real> Workspace<T> {
     fn new(flow: &Flow<'_, T>, sites: usize) -> Self {
         let field = || vec![Lanes::ZERO; sites];
@@ -624,28 +636,35 @@ fn sum_parts(parts: Range<usize>, part: &(dyn Fn(usize) -> Part + Sync)) -> Part
 }
 
 /// Samples of a tile from (batch, site) to (site, lane); lanes without a sample are zero.
-fn load<T: Real>(batch: &[T], tile: usize, field: &mut [Lanes<T>]) {
-    let sites = field.len();
-    let samples = batch[batch.len().min(tile * LANES * sites)..].chunks_exact(sites).take(LANES);
+fn load<T: Real>(batch: ArrayView2<f64>, tile: usize, field: &mut [Lanes<T>]) {
+    let samples = tile * LANES..batch.nrows().min((tile + 1) * LANES);
     if samples.len() < LANES {
         field.fill(Lanes::ZERO);
     }
     for (lane, sample) in samples.enumerate() {
-        for (lanes, value) in field.iter_mut().zip(sample) {
-            lanes.0[lane] = *value;
+        for (lanes, &value) in field.iter_mut().zip(batch.row(sample)) {
+            lanes.0[lane] = T::of(value);
         }
     }
 }
 
 /// Tiles as (batch, site), without the lanes that have no sample.
-fn unload<'a, T: Real>(tiles: impl Iterator<Item = &'a [Lanes<T>]>, batch: usize) -> Vec<T> {
-    let mut samples = Vec::new();
+fn unload<'a, T: Real>(
+    tiles: impl Iterator<Item = &'a [Lanes<T>]>,
+    shape: (usize, usize),
+) -> Array2<f64> {
+    let mut samples = Vec::with_capacity(shape.0 * shape.1);
     for (tile, field) in tiles.enumerate() {
-        for lane in 0..LANES.min(batch - tile * LANES) {
-            samples.extend(field.iter().map(|lanes| lanes.0[lane]));
+        for lane in 0..LANES.min(shape.0 - tile * LANES) {
+            samples.extend(field.iter().map(|lanes| lanes.0[lane].to_f64()));
         }
     }
-    samples
+    Array2::from_shape_vec(shape, samples).expect("one value for each sample and site")
+}
+
+/// One number of each sample.
+fn numbers<'a>(tiles: impl Iterator<Item = &'a Sums>, batch: usize) -> Array1<f64> {
+    tiles.flatten().copied().take(batch).collect()
 }
 
 fn add(mut a: Sums, b: Sums) -> Sums {

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::Architecture;
-use super::coupling::{Conditioner, Convolution, Coupling, Network, Shell, Transform};
 use super::preconditioner::Preconditioner;
+use crate::flow::Architecture;
+use crate::flow::coupling::{Conditioner, Convolution, Coupling, Network, Shell, Transform};
 
 /// Everything of a flow but its parameters, as tensors on one device.
 #[derive(Debug)]

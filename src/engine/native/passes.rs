@@ -25,6 +25,8 @@ pub struct Flow<'a, T> {
     pub parameters: &'a [T],
     /// Transposed weights of every coupling.
     pub packed: &'a [Vec<T>],
+    /// The couplings that passes go through.
+    pub through: Range<usize>,
 }
 
 /// What a pass over all couplings leaves for its derivative.
@@ -47,7 +49,7 @@ impl<T: Real> Record<T> {
             .map(|(coupling, layout)| coupling.rows * layout.activations_per_row())
             .sum();
         let kept = numbers * size_of::<Lanes<T>>() <= KEPT_BYTES;
-        let parts = flow.parts();
+        let parts = Flow { through: 0..flow.couplings.len(), ..*flow }.parts();
         let one = |chunk: &Chunk<'_, T>| Activations::new(chunk.network.layout, chunk.rows.len());
         Self {
             values: vec![Lanes::ZERO; flow.couplings.iter().map(|of| of.updated.len()).sum()],
@@ -76,7 +78,7 @@ struct Chunk<'a, T> {
 }
 
 impl<'a, T: Real> Flow<'a, T> {
-    /// All couplings, in order.
+    /// The couplings to go through, in order.
     fn parts(&self) -> Vec<Part<'a, T>> {
         let (mut recorded, mut index) = (0, 0);
         let mut parts = Vec::new();
@@ -93,7 +95,8 @@ impl<'a, T: Real> Flow<'a, T> {
             }
             parts.push(Part { network, chunks });
         }
-        parts
+        parts.truncate(self.through.end);
+        parts.split_off(self.through.start)
     }
 
     /// z → y in place, with log_det of ∂y/∂z.

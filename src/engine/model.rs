@@ -1,0 +1,142 @@
+//! A flow with the engine that evaluates it, over the ranks of a team.
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array3, ArrayView2};
+
+use super::native::Native;
+use super::{Draw, Engine, Image, Loss, Potential};
+use crate::config::{EngineChoice, Estimator, Precision, RunConfig, Symmetry};
+use crate::engine::device::Device;
+use crate::flow::Flow;
+use crate::rank::Team;
+use crate::shares::{Part, Shares, of_shape};
+
+/// A flow, the density that it is trained towards, and the engine that evaluates both. Each member of a team
+/// evaluates its share of a batch and gets the whole.
+#[derive(Debug)]
+pub struct Model {
+    pub flow: Flow,
+    engine: Box<dyn Engine>,
+    team: Team,
+}
+
+impl Model {
+    /// A flow with its target, both at the flow's temperature, on the engine, with the precision and the threads of `run`.
+    pub fn new(flow: Flow, run: &RunConfig, device: Device) -> Self {
+        Self { engine: engine(&flow, run, device), flow, team: Team::Alone }
+    }
+
+    /// The model, of which all members of `team` have a copy, evaluated by all of them.
+    pub fn with_team(self, team: &Team) -> Self {
+        Self { team: team.clone(), ..self }
+    }
+
+    /// The ranks that evaluate it.
+    pub fn team(&self) -> &Team {
+        &self.team
+    }
+
+    /// How the target's symmetry enters the model.
+    pub fn symmetry(&self) -> Symmetry {
+        self.flow.architecture.config.symmetry
+    }
+
+    /// As [`Engine::loss`].
+    pub fn loss(&self, z: ArrayView2<f64>, symmetry_weight: f64, estimator: Estimator) -> Loss {
+        self.shared_loss(z, |z| {
+            self.engine.loss(self.flow.parameters.view(), z, symmetry_weight, estimator)
+        })
+    }
+
+    /// As [`Engine::likelihood_loss`].
+    pub fn likelihood_loss(&self, x: ArrayView2<f64>) -> Loss {
+        self.shared_loss(x, |x| self.engine.likelihood_loss(self.flow.parameters.view(), x))
+    }
+
+    /// The loss of a whole batch, from what each member of the team has of its share.
+    fn shared_loss(&self, batch: ArrayView2<f64>, loss: impl Fn(ArrayView2<f64>) -> Loss) -> Loss {
+        let shares = Shares::new(&self.team, batch.nrows());
+        let Loss { values, asymmetry, gradient } = loss(shares.own(batch));
+        let regularized = asymmetry.is_some();
+        let parts = [
+            Part::Rows(values.into_dyn()),
+            Part::Rows(asymmetry.unwrap_or_else(|| Array1::zeros(shares.count())).into_dyn()),
+            Part::Mean(gradient.into_dyn()),
+        ];
+        let [values, asymmetry, gradient] = shares.join(parts);
+        Loss {
+            values: of_shape(values),
+            asymmetry: regularized.then(|| of_shape(asymmetry)),
+            gradient: of_shape(gradient),
+        }
+    }
+
+    /// As [`Engine::draw`].
+    pub fn draw(&self, z: ArrayView2<f64>) -> Draw {
+        let shares = Shares::new(&self.team, z.nrows());
+        let Draw { field, ln_q, ln_pi } =
+            self.engine.draw(self.flow.parameters.view(), shares.own(z));
+        let parts = [field.into_dyn(), ln_q.into_dyn(), ln_pi.into_dyn()];
+        let [field, ln_q, ln_pi] = shares.join(parts.map(Part::Rows));
+        Draw { field: of_shape(field), ln_q: of_shape(ln_q), ln_pi: of_shape(ln_pi) }
+    }
+
+    /// As [`Engine::ln_likelihood`].
+    pub fn ln_likelihood(&self, x: ArrayView2<f64>) -> Array1<f64> {
+        let shares = Shares::new(&self.team, x.nrows());
+        let ln_q = self.engine.ln_likelihood(self.flow.parameters.view(), shares.own(x));
+        let [ln_q] = shares.join([Part::Rows(ln_q.into_dyn())]);
+        of_shape(ln_q)
+    }
+
+    /// As [`Engine::potential`]. Each member of a team computes its own, since trajectories are long between exchanges.
+    pub fn potential(&self, z: ArrayView2<f64>) -> Potential {
+        self.engine.potential(self.flow.parameters.view(), z)
+    }
+
+    /// As [`Engine::forward`], here alone.
+    pub fn forward(&self, z: ArrayView2<f64>) -> Image {
+        self.engine.forward(self.flow.parameters.view(), z)
+    }
+
+    /// As [`Engine::inverse`], here alone.
+    pub fn inverse(&self, x: ArrayView2<f64>) -> Image {
+        self.engine.inverse(self.flow.parameters.view(), x)
+    }
+
+    /// As [`Engine::forward_through`], here alone.
+    pub fn forward_through(&self, couplings: Range<usize>, z: ArrayView2<f64>) -> Image {
+        self.engine.forward_through(self.flow.parameters.view(), couplings, z)
+    }
+
+    /// As [`Engine::inverse_through`], here alone.
+    pub fn inverse_through(&self, couplings: Range<usize>, y: ArrayView2<f64>) -> Image {
+        self.engine.inverse_through(self.flow.parameters.view(), couplings, y)
+    }
+
+    /// As [`Engine::inverse_derivatives`], here alone.
+    pub fn inverse_derivatives(&self, x: ArrayView2<f64>, latents: &[usize]) -> Array3<f64> {
+        self.engine.inverse_derivatives(self.flow.parameters.view(), x, latents)
+    }
+}
+
+/// The engine of a configuration; without torch the native one takes its place.
+fn engine(flow: &Flow, run: &RunConfig, device: Device) -> Box<dyn Engine> {
+    let native = match run.engine {
+        EngineChoice::Auto => device == Device::Cpu,
+        EngineChoice::Native => true,
+        EngineChoice::Torch => false,
+    };
+    if native || cfg!(not(feature = "torch")) {
+        let (architecture, couplings) = (&flow.architecture, flow.couplings());
+        return match run.precision {
+            Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, run.threads)),
+            Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, run.threads)),
+        };
+    }
+    #[cfg(feature = "torch")]
+    return Box::new(super::torch::Torch::new(flow, run.precision, device, run.threads));
+    #[cfg(not(feature = "torch"))]
+    unreachable!("without torch the native engine has been taken")
+}

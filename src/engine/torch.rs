@@ -1,0 +1,237 @@
+//! The flow with torch operations: any device, gradients by autograd. The reference for the other engines.
+
+pub(super) mod density;
+pub(super) mod gpus;
+pub(super) mod map;
+mod preconditioner;
+mod target;
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use ndarray::{Array, Array1, Array3, ArrayD, ArrayView1, ArrayView2, Dimension};
+use tch::{Kind, Tensor};
+
+use super::{Draw, Engine, Image, Loss, Potential};
+use crate::config::{Estimator, Precision, Symmetry};
+use crate::engine::device::Device;
+use crate::flow::Flow;
+use density::{SymmetrizedFlow, ln_prior};
+use map::{Layout, Map};
+use target::TensorTarget;
+
+/// A flow and its target as tensors on one device.
+#[derive(Debug)]
+pub struct Torch {
+    layout: Rc<Layout>,
+    symmetry: Symmetry,
+    target: TensorTarget,
+    linear_size: i64,
+    kind: Kind,
+    device: tch::Device,
+}
+
+impl Torch {
+    /// The engine of a flow with its target at the flow's temperature. `threads` holds for all of the process.
+    pub fn new(flow: &Flow, precision: Precision, device: Device, threads: usize) -> Self {
+        tch::set_num_threads(threads as i32);
+        let kind = match precision {
+            Precision::F32 => Kind::Float,
+            Precision::F64 => Kind::Double,
+        };
+        let device = match device {
+            Device::Cpu => tch::Device::Cpu,
+            Device::Cuda(index) => tch::Device::Cuda(index),
+        };
+        let architecture = &flow.architecture;
+        Self {
+            layout: Rc::new(Layout::new(architecture, flow.couplings(), kind, device)),
+            symmetry: architecture.config.symmetry,
+            target: TensorTarget::new(
+                architecture.linear_size,
+                architecture.temperature,
+                kind,
+                device,
+            ),
+            linear_size: architecture.linear_size as i64,
+            kind,
+            device,
+        }
+    }
+
+    /// The parameters, as a leaf that gradients are taken to.
+    fn leaf(&self, parameters: ArrayView1<f64>) -> Tensor {
+        self.tensor(parameters.to_owned()).set_requires_grad(true)
+    }
+
+    /// The flow at these parameters: the vector is cut into the layers' weights once, whatever number of passes follows.
+    fn bind(&self, parameters: &Tensor) -> SymmetrizedFlow {
+        SymmetrizedFlow { map: Map::new(self.layout.clone(), parameters), symmetry: self.symmetry }
+    }
+
+    /// The same with no gradients to the parameters.
+    pub(super) fn frozen(&self, parameters: ArrayView1<f64>) -> SymmetrizedFlow {
+        self.bind(&self.tensor(parameters.to_owned()))
+    }
+
+    fn tensor<D: Dimension>(&self, array: Array<f64, D>) -> Tensor {
+        let shape: Vec<i64> = array.shape().iter().map(|&length| length as i64).collect();
+        let array = array.as_standard_layout();
+        let values = array.as_slice().expect("it is in standard layout");
+        Tensor::from_slice(values).view(shape.as_slice()).to_kind(self.kind).to_device(self.device)
+    }
+
+    /// Fields on the lattice; torch cannot evaluate none, so that these become one, which [`array`] drops again.
+    ///
+    /// Shapes: (batch, N) → (batch, L, L).
+    fn fields(&self, fields: ArrayView2<f64>) -> Tensor {
+        let fields = match fields.nrows() {
+            0 => ndarray::Array2::zeros((1, fields.ncols())),
+            _ => fields.to_owned(),
+        };
+        self.tensor(fields).view([-1, self.linear_size, self.linear_size])
+    }
+
+    fn image(&self, (field, log_det): (Tensor, Tensor), batch: usize) -> Image {
+        Image { field: array(&field.flatten(1, -1), batch), log_det: array(&log_det, batch) }
+    }
+
+    /// A number whose gradient to the parameters is the path gradient of the mean energy: that of x
+    /// alone, with ∂/∂x of ln q(x) - ln π(x) at fixed parameters as factors (arXiv:2207.08219).
+    fn path_objective(&self, parameters: &Tensor, field: &Tensor) -> Tensor {
+        let x = field.detach().set_requires_grad(true);
+        let ln_q = self.bind(&parameters.detach()).symmetrized_ln_density(&x);
+        let energies = ln_q - self.target.ln_density(&x);
+        let forces = gradient_to(&energies.mean(energies.kind()), &x);
+        (field * forces).sum(field.kind())
+    }
+}
+
+impl Engine for Torch {
+    fn loss(
+        &self,
+        parameters: ArrayView1<f64>,
+        z: ArrayView2<f64>,
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Loss {
+        let batch = z.nrows();
+        let leaf = self.leaf(parameters);
+        let bound = self.bind(&leaf);
+        let draw = bound.draw(&self.fields(z));
+        let energies = &draw.ln_q - self.target.ln_density(&draw.field);
+        let asymmetry = bound.asymmetry(&draw);
+        let energy = match estimator {
+            Estimator::Total => energies.mean(energies.kind()),
+            Estimator::Path => self.path_objective(&leaf, &draw.field),
+        };
+        let objective = match &asymmetry {
+            Some(asymmetry) => energy + asymmetry.mean(asymmetry.kind()) * symmetry_weight,
+            None => energy,
+        };
+        Loss {
+            values: array(&energies, batch),
+            asymmetry: asymmetry.map(|asymmetry| array(&asymmetry, batch)),
+            gradient: array(&gradient_to(&objective, &leaf), parameters.len()),
+        }
+    }
+
+    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Loss {
+        let leaf = self.leaf(parameters);
+        let values = -self.bind(&leaf).symmetrized_ln_density(&self.fields(x));
+        let gradient = gradient_to(&values.mean(values.kind()), &leaf);
+        Loss {
+            values: array(&values, x.nrows()),
+            asymmetry: None,
+            gradient: array(&gradient, parameters.len()),
+        }
+    }
+
+    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Array1<f64> {
+        let ln_q = self.frozen(parameters).symmetrized_ln_density(&self.fields(x));
+        array(&ln_q, x.nrows())
+    }
+
+    fn draw(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Draw {
+        let draw = self.frozen(parameters).draw(&self.fields(z));
+        Draw {
+            field: array(&draw.field.flatten(1, -1), z.nrows()),
+            ln_q: array(&draw.ln_q, z.nrows()),
+            ln_pi: array(&self.target.ln_density(&draw.field), z.nrows()),
+        }
+    }
+
+    fn potential(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Potential {
+        let batch = z.nrows();
+        let leaf = self.fields(z).set_requires_grad(true);
+        let draw = self.frozen(parameters).draw(&leaf);
+        let energy = draw.ln_q - ln_prior(&leaf) - self.target.ln_density(&draw.field);
+        let gradient = gradient_to(&energy.sum(energy.kind()), &leaf);
+        Potential {
+            energy: array(&energy, batch),
+            gradient: array(&gradient.flatten(1, -1), batch),
+            field: array(&draw.field.flatten(1, -1), batch),
+        }
+    }
+
+    fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image {
+        self.image(self.frozen(parameters).map.forward(&self.fields(z)), z.nrows())
+    }
+
+    fn inverse(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Image {
+        self.image(self.frozen(parameters).map.inverse(&self.fields(x)), x.nrows())
+    }
+
+    fn forward_through(
+        &self,
+        parameters: ArrayView1<f64>,
+        couplings: Range<usize>,
+        z: ArrayView2<f64>,
+    ) -> Image {
+        let flow = self.frozen(parameters);
+        self.image(flow.map.forward_through(couplings, &self.fields(z)), z.nrows())
+    }
+
+    fn inverse_through(
+        &self,
+        parameters: ArrayView1<f64>,
+        couplings: Range<usize>,
+        y: ArrayView2<f64>,
+    ) -> Image {
+        let flow = self.frozen(parameters);
+        self.image(flow.map.inverse_through(couplings, &self.fields(y)), y.nrows())
+    }
+
+    fn inverse_derivatives(
+        &self,
+        parameters: ArrayView1<f64>,
+        x: ArrayView2<f64>,
+        latents: &[usize],
+    ) -> Array3<f64> {
+        let leaf = self.fields(x).set_requires_grad(true);
+        let (z, _) = self.frozen(parameters).map.inverse(&leaf);
+        let z = z.flatten(1, -1);
+        let mut derivatives = Array3::zeros((latents.len(), x.nrows(), x.ncols()));
+        for (mut derivative, &site) in derivatives.outer_iter_mut().zip(latents) {
+            // Each sample's latents depend on that sample alone, so that one gradient holds those of all samples.
+            let latent = z.select(1, site as i64).sum(self.kind);
+            let gradient = Tensor::run_backward(&[latent], &[&leaf], true, false).remove(0);
+            derivative.assign(&array::<ndarray::Ix2>(&gradient.flatten(1, -1), x.nrows()));
+        }
+        derivatives
+    }
+}
+
+/// The first `rows` rows of a tensor of any device and precision.
+fn array<D: Dimension>(tensor: &Tensor, rows: usize) -> Array<f64, D> {
+    let tensor = tensor.detach().narrow(0, 0, rows as i64);
+    let tensor = tensor.to_device(tch::Device::Cpu).to_kind(Kind::Double).contiguous();
+    let array: ArrayD<f64> = (&tensor).try_into().expect("an f64 tensor has an ndarray form");
+    array.into_dimensionality().expect("the tensor has as many axes as asked for")
+}
+
+fn gradient_to(objective: &Tensor, leaf: &Tensor) -> Tensor {
+    Tensor::run_backward(&[objective], &[leaf], false, false)
+        .pop()
+        .expect("one gradient for one leaf")
+}
