@@ -269,3 +269,31 @@ fn local_rank_of_a_lone_process_is_that_of_slurm() {
 fn tells_its_local_rank() {
     println!("local rank {}.", Ranks::alone().local_rank());
 }
+
+#[test]
+fn threads_and_ranks_change_no_bit() {
+    let sweep = |threads: usize| {
+        let run = format!("[run]\nengine = \"native\"\nthreads = {threads}");
+        // More samples than one tile of the engine, the last one not full.
+        let text = TINY.replace("[run]", &run)
+            + "\n[controls]\nsamplers = [\"physical\", \"fourier\", \"independence\"]\n";
+        Sweep::new(&text.replace("batch = 8", "batch = 40").replace("chains = 4", "chains = 36"))
+    };
+    let alone = sweep(1);
+    alone.run().success();
+    for (threads, ranks) in [(2, 1), (3, 1), (1, 2), (1, 3)] {
+        let other = sweep(threads);
+        match ranks {
+            1 => other.run(),
+            _ => outcome(&mut other.run_with(mpirun(ranks))),
+        }
+        .success();
+        assert_eq!(other.task_files(), alone.task_files());
+        for name in alone.task_files() {
+            let [a, b] = [&other, &alone].map(|sweep| sweep.dir.join("tasks").join(&name));
+            // Both say how many threads there were.
+            let ignored: &[&str] = if threads > 1 { &["/configuration", "/@threads"] } else { &[] };
+            assert_same_task(&a, &b, ignored);
+        }
+    }
+}
