@@ -64,7 +64,7 @@ pub(crate) fn ln_cosh_and_slope(x: f64) -> (f64, f64) {
 
 /// ln cosh x = |x| + ln(1 + e^{-2|x|}) - ln 2, without overflow.
 pub fn ln_cosh(x: f64) -> f64 {
-    x.abs() + (-2.0 * x.abs()).exp().ln_1p() - std::f64::consts::LN_2
+    ln_cosh_and_slope(x).0
 }
 
 #[cfg(test)]

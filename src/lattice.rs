@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayBase, ArrayView2, Dimension, RawData};
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
@@ -182,6 +182,16 @@ impl Lattice {
     fn opposite(&self, k: usize) -> usize {
         if k == 0 { 0 } else { self.linear_size - k }
     }
+}
+
+/// Fields with their rows and columns, as files have them. Shapes: (…, N) → (…, L, L).
+pub fn on_lattice<S: RawData, D: Dimension>(fields: ArrayBase<S, D>) -> ArrayBase<S, D::Larger> {
+    let axes = fields.ndim();
+    let size = fields.shape()[axes - 1].isqrt();
+    let mut shape = D::Larger::zeros(axes + 1);
+    shape.slice_mut()[..axes - 1].copy_from_slice(&fields.shape()[..axes - 1]);
+    shape.slice_mut()[axes - 1..].fill(size);
+    fields.into_shape_with_order(shape).expect("fields lie row by row on L × L sites")
 }
 
 #[cfg(test)]

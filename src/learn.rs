@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::flow::coupling::Half;
 use crate::flow::{Architecture, Flow};
 use crate::host;
+use crate::lattice::on_lattice;
 use crate::random::Use;
 use crate::rank::Team;
 use crate::run::{check_finite, with_learning_rates};
@@ -24,8 +25,8 @@ use crate::seal::{self, Seal, sha256};
 use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::store::{
-    self, Numbers, on_lattice, write_array, write_configuration, write_known_numbers, write_number,
-    write_text, write_training,
+    self, Numbers, write_array, write_configuration, write_known_numbers, write_number, write_text,
+    write_training,
 };
 use crate::train::{Objective, Progress, Training};
 
@@ -169,10 +170,7 @@ fn fill(
     write_training(file, learned.parameters.view(), &learned.halves, &learned.history)?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::SAMPLES, on_lattice(learned.samples.view()))?;
-    let (levels, samples, _) = learned.levels.dim();
-    let size = learned.linear_size;
-    let levels = learned.levels.view().into_shape_with_order((levels, samples, size, size));
-    write_array(&group, &schema::LEVELS, levels.expect("each field has L × L sites"))?;
+    write_array(&group, &schema::LEVELS, on_lattice(learned.levels.view()))?;
     write_number(file, schema::COMPLETE, 1u8)
 }
 

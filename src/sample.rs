@@ -7,10 +7,11 @@ use ndarray::{Array1, Array2, Axis};
 use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::flow::symmetry::draw_signs;
+use crate::lattice::on_lattice;
 use crate::random::Use;
 use crate::schema;
 use crate::seed::{Stage, TaskSeed};
-use crate::store::{on_lattice, write_array, write_hdf5, write_number, write_text};
+use crate::store::{write_array, write_hdf5, write_number, write_text};
 use crate::trained::{Trained, check_output};
 
 /// Samples drawn at a time.

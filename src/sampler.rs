@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::hmc::{self, State, Trajectory};
 use crate::independence;
-use crate::lattice::Lattice;
+use crate::lattice::{Lattice, on_lattice};
 use crate::observe;
 use crate::physical::PhysicalPotential;
 use crate::random::{Random, Use};
@@ -275,21 +275,14 @@ impl Sampling {
             sampler,
             divergences: divergent.count(),
             warmup_divergences: self.warmup_divergences,
-            structure_factors: self.on_lattice(structure_factors),
-            correlations: self.on_lattice(correlations),
+            structure_factors: on_lattice(structure_factors),
+            correlations: on_lattice(correlations),
             step_size: self.adaptation.step_size(),
             trajectory_length: self.adaptation.trajectory_length(),
             gradients: self.gradients,
             seconds: self.seconds,
             records,
         }
-    }
-
-    /// Shapes: (chains, N) → (chains, L, L).
-    fn on_lattice(&self, values: Array2<f64>) -> Array3<f64> {
-        let size = self.lattice.linear_size();
-        let shape = (values.nrows(), size, size);
-        values.into_shape_with_order(shape).expect("N = L²")
     }
 }
 

@@ -8,9 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdf5::types::{FixedUnicode, TypeDescriptor, VarLenUnicode};
-use ndarray::{
-    Array1, Array2, Array3, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayView3, Axis, Dimension,
-};
+use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView, ArrayView1, Axis, Dimension};
 
 use crate::claims::Claims;
 use crate::config::{Config, Sampler};
@@ -18,6 +16,7 @@ use crate::dimension_scale;
 use crate::error::{Error, Result};
 use crate::flow::coupling::Half;
 use crate::hdf5_image::image;
+use crate::lattice::on_lattice;
 use crate::plan::Task;
 use crate::schema::{self, Item};
 use crate::seal::{self, Seal, open_text, seal_text};
@@ -648,13 +647,6 @@ pub fn wait_for(path: &Path) {
     while !path.exists() && start.elapsed() < LATEST {
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// Fields with their rows and columns, as files have them. Shapes: (sample, N) → (sample, L, L).
-pub(crate) fn on_lattice(fields: ArrayView2<f64>) -> ArrayView3<f64> {
-    let (samples, sites) = fields.dim();
-    let shape = (samples, sites.isqrt(), sites.isqrt());
-    fields.into_shape_with_order(shape).expect("fields lie row by row on L × L sites")
 }
 
 /// Writes an array with its axes as dimension scales of the group.

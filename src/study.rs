@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ndarray::{Array, Array1, Array2, Array3, ArrayD, ArrayView2, Axis, Dimension, IxDyn, stack};
+use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, stack};
 
 use crate::coarse::{
     self, COUPLINGS, Kept, effective_couplings, great_circle, kept, without_finer,
@@ -14,6 +14,7 @@ use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::flow::arrangement::{kinds_of_latents, latent_levels};
 use crate::ising::Target;
+use crate::lattice::on_lattice;
 use crate::mutual_information::{self, Pairs, of_independent};
 use crate::plan::{Task, own_tasks};
 use crate::random::Use;
@@ -330,7 +331,7 @@ fn coarse_fields(model: &Model, z: ArrayView2<f64>) -> Arrays {
     let fields = all.map(|levels| {
         let views: Vec<_> = levels.iter().map(Array2::view).collect();
         let stacked = stack(Axis(0), &views).expect("all have the shape of the latents");
-        on_lattice(stacked, &[levels.len(), z.nrows(), size, size])
+        on_lattice(stacked).into_dyn()
     });
     schema::COARSE_FIELDS.into_iter().zip(fields).collect()
 }
@@ -353,14 +354,9 @@ fn walk(model: &Model, z: ArrayView2<f64>) -> Arrays {
         first[site] * (1.0 - fractions[step]) + last[site] * fractions[step]
     });
     let [along, straight] = [&fields, &straight].map(|x| (-target.ln_density(x.view())).into_dyn());
-    let fields = on_lattice(fields, &[WALK_STEPS, size, size]);
+    let fields = on_lattice(fields).into_dyn();
     let values = [Array1::from(fractions).into_dyn(), fields, along, straight];
     schema::WALK.into_iter().zip(values).collect()
-}
-
-/// Fields with a row and a column in the place of the site.
-fn on_lattice<D: Dimension>(fields: Array<f64, D>, shape: &[usize]) -> ArrayD<f64> {
-    fields.into_shape_with_order(IxDyn(shape)).expect("N = L²")
 }
 
 /// Effective couplings of what is kept at each level.

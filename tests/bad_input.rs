@@ -9,7 +9,8 @@ use neuralrg::seal::seal_hdf5;
 
 use common::job::{CHECKPOINT, EACH_STEP, Point, killed_at};
 use common::{
-    Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, contents, neuralrg, outcome, snapshot,
+    Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, change_hdf5, contents, neuralrg, outcome,
+    snapshot,
 };
 
 /// TOML files of a folder of the project, sorted.
@@ -239,7 +240,7 @@ fn folder_that_another_job_works_on_is_refused() {
     let before = snapshot(&sweep.dir);
     assert_contains(sweep.run().refusal(), &["another job is working on"]);
     assert_eq!(snapshot(&sweep.dir), before);
-    drop(lock);
+    lock.unlock().unwrap();
     assert_eq!(sweep.run().status, Some(0), "the lock ends with its holder");
 }
 
@@ -294,9 +295,7 @@ fn truncated_task_file_is_shown_by_status_and_refused_by_collect() {
 fn task_file_without_the_completion_attribute_is_not_finished() {
     let sweep = Sweep::finished();
     let path = sweep.task(TINY_TASKS[2]);
-    let file = hdf5::File::open_rw(&path).unwrap();
-    file.delete_attr("complete").unwrap();
-    file.close().unwrap();
+    change_hdf5(&path, |file| file.delete_attr("complete").unwrap());
     seal_hdf5(&path).unwrap();
     assert_contains(sweep.look("collect").refusal(), &["is damaged (it was never completed)"]);
     let result = sweep.run();
@@ -325,9 +324,7 @@ fn task_file_that_cannot_be_locked_is_no_damaged_one() {
 fn task_file_of_another_format_version_is_left_alone() {
     let sweep = Sweep::finished();
     let path = sweep.task(TINY_TASKS[0]);
-    let file = hdf5::File::open_rw(&path).unwrap();
-    file.attr("format_version").unwrap().write_scalar(&99i64).unwrap();
-    file.close().unwrap();
+    change_hdf5(&path, |file| file.attr("format_version").unwrap().write_scalar(&99i64).unwrap());
     seal_hdf5(&path).unwrap();
     let before = snapshot(&sweep.dir);
     let expected = ["has format version 99", "reads version 3", "another folder with -o"];
@@ -342,9 +339,9 @@ fn folder_of_the_last_version_is_left_alone_with_a_remedy() {
     let sweep = Sweep::finished();
     for name in TINY_TASKS {
         let path = sweep.task(name);
-        let file = hdf5::File::open_rw(&path).unwrap();
-        file.attr("format_version").unwrap().write_scalar(&2i64).unwrap();
-        file.close().unwrap();
+        change_hdf5(&path, |file| {
+            file.attr("format_version").unwrap().write_scalar(&2i64).unwrap()
+        });
         let bytes = fs::read(&path).unwrap();
         let signature = bytes.windows(8).position(|it| it == b"\x89HDF\r\n\x1a\n").unwrap();
         fs::write(&path, [&[0; 512], &bytes[signature..]].concat()).unwrap();
@@ -373,9 +370,9 @@ fn folder_of_an_older_version_is_left_alone_with_a_remedy() {
     fs::write(&kept, lines.collect::<Vec<_>>().join("\n")).unwrap();
     for name in TINY_TASKS {
         let path = sweep.task(name);
-        let file = hdf5::File::open_rw(&path).unwrap();
-        file.attr("format_version").unwrap().write_scalar(&1i64).unwrap();
-        file.close().unwrap();
+        change_hdf5(&path, |file| {
+            file.attr("format_version").unwrap().write_scalar(&1i64).unwrap()
+        });
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, [&[0; 512], &bytes[512..]].concat()).unwrap();
     }

@@ -3,10 +3,10 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 
 use common::{Sweep, TINY, everything_measured};
 use indicatif::MultiProgress;
@@ -25,9 +25,12 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 /// Warnings of the program, in which these tests look.
-struct Warnings(Mutex<Vec<String>>);
+struct Warnings;
 
-static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+thread_local! {
+    /// Those of this test alone, whose tasks run in its thread.
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
 impl log::Log for Warnings {
     fn enabled(&self, metadata: &log::Metadata) -> bool {
@@ -36,7 +39,7 @@ impl log::Log for Warnings {
 
     fn log(&self, record: &log::Record) {
         if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
+            WARNINGS.with_borrow_mut(|warnings| warnings.push(record.args().to_string()));
         }
     }
 
@@ -139,7 +142,7 @@ fn checkpoints_of_all_stages(place: &Place) -> Vec<(String, Parts)> {
 
 #[test]
 fn a_stage_without_one_of_its_arrays_begins_anew_to_the_same_numbers() {
-    log::set_logger(&WARNINGS).unwrap();
+    log::set_logger(&Warnings).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let place = Place::new(&everything_measured().replace("batch = 64", "batch = 16"));
     let expected = Place::numbers(&place.run(false).unwrap());
@@ -162,9 +165,9 @@ fn a_stage_without_one_of_its_arrays_begins_anew_to_the_same_numbers() {
                     fs::remove_file(file.unwrap().path()).unwrap();
                 }
                 write(&path, &(metadata.clone(), changed));
-                WARNINGS.0.lock().unwrap().clear();
+                WARNINGS.take();
                 let record = place.run(false).unwrap_or_else(|error| panic!("{name}: {error}"));
-                let warnings = WARNINGS.0.lock().unwrap().join("\n");
+                let warnings = WARNINGS.take().join("\n");
                 let own = name.rsplit('/').next().unwrap();
                 let told = if longer { "its array" } else { "it has no array" };
                 assert!(warnings.contains(told) && warnings.contains(own), "{name}: {warnings:?}");

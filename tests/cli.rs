@@ -202,7 +202,7 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     assert!(table.ends_with("4 tasks: 1 done, 1 running, 1 stopped, 1 failed\n"), "{table}");
 
     // The lock falls with its job, however that ends.
-    drop(job);
+    job.unlock().unwrap();
     let table = sweep.look("status").success().to_owned();
     assert!(table.ends_with("4 tasks: 1 done, 2 stopped, 1 failed\n"), "{table}");
 }

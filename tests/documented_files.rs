@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Sweep, TINY, everything_measured, neuralrg, outcome};
+use common::{Sweep, TINY, everything_measured, make_hdf5, neuralrg, outcome};
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenArray};
 use hdf5::{Dataset, Group, ObjectReference1, ReferencedObject};
 use neuralrg::schema::{self, Item};
@@ -342,14 +342,15 @@ fn fields_and_what_is_learned_from_them_hold_what_the_tables_say() {
 fn write_pictures(path: &Path) {
     let pixels =
         ndarray::Array3::from_shape_fn((40, 4, 4), |(i, j, k)| ((7 * i + 3 * j + k) % 5) as f32);
-    let file = hdf5::File::create(path).unwrap();
-    file.new_dataset_builder().with_data(&pixels).create(schema::FIELDS.name).unwrap();
-    let log_jacobian = file.new_dataset_builder().with_data(&[-20.0; 40]);
-    log_jacobian.create(schema::LOG_JACOBIAN.name).unwrap();
-    for name in [schema::PICTURE_ROWS, schema::PICTURE_COLUMNS, schema::PIXEL_LEVELS] {
-        file.new_attr::<i64>().create(name).unwrap().write_scalar(&4).unwrap();
-    }
-    file.new_attr::<f64>().create(schema::ALPHA).unwrap().write_scalar(&0.05).unwrap();
+    make_hdf5(path, |file| {
+        file.new_dataset_builder().with_data(&pixels).create(schema::FIELDS.name).unwrap();
+        let log_jacobian = file.new_dataset_builder().with_data(&[-20.0; 40]);
+        log_jacobian.create(schema::LOG_JACOBIAN.name).unwrap();
+        for name in [schema::PICTURE_ROWS, schema::PICTURE_COLUMNS, schema::PIXEL_LEVELS] {
+            file.new_attr::<i64>().create(name).unwrap().write_scalar(&4).unwrap();
+        }
+        file.new_attr::<f64>().create(schema::ALPHA).unwrap().write_scalar(&0.05).unwrap();
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Sweep, TINY, TINY_TASKS, neuralrg, outcome, snapshot};
+use common::{Sweep, TINY, TINY_TASKS, change_hdf5, neuralrg, outcome, snapshot};
 
 /// The tiny sweep with another way to the symmetry.
 fn regularized() -> String {
@@ -110,20 +110,19 @@ fn a_flow_whose_couplings_freeze_other_sites_is_refused_also_as_a_start() {
     let sweep = Sweep::new(&TINY.replace("[train]", "[train]\nstart_from = 'higher-temperature'"));
     sweep.run().success();
     let ([child, parent, ..], path) = (TINY_TASKS, sweep.task(TINY_TASKS[1]));
-    let file = hdf5::File::open_rw(&path).unwrap();
-    let halves = file.dataset("model/halves").unwrap();
-    let mut sites = halves.read_2d::<i8>().unwrap();
-    // Two levels, two layers, two couplings: each half is followed by its complement.
-    assert_eq!(sites.dim(), (8, 2));
-    for pair in sites.exact_chunks((2, 2)) {
-        let mut all: Vec<i8> = pair.iter().copied().collect();
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3]);
-    }
-    sites.invert_axis(ndarray::Axis(0));
-    halves.write(sites.as_standard_layout().view()).unwrap();
-    drop(halves);
-    file.close().unwrap();
+    change_hdf5(&path, |file| {
+        let halves = file.dataset("model/halves").unwrap();
+        let mut sites = halves.read_2d::<i8>().unwrap();
+        // Two levels, two layers, two couplings: each half is followed by its complement.
+        assert_eq!(sites.dim(), (8, 2));
+        for pair in sites.exact_chunks((2, 2)) {
+            let mut all: Vec<i8> = pair.iter().copied().collect();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3]);
+        }
+        sites.invert_axis(ndarray::Axis(0));
+        halves.write(sites.as_standard_layout().view()).unwrap();
+    });
     neuralrg::seal::seal_hdf5(&path).unwrap();
     fs::remove_file(sweep.task(child)).unwrap();
 

@@ -7,7 +7,7 @@ mod enumeration;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Outcome, Sweep, TINY, contents, neuralrg, outcome};
+use common::{Outcome, Sweep, TINY, contents, make_hdf5, neuralrg, outcome};
 use enumeration::FieldMixture;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, Axis};
@@ -202,13 +202,14 @@ fn sweep_learns_from_fields_and_belongs_to_their_file() {
 
 /// Pictures whose pixels are independent, as a data file of `neuralrg learn`.
 fn write_pictures(path: &Path, fields: &Array3<f32>, log_jacobian: &[f64]) {
-    let file = hdf5::File::create(path).unwrap();
-    file.new_dataset_builder().with_data(fields).create("fields").unwrap();
-    file.new_dataset_builder().with_data(log_jacobian).create("log_jacobian").unwrap();
-    for (name, value) in [("rows", 3i64), ("columns", 4), ("pixel_levels", 16)] {
-        file.new_attr::<i64>().create(name).unwrap().write_scalar(&value).unwrap();
-    }
-    file.new_attr::<f64>().create("alpha").unwrap().write_scalar(&0.05).unwrap();
+    make_hdf5(path, |file| {
+        file.new_dataset_builder().with_data(fields).create("fields").unwrap();
+        file.new_dataset_builder().with_data(log_jacobian).create("log_jacobian").unwrap();
+        for (name, value) in [("rows", 3i64), ("columns", 4), ("pixel_levels", 16)] {
+            file.new_attr::<i64>().create(name).unwrap().write_scalar(&value).unwrap();
+        }
+        file.new_attr::<f64>().create("alpha").unwrap().write_scalar(&0.05).unwrap();
+    });
 }
 
 /// A configuration of `learn` with pictures beside it.
@@ -356,13 +357,13 @@ fn bad_files_of_pictures_are_refused() {
     refused("pictures of 4 × 8 pixels");
     write_fields(&pictures, &[2.0], std::slice::from_ref(&fields)).unwrap();
     refused("fields at temperatures are for `neuralrg run`");
-    let file = hdf5::File::create(&pictures).unwrap();
-    file.new_dataset_builder().with_data(&fields).create("images").unwrap();
-    drop(file);
+    make_hdf5(&pictures, |file| {
+        file.new_dataset_builder().with_data(&fields).create("images").unwrap();
+    });
     refused("it has no dataset `fields`");
-    let file = hdf5::File::create(&pictures).unwrap();
-    let text = file.new_dataset::<VarLenUnicode>().shape([3, 4, 4]).create("fields").unwrap();
-    drop((file, text));
+    make_hdf5(&pictures, |file| {
+        file.new_dataset::<VarLenUnicode>().shape([3, 4, 4]).create("fields").unwrap();
+    });
     refused("cannot read HDF5 file");
     fs::write(&pictures, "no HDF5").unwrap();
     refused("cannot read HDF5 file");

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Outcome, Sweep, TINY_TASKS, neuralrg, outcome, snapshot};
+use common::{Outcome, Sweep, TINY_TASKS, change_hdf5, neuralrg, outcome, snapshot};
 use hdf5::File;
 use ndarray::{Array1, Array3};
 use neuralrg::ising::Target;
@@ -122,9 +122,7 @@ fn what_is_no_finished_task_or_cannot_be_written_is_refused_and_changes_nothing(
     let [task, damaged, unfinished, _] = TINY_TASKS.map(|name| sweep.task(name));
     let length = fs::metadata(&damaged).unwrap().len();
     fs::File::options().write(true).open(&damaged).unwrap().set_len(length / 2).unwrap();
-    let file = File::open_rw(&unfinished).unwrap();
-    file.delete_attr("complete").unwrap();
-    file.close().unwrap();
+    change_hdf5(&unfinished, |file| file.delete_attr("complete").unwrap());
     neuralrg::seal::seal_hdf5(&unfinished).unwrap();
     let output = sweep.folder().join("out");
     let absent = sweep.folder().join("absent");

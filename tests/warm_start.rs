@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::job::{CHECKPOINT, EACH_STEP, Job, Point, held, held_at, killed_at, release};
-use common::{Sweep, TINY, assert_same_task, contents, mpirun, neuralrg, outcome};
+use common::{Sweep, TINY, assert_same_task, change_hdf5, contents, mpirun, neuralrg, outcome};
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 
@@ -188,12 +188,11 @@ fn damaged_file_of_a_parent_fails_its_child_with_the_file_and_the_remedy() {
 #[test]
 fn task_file_with_another_number_of_parameters_is_moved_aside() {
     let sweep = half_finished();
-    {
-        let file = hdf5::File::open_rw(sweep.task("L4_T3_d1_s1")).unwrap();
+    change_hdf5(&sweep.task("L4_T3_d1_s1"), |file| {
         let model = file.group("model").unwrap();
         model.unlink("parameters").unwrap();
         model.new_dataset_builder().with_data(&[1.0, 2.0]).create("parameters").unwrap();
-    }
+    });
     neuralrg::seal::seal_hdf5(&sweep.task("L4_T3_d1_s1")).unwrap();
     let result = sweep.run();
     assert_eq!(result.status, Some(0), "{}", result.stderr);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of this")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -368,6 +369,27 @@ fn content(container: &Container) -> Content {
         other => panic!("no file of ours has {other}"),
     }
     Content { kind: kind.to_string(), shape: container.shape(), text, bits }
+}
+
+/// Changes an HDF5 file. The library's open files, with their locks, are inherited by programs that tests beside this one start,
+/// so that it is a copy that is opened, which nobody else does.
+pub fn change_hdf5(path: &Path, change: impl FnOnce(&hdf5::File)) {
+    aside(path, |copy| {
+        fs::copy(path, copy).expect("it is there");
+        change(&hdf5::File::open_rw(copy).expect("it is an HDF5 file"));
+    });
+}
+
+/// Makes an HDF5 file, in the place of what was there, likewise.
+pub fn make_hdf5(path: &Path, fill: impl FnOnce(&hdf5::File)) {
+    aside(path, |copy| fill(&hdf5::File::create(copy).expect("it can be made")));
+}
+
+fn aside(path: &Path, write: impl FnOnce(&Path)) {
+    let folder = tempfile::tempdir().expect("there is room");
+    let copy = folder.path().join("copy.h5");
+    write(&copy);
+    fs::copy(copy, path).expect("it can be written");
 }
 
 /// Two task files hold the same to the bit, but for the values in `timing` and what `ignored` names.

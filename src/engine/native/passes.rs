@@ -96,7 +96,8 @@ impl<'a, T: Real> Flow<'a, T> {
             parts.push(Part { network, chunks });
         }
         parts.truncate(self.through.end);
-        parts.split_off(self.through.start)
+        parts.drain(..self.through.start);
+        parts
     }
 
     /// z → y in place, with log_det of ∂y/∂z.
