@@ -2,7 +2,7 @@
 //! split R-hat and effective sample sizes (Vehtari, Gelman, Simpson, Carpenter and Bürkner, Bayesian Analysis 16, 667
 //! (2021), arXiv:1903.08008; equations cited as there), and the energy's fraction of missing information.
 //!
-//! Numbers are those of ArviZ, which `tests/convergence.rs` holds them to.
+//! Numbers are those of ArviZ, which `tests/all/convergence.rs` holds them to.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use statrs::distribution::{ContinuousCDF, Normal};

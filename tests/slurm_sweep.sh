@@ -105,7 +105,7 @@ submit() {
     timeout "$PATIENCE" sbatch --wait --job-name="$job_name" --output="$log" --time="$MINUTES" "$@"
 }
 
-# Makes the program NAME, which holds its processes at known points of their work: see tests/common/shim.c.
+# Makes the program NAME, which holds its processes at known points of their work: see tests/all/common/shim.c.
 make_held_program() {
     local name=$1
     shift
@@ -122,7 +122,7 @@ PROGRAM
 }
 
 make_held_programs() {
-    cc -shared -fPIC -O1 -o "$work/shim.so" tests/common/shim.c -ldl
+    cc -shared -fPIC -O1 -o "$work/shim.so" tests/all/common/shim.c -ldl
     # Both ranks begin a task before one of them goes on.
     make_held_program meeting POINT=/running/ POINT_MEET=2
     make_held_program waiting POINT="$HELD_TASK.previous" POINT_FROM="$HELD_STEP"

@@ -1,0 +1,33 @@
+//! Small flows of preset `best`, trained in seconds, for tests of sampling.
+
+
+use std::path::Path;
+
+use neuralrg::config::Config;
+use neuralrg::engine::Model;
+use neuralrg::engine::device::Device;
+use neuralrg::flow::{Architecture, Flow};
+use neuralrg::plan::Task;
+use neuralrg::seed::{Stage, TaskSeed};
+use neuralrg::train::train;
+
+/// A flow with three narrow couplings a layer, trained for `steps` steps.
+pub fn trained(linear_size: usize, temperature: f64, steps: i64) -> Model {
+    trained_as("couplings = 3\nhidden_width = 12", linear_size, temperature, steps)
+}
+
+/// A flow of preset `best` but for `overrides`, lines of section `flow`, trained for `steps` steps.
+pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: i64) -> Model {
+    let depth = linear_size.ilog2() as usize;
+    let text = format!(
+        "[sweep]\nname = 'test'\nlinear_size = {linear_size}\ntemperatures = [{temperature}]\ndepths = [{depth}]\n\
+         [flow]\npreset = 'best'\n{overrides}\n[train]\nsteps = {steps}\n"
+    );
+    let config = Config::parse(&text, Path::new("test.toml")).unwrap();
+    let seed = TaskSeed::new(&Task { linear_size, temperature, depth, seed: 1 });
+    let architecture = Architecture::new(linear_size, temperature, depth, 1, &config.flow);
+    let flow = Flow::initialize(architecture, &seed.at(Stage::Initialize, 0));
+    let mut model = Model::new(flow, &config.run, Device::Cpu);
+    train(&mut model, &config.train, 0.0, &seed, |_, _| ()).unwrap();
+    model
+}
