@@ -1,6 +1,7 @@
 //! What evaluates a flow against its target, and differentiates it: the native kernels on CPUs, or torch operations with
 //! autograd on any device. All give the same numbers up to rounding.
 
+pub mod config;
 pub mod device;
 mod model;
 pub mod native;
@@ -14,7 +15,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 
-use crate::config::{EngineChoice, Estimator};
+use crate::engine::config::{EngineChoice, Estimator};
 use crate::error::{Error, Result};
 
 pub use model::Model;

@@ -71,7 +71,7 @@ pub enum Error {
     #[error(
         "task file {} has format version {version}, but neuralrg {} reads version {}; use the version \
          that wrote it, or choose another folder with -o",
-        path.display(), crate::VERSION, crate::schema::FORMAT_VERSION
+        path.display(), crate::VERSION, crate::FORMAT_VERSION
     )]
     OtherVersion { path: PathBuf, version: i64 },
 

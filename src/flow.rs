@@ -2,6 +2,7 @@
 //! vector), apart from what evaluates it (an [`crate::engine`]) and from how the Z2 symmetry enters its density.
 
 pub mod arrangement;
+pub mod config;
 pub mod coupling;
 pub mod symmetry;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use ndarray::Array1;
 
-use crate::config::FlowConfig;
+use crate::flow::config::FlowConfig;
 use crate::random::Random;
 use arrangement::Layer;
 use coupling::{Coupling, Half, Network};

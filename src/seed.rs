@@ -3,7 +3,6 @@
 //! Each step has a key of its own, so that neither the number of ranks nor the order of the tasks changes a
 //! result, and a step can be repeated without those before it.
 
-use crate::plan::Task;
 use crate::random::Random;
 
 /// The part of a task that draws random numbers.
@@ -37,10 +36,8 @@ pub struct TaskSeed {
 }
 
 impl TaskSeed {
-    /// The streams of `task`. They depend on its physics (L, T, depth) and its seed, not on the sweep
-    /// it belongs to: the same task in a longer list of temperatures draws the same numbers.
-    pub fn new(task: &Task) -> Self {
-        let Task { linear_size, temperature, depth, seed } = *task;
+    /// The streams of a task.
+    pub fn new(linear_size: usize, temperature: f64, depth: usize, seed: u64) -> Self {
         let numbers = [linear_size as u64, temperature.to_bits(), depth as u64, seed];
         Self::of("neuralrg 2026 task seed", &numbers)
     }
@@ -83,6 +80,7 @@ impl TaskSeed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Task;
 
     fn task(temperature: f64, depth: usize, seed: u64) -> Task {
         Task { linear_size: 8, temperature, depth, seed }
@@ -92,7 +90,7 @@ mod tests {
     fn streams_differ_in_every_argument() {
         let mut seen = Vec::new();
         for (temperature, depth, seed) in [(2.0, 1, 1), (2.1, 1, 1), (2.0, 2, 1), (2.0, 1, 2)] {
-            let own = TaskSeed::new(&task(temperature, depth, seed));
+            let own = task(temperature, depth, seed).streams();
             for seeds in [own.derived(1), own.derived(2), own] {
                 for stage in [Stage::Initialize, Stage::Train, Stage::Evaluate, Stage::LatentHmc] {
                     for step in 0..100 {
@@ -109,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_same_arguments_give_the_same_numbers() {
-        let (a, b) = (TaskSeed::new(&task(2.0, 1, 1)), TaskSeed::new(&task(2.0, 1, 1)));
+        let (a, b) = (task(2.0, 1, 1).streams(), task(2.0, 1, 1).streams());
         assert_eq!(a.at(Stage::Train, 17), b.at(Stage::Train, 17));
     }
 }

@@ -1,35 +1,39 @@
 //! Studies of the finished tasks of a sweep: what the latent space of a trained flow means. Each leaves one file for
 //! each task in a folder of its own, which `collect` links to.
 
+pub mod coarse;
+pub mod response;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, stack};
 
-use crate::coarse::{
-    self, COUPLINGS, Kept, effective_couplings, great_circle, kept, without_finer,
-};
 use crate::engine::Model;
 use crate::error::{Error, Result};
-use crate::flow::arrangement::{kinds_of_latents, latent_levels};
-use crate::ising::Target;
+use crate::files::atomic::check_writable_folder;
+use crate::files::schema::{self, Item};
+use crate::files::seal;
+use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
 use crate::lattice::on_lattice;
-use crate::mutual_information::{self, Pairs, of_independent};
-use crate::plan::{Task, own_tasks};
 use crate::random::Use;
-use crate::response::responses;
-use crate::schema::{self, Item};
-use crate::seal;
-use crate::seed::{Stage, TaskSeed};
-use crate::stats::between_chain;
-use crate::store::{self, StudyRecord, SweepDir};
-use crate::target::{self, TargetSamples};
-use crate::task_file::{Origin, TaskFile};
-use crate::trained::Trained;
-
-/// Names of all studies: their folders, and their groups in the collected file.
-pub const NAMES: [&str; 3] = ["responses", "mutual_information", "coarse"];
+use crate::sampling::states;
+use crate::sampling::states::TargetSamples;
+use crate::seed::Stage;
+use crate::statistics::between_chain;
+use crate::statistics::mutual_information::{self, Pairs, of_independent};
+use crate::study::coarse::{COUPLINGS, Kept, effective_couplings, great_circle, kept};
+use crate::study::response::responses;
+use crate::sweep::folder::SweepDir;
+use crate::sweep::plan::own_tasks;
+use crate::targets::ising::Target;
+use crate::task::Task;
+use crate::task::study_file::StudyRecord;
+use crate::task::study_file::{study_path, study_written, write_study};
+use crate::task::task_file::Head;
+use crate::task::task_file::{Origin, TaskFile};
+use crate::task::trained::Trained;
 
 /// Samples whose coarse fields are kept.
 const SHOWN: usize = 4;
@@ -49,12 +53,12 @@ pub enum Study {
 type Arrays = Vec<(Item, ArrayD<f64>)>;
 
 impl Study {
-    /// One of [`NAMES`].
+    /// One of [`schema::STUDIES`].
     pub fn name(self) -> &'static str {
         match self {
-            Self::Responses { .. } => NAMES[0],
-            Self::MutualInformation { .. } => NAMES[1],
-            Self::Coarse { .. } => NAMES[2],
+            Self::Responses { .. } => schema::STUDIES[0],
+            Self::MutualInformation { .. } => schema::STUDIES[1],
+            Self::Coarse { .. } => schema::STUDIES[2],
         }
     }
 
@@ -107,7 +111,7 @@ impl Studies {
         tasks.retain(|task| names.is_empty() || names.contains(&task.name()));
         let output = output.unwrap_or(root).to_owned();
         let studies = Self { dir, origin: Origin::new(&config), study, output, tasks };
-        store::check_writable_folder(&studies.output.join(study.name()))?;
+        check_writable_folder(&studies.output.join(study.name()))?;
         Ok(studies)
     }
 
@@ -144,7 +148,7 @@ impl Studies {
     }
 
     fn path(&self, task: &Task) -> PathBuf {
-        store::study_path(&self.output, self.study.name(), task)
+        study_path(&self.output, self.study.name(), task)
     }
 
     /// Of which task file the study is to be, by its checksum, and with which settings.
@@ -155,7 +159,7 @@ impl Studies {
     }
 
     fn is_done(&self, task: &Task) -> Result<bool> {
-        Ok(store::study_written(&self.path(task)) == Some(self.wanted(task)?))
+        Ok(study_written(&self.path(task)) == Some(self.wanted(task)?))
     }
 
     /// Does the study of a task and writes its file.
@@ -163,7 +167,7 @@ impl Studies {
         let file = TaskFile::of(&self.dir.task_path(task), task, &self.origin)?;
         let (task_sha256, settings) = self.wanted(task)?;
         let trained = Trained::of(&file)?;
-        let spacing = target::spacing(&file.head);
+        let spacing = spacing(&file.head);
         let arrays = match self.study {
             Study::Responses { samples } => study_responses(&trained, spacing, samples)?,
             Study::MutualInformation { samples, neighbours } => {
@@ -172,8 +176,20 @@ impl Studies {
             Study::Coarse { samples } => study_levels(&trained, samples)?,
         };
         let record = StudyRecord { task: *task, task_sha256, settings, arrays };
-        store::write_study(&self.path(task), &record)
+        write_study(&self.path(task), &record)
     }
+}
+
+/// Trajectories between two samples, in autocorrelation times.
+const THINNING: f64 = 2.0;
+
+/// Trajectories from one sample to the next that is nearly independent of it, from the autocorrelation times of a
+/// task.
+fn spacing(head: &Head) -> i64 {
+    let times =
+        schema::OBSERVABLE_SCALARS.iter().map(|[item, ..]| format!("{}_tau_int", item.name));
+    let longest = times.map(|name| head.scalar(&name)).fold(0.5, f64::max);
+    (THINNING * longest).ceil() as i64
 }
 
 /// A time that is not known to the second.
@@ -300,7 +316,7 @@ fn study_levels(trained: &Trained, samples: usize) -> Result<Arrays> {
         return Err(Error::NoLevels { task: trained.task.name() });
     }
     let draw = |step: i64, count: usize| {
-        let random = TaskSeed::new(&trained.task).at(Stage::Study, step);
+        let random = trained.task.streams().at(Stage::Study, step);
         random.normals(Use::Latents, 0..count, architecture.sites())
     };
     let levels: Array1<f64> = (0..=architecture.depth).rev().map(|level| level as f64).collect();
@@ -389,10 +405,10 @@ fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, usize) -> Array2<
 /// Samples of the target from the task's latent HMC.
 fn sample_target(trained: &Trained, spacing: i64, samples: usize) -> Result<TargetSamples> {
     let Trained { task, config, model, .. } = trained;
-    let seed = TaskSeed::new(task);
+    let seed = task.streams();
     let hmc = (&config.hmc, task.temperature, &seed);
     let start = Instant::now();
-    let found = target::sample(model, hmc, spacing, samples)?;
+    let found = states::sample(model, hmc, spacing, samples)?;
     let seconds = start.elapsed().as_secs_f64();
     log::info!("{}: samples of the target, {seconds:.0} s", task.name());
     Ok(found)

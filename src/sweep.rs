@@ -1,6 +1,17 @@
 //! `neuralrg run`: the tasks that a folder still lacks, spread over the ranks of this job and shared with
 //! other jobs.
 
+pub mod claims;
+pub mod collect;
+pub mod distribute;
+pub mod events;
+pub mod folder;
+pub mod plan;
+pub mod queue;
+pub mod schedule;
+pub mod status;
+pub mod summary;
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,25 +20,28 @@ use std::time::{Duration, SystemTime};
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoints;
-use crate::claims::{Claim, Claims, JobFile};
-use crate::config::{Config, decimal_comma_hint};
-use crate::data;
+use crate::config::Config;
+use crate::config::sweep::decimal_comma_hint;
 use crate::engine;
 use crate::engine::device::{self, Device};
 use crate::error::{Error, Result};
-use crate::events::{Event, Events};
+use crate::files::atomic::wait_for;
 use crate::host;
-use crate::plan::{self, PlannedTask, Task};
-use crate::progress::TaskProgress;
-use crate::queue::{Crew, Outcome, Queue};
-use crate::rank::{Counts, Desk, Permission, Ranks, Team};
-use crate::run::{Parent, run_task};
+use crate::ranks::{Ranks, Team};
 use crate::signals::Stop;
-use crate::store::{self, SweepDir, SweepLock};
-use crate::summary;
-use crate::task_file::{Brief, Head, Origin, TaskFile};
-use crate::trained::check_flow;
+use crate::sweep::claims::{Claim, Claims, JobFile};
+use crate::sweep::distribute::{Counts, Desk, Permission};
+use crate::sweep::events::{Event, Events};
+use crate::sweep::folder::{SweepDir, SweepLock};
+use crate::sweep::plan::PlannedTask;
+use crate::sweep::queue::{Crew, Outcome, Queue};
+use crate::task::Task;
+use crate::task::checkpoint::Checkpoints;
+use crate::task::progress::TaskProgress;
+use crate::task::run::{Parent, run_task};
+use crate::task::task_file::{Brief, Head, Origin, TaskFile};
+use crate::task::trained::check_flow;
+use crate::task::writing::write_task;
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -179,7 +193,7 @@ fn find_missing(
     if let Some(hint) = decimal_comma_hint(config.temperatures()) {
         log::warn!("{}: {hint}", config_path.display());
     }
-    data::identify(&mut config, config_path)?;
+    config.identify_data(config_path)?;
     config.teams(ranks, config_path)?;
     let mut tasks = plan::tasks(&config);
     let wanted = match task_index {
@@ -337,7 +351,7 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
     let teams = ranks.size() / team.size();
     let queue = Queue::new(&tasks, &missing, Crew { ranks: teams, shortest_slice });
-    let counts = ranks.distribute(&team, queue, desk, stop, work);
+    let counts = distribute::distribute((ranks, &team), queue, desk, stop, work);
     let Counts { failed, unfinished } = counts;
     if let Some(reception) = reception {
         if total > 0 {
@@ -419,7 +433,13 @@ impl Worker<'_> {
     ) -> Result<Outcome> {
         let Self { config, dir, team, .. } = self;
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
-        let mut progress = TaskProgress::new(task, config, dir, (self.ranks, team), self.bars);
+        let mut progress = TaskProgress::new(
+            task,
+            config,
+            (&dir.progress_path(task), &dir.log_path(task)),
+            (self.ranks, team),
+            self.bars,
+        );
         progress.note(&format!("task {} begins{origin}", task.name()));
         let interval = config.run.checkpoint_interval();
         let path = dir.checkpoint_path(task);
@@ -451,7 +471,7 @@ impl Worker<'_> {
         }
         let written = outcome.and_then(|record| {
             progress.completed();
-            store::write_task(&dir.task_path(task), &record, config)
+            write_task(&dir.task_path(task), &record, config)
                 .inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
             Ok(record)
         });
@@ -477,7 +497,7 @@ impl Worker<'_> {
     /// What a task needs of the finished one that it starts from; the leader reads it.
     fn read_parent(&self, task: &Task) -> Result<Parent> {
         let read = || {
-            store::wait_for(&self.dir.task_path(task));
+            wait_for(&self.dir.task_path(task));
             open_finished(task, self.config, &Origin::new(self.config), self.dir)
                 .and_then(|file| Ok(file.flow()?.parameters))
                 .map_err(|error| Error::UnreadableParent {

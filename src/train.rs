@@ -1,18 +1,22 @@
 //! Training: minimization of the variational free energy (Eq. 5) over the flow's parameters, or of -ln q over given
 //! samples: of the KL divergence in one direction or the other.
 
+pub mod adam;
+pub mod config;
+pub mod data;
+
 use std::time::Instant;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 
-use crate::adam::Adam;
-use crate::checkpoint::{ANY, Restored, Saved, array, number, read_number};
-use crate::config::{Schedule, TrainConfig};
-use crate::data::Data;
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
+use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
 use crate::random::Use;
 use crate::seed::{Stage, TaskSeed};
+use crate::train::adam::Adam;
+use crate::train::config::{Schedule, TrainConfig};
+use crate::train::data::Data;
 
 /// What is recorded at every step, in the order of the rows of [`History::values`].
 pub const RECORDED: [&str; 4] = ["loss", "loss_std", "regularizer", "gradient_norm"];
@@ -365,7 +369,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::device::Device;
     use crate::flow::Flow;
-    use crate::plan::Task;
+    use crate::task::Task;
 
     /// Loss, deviation, regularizer, norm of each step.
     fn records(steps: &[[f64; 4]]) -> Array2<f64> {
@@ -402,7 +406,7 @@ mod tests {
         let config = Config::parse(&format!("{text}{keys}"), "t.toml".as_ref()).unwrap();
         let task = Task { linear_size: 4, temperature: 2.5, depth: 1, seed: 1 };
         let architecture = task.architecture(&config.flow);
-        let seed = TaskSeed::new(&task);
+        let seed = task.streams();
         let random = seed.at(Stage::Initialize, 0);
         let flow = Flow::initialize(architecture, &random);
         let model = Model::new(flow, &config.run, Device::Cpu);

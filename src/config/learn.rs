@@ -4,12 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Check, Config, DataConfig, FlowConfig, RunConfig, StartFrom, Symmetry, TrainConfig,
-    decimal_comma_hint, difference, parse_over_preset, require, require_count, require_fields,
-};
+use super::Config;
+use super::sweep::decimal_comma_hint;
+use super::text::{difference, parse_over_preset};
+use crate::bounds::{Check, require, require_count, require_fields};
+use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::flow::config::{FlowConfig, Symmetry};
 use crate::flow::coupling::Conditioner;
+use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 
 /// What differs from the defaults of sweeps: pictures are not symmetric under x → -x.
 const DEFAULTS: &str = "[flow]\nsymmetry = \"none\"\n";

@@ -1,6 +1,6 @@
 //! Which device a rank computes on.
 
-use crate::config::DeviceChoice;
+use crate::engine::config::DeviceChoice;
 use crate::error::{Error, Result};
 
 /// Where an engine computes.

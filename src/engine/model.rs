@@ -6,11 +6,12 @@ use ndarray::{Array1, Array3, ArrayView2};
 
 use super::native::Native;
 use super::{Draw, Engine, Image, Loss, Potential};
-use crate::config::{EngineChoice, Estimator, Precision, RunConfig, Symmetry};
+use crate::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
 use crate::engine::device::Device;
 use crate::flow::Flow;
-use crate::rank::Team;
-use crate::shares::{Part, Shares, of_shape};
+use crate::flow::config::Symmetry;
+use crate::ranks::Team;
+use crate::ranks::shares::{Part, Shares, of_shape};
 
 /// A flow, the density that it is trained towards, and the engine that evaluates both. Each member of a team
 /// evaluates its share of a batch and gets the whole.

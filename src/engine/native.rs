@@ -23,8 +23,9 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
 use super::{Draw, Engine, Image, Loss, Potential};
-use crate::config::{Estimator, Symmetry};
+use crate::engine::config::Estimator;
 use crate::flow::Architecture;
+use crate::flow::config::Symmetry;
 use crate::flow::coupling::Coupling;
 use crate::flow::symmetry::ln_mean_exp;
 

@@ -4,16 +4,17 @@
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 
 use super::*;
-use crate::coarse;
-use crate::config::{EngineChoice, FlowConfig, Precision, RunConfig, Symmetry};
+use crate::engine::config::{EngineChoice, Precision, RunConfig};
 use crate::engine::device::Device;
-use crate::flow::arrangement::{Arrangement, kinds_of_latents, latent_levels};
+use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
+use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::flow::coupling::{Conditioner, Transform};
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::flow::tests::{architecture, architectures, random_flow, small_config};
 use crate::flow::{Architecture, Flow};
 use crate::random::{Random, Use};
-use crate::response::responses;
+use crate::study::coarse;
+use crate::study::response::responses;
 
 /// The flow away from its start on each engine of this program.
 fn models(architecture: &Architecture, precision: Precision) -> Vec<Model> {
@@ -269,7 +270,7 @@ fn fields_get_sharper_level_by_level_up_to_the_whole_one() {
         let z = batch_of(&architecture);
         for model in models(&architecture, Precision::F64) {
             let blurred = |level| {
-                let latents = coarse::without_finer(&architecture, z.view(), level);
+                let latents = without_finer(&architecture, z.view(), level);
                 model.forward(latents.view()).field
             };
             let whole = model.forward(z.view()).field;
@@ -483,7 +484,7 @@ mod autograd {
     /// The device is a GPU where the machine has one.
     #[test]
     fn the_machines_device_computes_what_the_cpu_does() {
-        use crate::config::DeviceChoice;
+        use crate::engine::config::DeviceChoice;
 
         let device = crate::engine::device::select(DeviceChoice::Auto, 0).unwrap();
         let architecture = architecture(4, 2, &small_config());

@@ -13,9 +13,10 @@ use ndarray::{Array, Array1, Array3, ArrayD, ArrayView1, ArrayView2, Dimension};
 use tch::{Kind, Tensor};
 
 use super::{Draw, Engine, Image, Loss, Potential};
-use crate::config::{Estimator, Precision, Symmetry};
+use crate::engine::config::{Estimator, Precision};
 use crate::engine::device::Device;
 use crate::flow::Flow;
+use crate::flow::config::Symmetry;
 use density::{SymmetrizedFlow, ln_prior};
 use map::{Layout, Map};
 use target::TensorTarget;

@@ -7,54 +7,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use super::Architecture;
+use super::config::{Arrangement, FlowConfig, Neighbours, Splits};
 use super::coupling::{Conditioner, Convolution, Coupling, Half, Kernel, Network, Shell};
-use crate::config::FlowConfig;
-
-/// Arrangement of the layers (`[flow] arrangement`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arrangement {
-    /// Each level: 2×2 disentanglers, then decimators.
-    Mera,
-    /// Decimators only.
-    Tree,
-    /// Disentanglers only: block layers on the whole field, alternately shifted.
-    Tebd,
-    /// Each level adds two sublattices to the coarse field, first the centres of its squares, then the
-    /// rest, and lets old and new sites update each other in turn.
-    Checkerboard,
-}
-
-impl Arrangement {
-    /// Whether there are coarser and finer levels.
-    pub fn has_levels(self) -> bool {
-        self != Self::Tebd
-    }
-}
-
-/// What the network of a checkerboard's coupling sees of its neighbours (`[flow] neighbours`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Neighbours {
-    /// The sum over each shell of equal distance: all symmetries of the square are kept.
-    Shells,
-    /// Each site of the shells for itself.
-    Sites,
-}
-
-/// Which sites of their blocks couplings freeze (`[flow] splits`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Splits {
-    /// A random half in one coupling and its complement in the next, the same for all temperatures, depths and
-    /// lattices: the paper's.
-    Random,
-    /// Diagonals, rows and columns in turn, each both ways.
-    Cycle,
-}
 
 /// What a layer is for. Seen from x to z as in the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +99,15 @@ pub fn latent_levels(architecture: &Architecture) -> Vec<usize> {
         top.min((row | column).trailing_zeros() as usize)
     };
     (0..linear_size * linear_size).map(level).collect()
+}
+
+/// z with the latents of all levels below `level` set to 0, their mean: g of it is the field without its finer details.
+///
+/// Shapes: z (batch, N) → (batch, N).
+pub fn without_finer(architecture: &Architecture, z: ArrayView2<f64>, level: usize) -> Array2<f64> {
+    let levels = latent_levels(architecture);
+    let stays: Array1<f64> = levels.iter().map(|&other| f64::from(other >= level)).collect();
+    &z * &stays
 }
 
 /// One latent of each kind, top level first: all others are its translations. Layers down to level l look alike

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use crate::config::Symmetry;
+use crate::flow::config::Symmetry;
 use crate::random::{Random, Use};
 
 /// ln p(z) of the prior N(0, I). Shapes: z (batch, N) → (batch).

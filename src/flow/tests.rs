@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::arrangement::{Arrangement, Layer, Neighbours, Role, Splits};
+use super::arrangement::{Layer, Role};
+use super::config::{Arrangement, Neighbours, Splits};
 use super::coupling::{Conditioner, Coupling, Half, Networks, Transform};
 use super::*;
-use crate::config::Symmetry;
+use crate::flow::config::Symmetry;
 use crate::random::Use;
 
 pub(crate) fn small_config() -> FlowConfig {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use neuralrg::seal::seal_hdf5;
+use neuralrg::files::seal::seal_hdf5;
 
 use crate::common::job::{CHECKPOINT, EACH_STEP, Point, killed_at};
 use crate::common::{

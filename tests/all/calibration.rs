@@ -6,18 +6,17 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, Array3, ArrayView3, Axis};
-use neuralrg::bridge::bridge;
-use neuralrg::config::{EvaluateConfig, HmcConfig, Sampler, Start};
-use neuralrg::diagnostics::{estimates, pull, reweighted};
 use neuralrg::engine::Model;
-use neuralrg::evaluate::Evaluation;
-use neuralrg::exact::exact_ising;
-use neuralrg::plan::Task;
-use neuralrg::sampler::{Chains, Kernel, sample};
-use neuralrg::seed::TaskSeed;
-use neuralrg::stats::{importance, mean_and_standard_error};
-use neuralrg::store::Numbers;
-use neuralrg::wolff::reference;
+use neuralrg::files::Numbers;
+use neuralrg::sampling::config::{EvaluateConfig, HmcConfig, Sampler, Start};
+use neuralrg::sampling::diagnostics::{estimates, pull, reweighted};
+use neuralrg::sampling::evaluate::Evaluation;
+use neuralrg::sampling::sampler::{Chains, Kernel, sample};
+use neuralrg::statistics::bridge::bridge;
+use neuralrg::statistics::{importance, mean_and_standard_error};
+use neuralrg::targets::exact::exact_ising;
+use neuralrg::targets::wolff::reference;
+use neuralrg::task::Task;
 
 /// Samples of a run of reweighting, for each trajectory of latent HMC: they cost little.
 const REWEIGHTED: i64 = 4;
@@ -95,7 +94,7 @@ fn batch(
 ) -> Vec<Numbers> {
     let linear_size = model.flow.architecture.linear_size;
     let temperature = model.flow.architecture.temperature;
-    let seed = TaskSeed::new(&Task { linear_size, temperature, depth: 1, seed });
+    let seed = Task { linear_size, temperature, depth: 1, seed }.streams();
     let runs: Vec<Numbers> = if let Some(name) = sampler {
         let config = settings(name, (BATCH * lengths.0, lengths.1, lengths.2));
         let kernel = Kernel::new(name, model, temperature, &config);
@@ -182,7 +181,7 @@ fn free_energies_of_the_bridge_are_calibrated_with_a_poor_flow() {
     let (chains, samples) = (16, 512);
     let model = crate::flows::trained(4, CRITICAL_TEMPERATURE, 10);
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 2 };
-    let seed = TaskSeed::new(&task);
+    let seed = task.streams();
     let count = RUNS as i64;
     let config = settings(Sampler::Latent, (count * chains, 50, 60));
     let kernel = Kernel::new(Sampler::Latent, &model, CRITICAL_TEMPERATURE, &config);

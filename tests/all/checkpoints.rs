@@ -8,17 +8,18 @@ use std::path::Path;
 
 use crate::common::{Sweep, TINY, everything_measured};
 use indicatif::MultiProgress;
-use neuralrg::checkpoint::Checkpoints;
 use neuralrg::config::Config;
 use neuralrg::engine::device::Device;
 use neuralrg::error::Error;
-use neuralrg::plan::Task;
-use neuralrg::progress::TaskProgress;
-use neuralrg::rank::{Ranks, Team};
-use neuralrg::run::run_task;
-use neuralrg::seal::sha256;
+use neuralrg::files::seal::sha256;
+use neuralrg::ranks::{Ranks, Team};
 use neuralrg::signals::Stop;
-use neuralrg::store::{SweepDir, TaskRecord};
+use neuralrg::sweep::folder::SweepDir;
+use neuralrg::task::Task;
+use neuralrg::task::checkpoint::Checkpoints;
+use neuralrg::task::progress::TaskProgress;
+use neuralrg::task::record::TaskRecord;
+use neuralrg::task::run::run_task;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -70,7 +71,7 @@ impl Place {
         let mut progress = TaskProgress::new(
             &TASK,
             &self.config,
-            &self.dir,
+            (&self.dir.progress_path(&TASK), &self.dir.log_path(&TASK)),
             (&ranks, &team),
             &MultiProgress::new(),
         );

@@ -176,7 +176,7 @@ fn status_tells_waiting_running_stopped_failed_and_done_tasks_apart() {
     assert!(of_chains.contains("of 40 draws: errors are uncertain"), "{of_chains}");
 
     fs::write(sweep.dir.join(format!("failed/{failed}.txt")), "it went wrong\n").unwrap();
-    let now = neuralrg::progress::unix_now();
+    let now = neuralrg::clock::unix_now();
     for (name, written) in [(running, now), (stopped, now - 86_400)] {
         let progress = format!(
             "{{\"stage\":\"train\",\"step\":3,\"steps\":6,\"gap\":1.25,\"gap_error\":0.5,\
@@ -358,8 +358,8 @@ fn status_tells_when_all_will_be_done_while_a_job_works() {
     fs::remove_file(sweep.task(TINY_TASKS[0])).unwrap();
     assert!(!sweep.look("status").success().contains("all in about"));
     // A living job of one rank that has not begun.
-    let claims = std::sync::Arc::new(neuralrg::claims::Claims::new(&sweep.dir));
-    let job = neuralrg::claims::JobFile::create(claims, 1).unwrap();
+    let claims = std::sync::Arc::new(neuralrg::sweep::claims::Claims::new(&sweep.dir));
+    let job = neuralrg::sweep::claims::JobFile::create(claims, 1).unwrap();
     let table = sweep.look("status").success().to_owned();
     assert!(table.contains("3 done, 1 waiting; all in about "), "{table}");
     let json = program(&["status", sweep.dir.to_str().unwrap(), "--json"]);

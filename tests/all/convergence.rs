@@ -2,8 +2,8 @@
 //! tests/statistics_reference.py), against processes with known autocorrelation, and against planted failures.
 
 use ndarray::{Array2, s};
-use neuralrg::convergence::{e_bfmi, ess_bulk, ess_tail, r_hat};
-use neuralrg::stats::gamma_method;
+use neuralrg::statistics::convergence::{e_bfmi, ess_bulk, ess_tail, r_hat};
+use neuralrg::statistics::gamma_method;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
 use serde::Deserialize;
@@ -38,7 +38,8 @@ struct Gamma {
 }
 
 fn cases() -> Vec<Case> {
-    let reference: Reference = serde_json::from_str(include_str!("../data/statistics.json")).unwrap();
+    let reference: Reference =
+        serde_json::from_str(include_str!("../data/statistics.json")).unwrap();
     reference.cases
 }
 

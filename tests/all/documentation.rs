@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use clap::CommandFactory;
 use crate::common::job::{CHECKPOINT, EACH_STEP, Job, Point, held_at};
 use crate::common::{Sweep, everything_measured, neuralrg, outcome};
+use clap::CommandFactory;
 use neuralrg::cli::Cli;
+use neuralrg::config::Config;
 use neuralrg::config::learn::LearnConfig;
-use neuralrg::config::{Config, FlowConfig};
-use neuralrg::events::Event;
+use neuralrg::flow::config::FlowConfig;
+use neuralrg::sweep::events::Event;
 use safetensors::SafeTensors;
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");

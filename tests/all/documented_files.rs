@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Sweep, TINY, everything_measured, make_hdf5, neuralrg, outcome};
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenArray};
 use hdf5::{Dataset, Group, ObjectReference1, ReferencedObject};
-use neuralrg::schema::{self, Item};
-use neuralrg::study;
+use neuralrg::files::schema::{self, Item};
 
 /// Set to anything, it makes the tests write the tables instead of comparing them.
 const WRITE: &str = "NEURALRG_WRITE_DOCUMENTS";
@@ -132,7 +131,7 @@ fn tables_are_those_of_the_schema() {
         text.lines().zip(expected.lines()).find(|(line, expected)| line != expected)
     {
         panic!(
-            "docs/files.md is not what src/schema.rs says, from this line on: {line}\n\
+            "docs/files.md is not what src/files/schema.rs says, from this line on: {line}\n\
              write its tables anew with {WRITE}=1 cargo test --release --test documented_files"
         );
     }
@@ -303,7 +302,7 @@ fn studies_and_samples_hold_what_the_tables_say() {
         outcome(study.arg(command).arg(&sweep.dir).args(["--samples=256", "--task=L4_T2_d2_s1"]))
             .success();
     }
-    for name in study::NAMES {
+    for name in schema::STUDIES {
         let root = open_root(&sweep.dir.join(name).join("L4_T2_d2_s1.h5"));
         assert_holds(&root, &other_layout(name));
         assert_attributes("a study", &root, &[]);

@@ -2,16 +2,16 @@
 //! themselves alone: every arrangement, conditioner, transform and symmetry.
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView2, Axis, concatenate, stack};
-use neuralrg::config::{EngineChoice, Estimator, FlowConfig, Precision, RunConfig, Symmetry};
+use neuralrg::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
 use neuralrg::engine::device::Device;
 use neuralrg::engine::{Loss, Model};
-use neuralrg::exact::exact_ising;
-use neuralrg::flow::arrangement::{Arrangement, Neighbours, Splits};
+use neuralrg::flow::config::{Arrangement, FlowConfig, Neighbours, Splits, Symmetry};
 use neuralrg::flow::coupling::{Conditioner, Networks, Transform};
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::ising::coupling_eigenvalues;
 use neuralrg::random::{Random, Use};
-use neuralrg::rank::Ranks;
+use neuralrg::ranks::Ranks;
+use neuralrg::targets::exact::exact_ising;
+use neuralrg::targets::ising::coupling_eigenvalues;
 
 const TEMPERATURE: f64 = 2.269185314213022;
 

@@ -3,7 +3,7 @@
 use std::f64::consts::{FRAC_PI_2, SQRT_2};
 
 use crate::enumeration::{FieldMixture, SITES, cholesky, enumerate, ln_normal, multiply};
-use neuralrg::exact::exact_ising;
+use neuralrg::targets::exact::exact_ising;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
 
@@ -257,7 +257,7 @@ fn field_mixture_is_normalized_and_has_the_exact_covariance() {
         .collect();
     for (i, expected) in [1.0, covariance[0][0], covariance[3][0]].into_iter().enumerate() {
         let values: Vec<f64> = samples.iter().map(|sample| sample[i]).collect();
-        let (mean, error) = neuralrg::stats::mean_and_standard_error(&values);
+        let (mean, error) = neuralrg::statistics::mean_and_standard_error(&values);
         assert!(error < 0.15 * expected, "{expected}: {mean} ± {error}");
         assert!((mean - expected).abs() < 4.0 * error, "{expected}: {mean} ± {error}");
     }

@@ -8,29 +8,28 @@ use crate::common::{Sweep, contents};
 use crate::enumeration::{FieldMixture, enumerate};
 use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView1, Axis, array};
-use neuralrg::config::{
-    EngineChoice, Estimator, EvaluateConfig, FlowConfig, Precision, RunConfig, Schedule, Symmetry,
-    TrainConfig,
-};
+use neuralrg::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
 use neuralrg::engine::device::Device;
 use neuralrg::engine::{Image, Model};
-use neuralrg::evaluate::Evaluation;
-use neuralrg::exact::exact_ising;
-use neuralrg::flow::arrangement::Splits;
+use neuralrg::flow::config::{FlowConfig, Splits, Symmetry};
 use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::ising::Target;
-use neuralrg::plan::Task;
 use neuralrg::random::{Random, Use};
+use neuralrg::sampling::config::EvaluateConfig;
+use neuralrg::sampling::evaluate::Evaluation;
 use neuralrg::seed::{Stage, TaskSeed};
-use neuralrg::stats::mean_and_standard_error;
+use neuralrg::statistics::mean_and_standard_error;
+use neuralrg::targets::exact::exact_ising;
+use neuralrg::targets::ising::Target;
+use neuralrg::task::Task;
+use neuralrg::train::config::{Schedule, TrainConfig};
 use neuralrg::train::{batch, learning_rate, train};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 
 fn seed(temperature: f64) -> TaskSeed {
-    TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 })
+    Task { linear_size: 4, temperature, depth: 2, seed: 1 }.streams()
 }
 
 /// A small flow on 4 × 4, its random weights kicked so that it is far from symmetric.

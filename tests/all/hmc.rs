@@ -1,24 +1,24 @@
 //! Hybrid Monte Carlo: the laws that leapfrog and Metropolis obey, and observables against enumeration.
 
 use ndarray::{Array2, ArrayView2, Axis, s, stack};
-use neuralrg::config::{
-    FlowConfig, HmcConfig, Precision, RunConfig, Sampler, Schedule, Start, Symmetry, TrainConfig,
-};
-use neuralrg::diagnostics;
+use neuralrg::engine::config::{Precision, RunConfig};
 use neuralrg::engine::device::Device;
 use neuralrg::engine::{Model, Potential};
 use neuralrg::error::Error;
-use neuralrg::flow::arrangement::Splits;
+use neuralrg::flow::config::{FlowConfig, Splits, Symmetry};
 use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::hmc::{State, hamiltonian, leapfrog, trajectory};
-use neuralrg::physical::PhysicalPotential;
-use neuralrg::plan::Task;
 use neuralrg::random::{Random, Use};
-use neuralrg::rank::Team;
-use neuralrg::sampler::{self, Chains, Kernel, Sampling};
-use neuralrg::seed::{Stage, TaskSeed};
-use neuralrg::stats::{between_chain, gamma_method, mean_and_standard_error};
+use neuralrg::ranks::Team;
+use neuralrg::sampling::config::{HmcConfig, Sampler, Start};
+use neuralrg::sampling::diagnostics;
+use neuralrg::sampling::hmc::{State, hamiltonian, leapfrog, trajectory};
+use neuralrg::sampling::physical::PhysicalPotential;
+use neuralrg::sampling::sampler::{self, Chains, Kernel, Sampling};
+use neuralrg::seed::Stage;
+use neuralrg::statistics::{between_chain, gamma_method, mean_and_standard_error};
+use neuralrg::task::Task;
+use neuralrg::train::config::{Schedule, TrainConfig};
 use neuralrg::train::train;
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
@@ -42,7 +42,7 @@ fn untrained_model(symmetry: Symmetry, temperature: f64, precision: Precision) -
         symmetry,
         ..Default::default()
     };
-    let random = TaskSeed::new(&task(temperature)).at(Stage::Initialize, 0);
+    let random = task(temperature).streams().at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, temperature, 2, 1, &config);
     let run = RunConfig { precision, ..Default::default() };
     Model::new(Flow::initialize(architecture, &random), &run, Device::Cpu)
@@ -176,7 +176,7 @@ fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
 }
 
 fn sample_by(name: Sampler, model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
-    let seed = TaskSeed::new(&task(temperature));
+    let seed = task(temperature).streams();
     let kernel = Kernel::new(name, model, temperature, config);
     let settings = (config, Start::Hot);
     let sampling = sampler::sample(name, &kernel, settings, &seed, None, |_| Ok(()));
@@ -192,8 +192,10 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
         exact.magnetization_4,
         exact.abs_magnetization,
     ];
-    for ((name, expected), values) in
-        neuralrg::observe::SCALARS.iter().zip(expected).zip(chains.scalars().axis_iter(Axis(0)))
+    for ((name, expected), values) in neuralrg::targets::observe::SCALARS
+        .iter()
+        .zip(expected)
+        .zip(chains.scalars().axis_iter(Axis(0)))
     {
         let estimate = gamma_method(values);
         let pull = (estimate.mean - expected) / estimate.error;
@@ -273,8 +275,8 @@ fn trained_flow_samples_the_enumerated_ising_model() {
         ..Default::default()
     };
     let mut gap = f64::INFINITY;
-    let exact = neuralrg::exact::exact_ising(4, temperature).free_energy_field;
-    train(&mut model, &config, 0.0, &TaskSeed::new(&task(temperature)), |progress, _| {
+    let exact = neuralrg::targets::exact::exact_ising(4, temperature).free_energy_field;
+    train(&mut model, &config, 0.0, &task(temperature).streams(), |progress, _| {
         gap = progress.loss.map_or(gap, |(loss, _)| loss - exact);
     })
     .unwrap();
@@ -359,7 +361,7 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
 #[test]
 fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
     let model = untrained_model(Symmetry::Mixture, 2.7, Precision::F32);
-    let seed = TaskSeed::new(&task(2.7));
+    let seed = task(2.7).streams();
     let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
     let kernel = Kernel::new(Sampler::Latent, &model, 2.7, &config);
     let stage = (&seed, Stage::LatentHmc);

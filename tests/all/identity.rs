@@ -121,7 +121,7 @@ fn a_flow_whose_couplings_freeze_other_sites_is_refused_also_as_a_start() {
         sites.invert_axis(ndarray::Axis(0));
         halves.write(sites.as_standard_layout().view()).unwrap();
     });
-    neuralrg::seal::seal_hdf5(&path).unwrap();
+    neuralrg::files::seal::seal_hdf5(&path).unwrap();
     fs::remove_file(sweep.task(child)).unwrap();
 
     let expected = [parent, "freeze other sites of their blocks (model/halves)"];

@@ -8,25 +8,25 @@ use crate::common::{Outcome, Sweep, TINY, contents, make_hdf5, neuralrg, outcome
 use crate::enumeration::FieldMixture;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, Axis};
+use neuralrg::config::Config;
 use neuralrg::config::learn::LearnConfig;
-use neuralrg::config::{Config, DataConfig};
-use neuralrg::data::{Data, fields_of, write_fields};
 use neuralrg::engine::Model;
 use neuralrg::engine::device::Device;
 use neuralrg::error::Error;
-use neuralrg::exact::exact_ising;
+use neuralrg::files::Numbers;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::lattice::Lattice;
-use neuralrg::learn::learn;
-use neuralrg::observe;
-use neuralrg::plan::Task;
 use neuralrg::random::Random;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::signals::Stop;
-use neuralrg::stats::gamma_method;
-use neuralrg::store::Numbers;
+use neuralrg::statistics::gamma_method;
+use neuralrg::targets::exact::exact_ising;
+use neuralrg::targets::{observe, wolff};
+use neuralrg::task::Task;
+use neuralrg::task::learn::learn;
+use neuralrg::train::config::DataConfig;
+use neuralrg::train::data::{Data, fields_of, write_fields};
 use neuralrg::train::{Objective, Training};
-use neuralrg::wolff;
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 
@@ -95,7 +95,7 @@ fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
     );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 1 };
-    let seed = TaskSeed::new(&task);
+    let seed = task.streams();
     let random = seed.at(Stage::Initialize, 0);
     let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, 1, &config.flow);
     let flow = Flow::initialize(architecture, &random);

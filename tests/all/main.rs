@@ -1,6 +1,7 @@
 //! All tests of the program and its physics, one module for what one file is about; in one test program, so that they are
 //! compiled and linked once and fill all cores.
 
+mod architecture;
 mod bad_input;
 mod calibration;
 mod checkpoints;

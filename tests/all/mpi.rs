@@ -10,7 +10,7 @@ use crate::common::job::{
 use crate::common::{
     Sweep, TINY, assert_same_task, assert_same_tasks, contents, mpirun, neuralrg, outcome,
 };
-use neuralrg::rank::Ranks;
+use neuralrg::ranks::Ranks;
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 

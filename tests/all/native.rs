@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use ndarray::{Array, Array1, Array2, Dimension, s};
-use neuralrg::config::{Estimator, FlowConfig, Symmetry};
 use neuralrg::engine::Engine;
+use neuralrg::engine::config::Estimator;
 use neuralrg::engine::native::{Native, Real};
-use neuralrg::flow::arrangement::{Arrangement, Splits};
+use neuralrg::flow::config::{Arrangement, FlowConfig, Splits, Symmetry};
 use neuralrg::flow::coupling::{Conditioner, Coupling, Network, Networks, Transform};
 use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};

@@ -1,12 +1,13 @@
 //! The cluster Monte Carlo of the spins against enumeration and against Kaufman's energy.
 
-use neuralrg::exact::exact_ising;
-use neuralrg::wolff::{Reference, reference};
+use neuralrg::targets::exact::exact_ising;
+use neuralrg::targets::wolff::{Reference, reference};
 
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
 
 fn scalar(reference: &Reference, name: &str) -> (f64, f64) {
-    let index = neuralrg::observe::SCALARS.iter().position(|other| *other == name).unwrap();
+    let index =
+        neuralrg::targets::observe::SCALARS.iter().position(|other| *other == name).unwrap();
     (reference.scalars[index].mean, reference.scalars[index].error)
 }
 

@@ -2,23 +2,23 @@
 
 use crate::common::{Outcome, Sweep, TINY, contents, neuralrg, outcome, snapshot};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
-use neuralrg::config::{HmcConfig, Symmetry};
+use neuralrg::engine::config::RunConfig;
 use neuralrg::engine::device::Device;
-use neuralrg::flow::arrangement::Splits;
+use neuralrg::engine::{Image, Model};
+use neuralrg::files::schema::STUDIES;
+use neuralrg::flow::config::{FlowConfig, Splits, Symmetry};
 use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::lattice::Lattice;
-use neuralrg::observe;
-use neuralrg::plan::Task;
 use neuralrg::random::Random;
-use neuralrg::seed::TaskSeed;
-use neuralrg::stats::between_chain;
-use neuralrg::study::NAMES;
-use neuralrg::target::{self, TargetSamples};
-use neuralrg::{config::FlowConfig, config::RunConfig, engine::Image, engine::Model};
+use neuralrg::sampling::config::HmcConfig;
+use neuralrg::sampling::states::{self, TargetSamples};
+use neuralrg::statistics::between_chain;
+use neuralrg::targets::observe;
+use neuralrg::task::Task;
 
-/// The command of each of [`NAMES`].
+/// The command of each of [`STUDIES`].
 const COMMANDS: [&str; 3] = ["respond", "mutual-information", "coarse"];
 
 fn study(sweep: &Sweep, command: &str, more: &[&str]) -> Outcome {
@@ -37,7 +37,7 @@ fn values(sweep: &Sweep, kind: &str, task: &str, name: &str) -> Vec<f64> {
 #[test]
 fn studies_leave_a_file_for_each_task_that_collect_links_to() {
     let sweep = Sweep::finished();
-    for (command, kind) in COMMANDS.into_iter().zip(NAMES) {
+    for (command, kind) in COMMANDS.into_iter().zip(STUDIES) {
         let printed = study(&sweep, command, &[]).success().to_owned();
         assert_eq!(printed.lines().count(), 4, "{printed}");
         assert!(printed.lines().all(|line| line.ends_with(".h5")), "{printed}");
@@ -60,7 +60,7 @@ fn studies_leave_a_file_for_each_task_that_collect_links_to() {
 
     sweep.look("collect").success();
     let collected = hdf5::File::open(sweep.dir.join("sweep.h5")).unwrap();
-    for kind in NAMES {
+    for kind in STUDIES {
         let group = collected.group(kind).unwrap();
         assert_eq!(group.member_names().unwrap().len(), 4, "{kind}");
         let linked = group.group("L4_T2_d1_s1").expect("the link leads to the file");
@@ -99,7 +99,7 @@ fn what_is_made_of_a_sweep_may_lie_elsewhere() {
     assert!(outcome(&mut collect).success().starts_with(&format!("{}: 4 of 4", path.display())));
     assert_eq!(snapshot(&sweep.dir), before);
     let collected = hdf5::File::open(&path).unwrap();
-    for kind in NAMES.into_iter().chain(["tasks"]) {
+    for kind in STUDIES.into_iter().chain(["tasks"]) {
         let group = collected.group(kind).unwrap();
         assert_eq!(group.member_names().unwrap().len(), 4, "{kind}");
         let linked = group.group("L4_T2_d1_s1").expect("the link leads to the file");
@@ -225,9 +225,9 @@ fn a_flow_without_levels_keeps_nothing() {
 }
 
 fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
-    let seed = TaskSeed::new(&Task { linear_size: 4, temperature, depth: 2, seed: 1 });
+    let seed = Task { linear_size: 4, temperature, depth: 2, seed: 1 }.streams();
     let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
-    target::sample(model, (&hmc, temperature, &seed), 4, 256 * 8).unwrap()
+    states::sample(model, (&hmc, temperature, &seed), 4, 256 * 8).unwrap()
 }
 
 /// (chain, N) of one draw.

@@ -8,7 +8,7 @@ use crate::common::{
     descendants, mpirun, neuralrg, outcome, signal,
 };
 use neuralrg::error::{Error, Result};
-use neuralrg::rank::{Ranks, Team};
+use neuralrg::ranks::{Ranks, Team};
 
 /// The tiny sweep in double precision with `ranks` on each task.
 fn tiny(ranks: usize, engine: &str) -> String {

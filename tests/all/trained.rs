@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{Outcome, Sweep, TINY_TASKS, change_hdf5, neuralrg, outcome, snapshot};
 use hdf5::File;
 use ndarray::{Array1, Array3};
-use neuralrg::ising::Target;
+use neuralrg::targets::ising::Target;
 use safetensors::SafeTensors;
 
 const COUNT: usize = 600;
@@ -121,7 +121,7 @@ fn what_is_no_finished_task_or_cannot_be_written_is_refused_and_changes_nothing(
     let length = fs::metadata(&damaged).unwrap().len();
     fs::File::options().write(true).open(&damaged).unwrap().set_len(length / 2).unwrap();
     change_hdf5(&unfinished, |file| file.delete_attr("complete").unwrap());
-    neuralrg::seal::seal_hdf5(&unfinished).unwrap();
+    neuralrg::files::seal::seal_hdf5(&unfinished).unwrap();
     let output = sweep.folder().join("out");
     let absent = sweep.folder().join("absent");
     let cases = [

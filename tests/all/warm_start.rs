@@ -3,7 +3,9 @@
 use std::fs;
 
 use crate::common::job::{CHECKPOINT, EACH_STEP, Job, Point, held, held_at, killed_at, release};
-use crate::common::{Sweep, TINY, assert_same_task, change_hdf5, contents, mpirun, neuralrg, outcome};
+use crate::common::{
+    Sweep, TINY, assert_same_task, change_hdf5, contents, mpirun, neuralrg, outcome,
+};
 
 const THREE_TEMPERATURES: &str = "temperatures = [2.0, 2.5, 3.0]";
 
@@ -191,7 +193,7 @@ fn task_file_with_another_number_of_parameters_is_moved_aside() {
         model.unlink("parameters").unwrap();
         model.new_dataset_builder().with_data(&[1.0, 2.0]).create("parameters").unwrap();
     });
-    neuralrg::seal::seal_hdf5(&sweep.task("L4_T3_d1_s1")).unwrap();
+    neuralrg::files::seal::seal_hdf5(&sweep.task("L4_T3_d1_s1")).unwrap();
     let result = sweep.run();
     assert_eq!(result.status, Some(0), "{}", result.stderr);
     for part in ["is damaged (it has 2 parameters, not ", "3 of 4 tasks to do"] {

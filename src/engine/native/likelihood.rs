@@ -8,7 +8,7 @@ use super::density::{Sums, ln_normal};
 use super::lanes::{LANES, Lanes, Real};
 use super::passes::Flow;
 use super::{Native, Part, Workspace, add, load, negate, pull_back_ln_q};
-use crate::config::Symmetry;
+use crate::flow::config::Symmetry;
 
 impl<T: Real> Native<T> {
     /// Losses of some tiles of the fields x, (batch, N), and their share of the gradient.

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::map::Map;
-use crate::config::Symmetry;
+use crate::flow::config::Symmetry;
 
 /// ln p(z) of the prior N(0, I). Shapes: z (batch, L, L) → (batch).
 pub fn ln_prior(z: &Tensor) -> Tensor {

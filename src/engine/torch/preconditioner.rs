@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ising::coupling_eigenvalues;
+use crate::targets::ising::coupling_eigenvalues;
 
 /// The layer at one temperature, diagonal in Fourier space. It knows all of the lattice, which a local
 /// hierarchy does not.

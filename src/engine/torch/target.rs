@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::ising::coupling_eigenvalues;
+use crate::targets::ising::coupling_eigenvalues;
 
 /// The target density of the field at one temperature, on one device.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ fn ln_cosh(x: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ising::Target;
     use crate::random::{Random, Use};
+    use crate::targets::ising::Target;
 
     #[test]
     fn density_is_that_of_the_host() {

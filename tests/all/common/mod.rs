@@ -1,6 +1,5 @@
 //! What the tests of the program share: a tiny sweep, running the program, and looking at its files.
 
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

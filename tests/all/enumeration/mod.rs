@@ -2,7 +2,6 @@
 //!
 //! Nothing here uses the crate under test.
 
-
 use std::f64::consts::{FRAC_PI_2, TAU};
 
 pub const LINEAR_SIZE: usize = 4;

@@ -1,14 +1,13 @@
 //! Small flows of preset `best`, trained in seconds, for tests of sampling.
 
-
 use std::path::Path;
 
 use neuralrg::config::Config;
 use neuralrg::engine::Model;
 use neuralrg::engine::device::Device;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::plan::Task;
-use neuralrg::seed::{Stage, TaskSeed};
+use neuralrg::seed::Stage;
+use neuralrg::task::Task;
 use neuralrg::train::train;
 
 /// A flow with three narrow couplings a layer, trained for `steps` steps.
@@ -24,7 +23,7 @@ pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: 
          [flow]\npreset = 'best'\n{overrides}\n[train]\nsteps = {steps}\n"
     );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
-    let seed = TaskSeed::new(&Task { linear_size, temperature, depth, seed: 1 });
+    let seed = Task { linear_size, temperature, depth, seed: 1 }.streams();
     let architecture = Architecture::new(linear_size, temperature, depth, 1, &config.flow);
     let flow = Flow::initialize(architecture, &seed.at(Stage::Initialize, 0));
     let mut model = Model::new(flow, &config.run, Device::Cpu);

@@ -1,0 +1,22 @@
+//! `neuralrg check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::{hint, print};
+use crate::config::learn::resolved;
+
+/// Validate a configuration and print it with every default filled in.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration of a sweep or of `learn`, a TOML file.
+    pub config: PathBuf,
+}
+
+/// Prints the configuration with every default.
+pub fn check(arguments: &Check) -> anyhow::Result<()> {
+    let (text, problem) = resolved(&arguments.config)?;
+    hint(problem);
+    print(text)
+}

@@ -1,0 +1,128 @@
+//! Section `[run]` of configurations: the machine.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::{Check, require};
+
+/// Estimator of the loss's gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimator {
+    /// ∂/∂θ of ln q_θ(g_θ(z)) - ln π(g_θ(z)).
+    Total,
+    /// The same without the explicit θ of ln q_θ, whose mean is 0: its variance vanishes where q = π
+    /// (arXiv:2207.08219).
+    Path,
+}
+
+/// Where flows are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// A GPU where there is one, else the CPU.
+    Auto,
+    Cpu,
+    /// A GPU, or an error.
+    Cuda,
+}
+
+/// Floating-point format of training and sampling; estimates are always summed in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    F32,
+    F64,
+}
+
+/// What evaluates the flow and its gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// Native on CPU ranks, torch on GPU ranks.
+    Auto,
+    /// Fused kernels for CPUs.
+    Native,
+    /// libtorch, on any device.
+    Torch,
+}
+
+/// `[run]`: the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    pub device: DeviceChoice,
+    pub engine: EngineChoice,
+    /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
+    pub threads: usize,
+    /// MPI ranks that work on one task together, each on its share of every batch. Results are repeated to the
+    /// bit for equal numbers only.
+    pub ranks_per_task: usize,
+    pub precision: Precision,
+    /// Minutes between two checkpoints of a running task; 0: only when a signal asks to stop.
+    pub checkpoint_minutes: f64,
+    /// Minutes for which a task runs at least before it is paused for one that needs more time, towards the
+    /// end of a sweep on several ranks; 0: no task is paused.
+    pub slice_minutes: f64,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            engine: EngineChoice::Auto,
+            threads: 1,
+            ranks_per_task: 1,
+            precision: Precision::F32,
+            checkpoint_minutes: 10.0,
+            slice_minutes: 1.0,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Least time between two checkpoints of a task; none: only when a signal asks to stop.
+    pub fn checkpoint_interval(&self) -> Option<Duration> {
+        duration(self.checkpoint_minutes)
+    }
+
+    /// Least time for which a task runs before it is paused; none: no task is paused.
+    pub fn shortest_slice(&self) -> Option<Duration> {
+        duration(self.slice_minutes)
+    }
+
+    /// Where the engine computes.
+    pub fn device_choice(&self) -> DeviceChoice {
+        match self.engine {
+            EngineChoice::Native => DeviceChoice::Cpu,
+            EngineChoice::Auto | EngineChoice::Torch => self.device,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Check {
+        require(
+            self.engine != EngineChoice::Native || self.device != DeviceChoice::Cuda,
+            "run.engine",
+            "\"native\"",
+            "\"torch\" or \"auto\" where run.device is \"cuda\"",
+        )?;
+        require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")?;
+        require(
+            (1..=1024).contains(&self.ranks_per_task),
+            "run.ranks_per_task",
+            self.ranks_per_task,
+            "from 1 to 1024",
+        )?;
+        let (checkpoint, slice) = (self.checkpoint_minutes, self.slice_minutes);
+        let allowed = "from 0 (only when asked to stop) to 1000000";
+        require((0.0..=1e6).contains(&checkpoint), "run.checkpoint_minutes", checkpoint, allowed)?;
+        let allowed = "from 0 (no task is paused) to 1000000";
+        require((0.0..=1e6).contains(&slice), "run.slice_minutes", slice, allowed)
+    }
+}
+
+/// A time given in minutes, where 0 means none.
+fn duration(minutes: f64) -> Option<Duration> {
+    (minutes > 0.0).then(|| Duration::from_secs_f64(minutes * 60.0))
+}

@@ -1,0 +1,374 @@
+//! Batches of chains by any of the samplers: a start, a warm-up that adapts and is thrown away, and measured
+//! trajectories with all settings frozen.
+
+use std::time::Instant;
+
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack};
+
+use crate::engine::{Model, Potential};
+use crate::error::Result;
+use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
+use crate::flow::symmetry::{ln_prior, with_signs};
+use crate::lattice::{Lattice, on_lattice};
+use crate::random::{Random, Use};
+use crate::ranks::Team;
+use crate::sampling::adaptation::Adaptation;
+use crate::sampling::config::{HmcConfig, Sampler, Start};
+use crate::sampling::hmc::{self, State, Trajectory};
+use crate::sampling::independence;
+use crate::sampling::physical::PhysicalPotential;
+use crate::seed::{Stage, TaskSeed};
+use crate::targets::observe;
+
+/// What is recorded of each trajectory behind the observables, in this order.
+pub const RECORDED: [&str; 5] =
+    ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
+
+/// Numbers recorded of each trajectory of each chain.
+const COLUMNS: usize = observe::SCALARS.len() + RECORDED.len();
+
+/// What moves chains: a potential for HMC, or a flow that proposes.
+pub enum Kernel<'a> {
+    Latent {
+        model: &'a Model,
+        /// Whether fresh latents are proposed after each trajectory ([`independence`]). What HMC hardly crosses, such as the
+        /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
+        global_moves: bool,
+    },
+    Physical {
+        potential: PhysicalPotential,
+        team: &'a Team,
+    },
+    Independence(&'a Model),
+}
+
+impl<'a> Kernel<'a> {
+    /// The kernel of a sampler of the target that `model` was trained for, at temperature T.
+    pub fn new(sampler: Sampler, model: &'a Model, temperature: f64, config: &HmcConfig) -> Self {
+        let size = model.flow.architecture.linear_size;
+        let physical = |accelerated| Self::Physical {
+            potential: PhysicalPotential::new(size, temperature, accelerated),
+            team: model.team(),
+        };
+        match sampler {
+            Sampler::Latent => Self::Latent { model, global_moves: config.global_moves },
+            Sampler::Independence => Self::Independence(model),
+            Sampler::Physical => physical(false),
+            Sampler::Fourier => physical(true),
+        }
+    }
+
+    /// Positions to start from: samples of the prior, or as `start` says. Shapes: (chains, N).
+    pub fn start(&self, chains: usize, start: Start, random: &Random) -> Array2<f64> {
+        match self {
+            Self::Physical { potential, .. } => potential.start(chains, start, random),
+            Self::Latent { model, .. } | Self::Independence(model) => {
+                random.normals(Use::Latents, 0..chains, model.flow.architecture.sites())
+            }
+        }
+    }
+
+    /// The state at given positions. Shapes: (chains, N).
+    pub fn state(&self, position: ArrayView2<f64>) -> State {
+        match self {
+            Self::Latent { model, .. } => {
+                State::by_team(&|z: ArrayView2<f64>| model.potential(z), position, model.team())
+            }
+            Self::Physical { potential, team } => {
+                State::by_team(&|x: ArrayView2<f64>| potential.at(x), position, team)
+            }
+            Self::Independence(model) => independence::state(model, position),
+        }
+    }
+
+    /// One trajectory of every chain, with the number of gradients that it took.
+    pub(crate) fn advance(
+        &self,
+        state: &State,
+        adaptation: &mut Adaptation,
+        adapt: bool,
+        random: &Random,
+    ) -> (Trajectory, i64) {
+        type At<'a> = &'a dyn Fn(ArrayView2<f64>) -> Potential;
+        let hmc = |potential: At, team, adaptation: &mut Adaptation| {
+            let steps = adaptation.plan();
+            let length = (adaptation.step_size(), steps);
+            let moved = hmc::trajectory(&potential, state, length, team, random);
+            if adapt {
+                adaptation.update(&state.position, &moved, steps);
+            }
+            (moved, steps)
+        };
+        match self {
+            Self::Latent { model, global_moves } => {
+                let (mut moved, gradients) = hmc(&|z| model.potential(z), model.team(), adaptation);
+                if !global_moves {
+                    return (moved, gradients);
+                }
+                let state_at = |z: ArrayView2<f64>| self.state(z);
+                moved.state = independence::trajectory(state_at, &moved.state, random).state;
+                (moved, gradients + 1)
+            }
+            Self::Physical { potential, team } => hmc(&|x| potential.at(x), team, adaptation),
+            Self::Independence(_) => {
+                (independence::trajectory(|z: ArrayView2<f64>| self.state(z), state, random), 0)
+            }
+        }
+    }
+
+    /// The field to measure on, with the mixture's random signs. Shapes: (chains, N).
+    fn field(&self, state: &State, random: &Random) -> Array2<f64> {
+        let field = state.field.clone();
+        match self {
+            Self::Latent { model, .. } | Self::Independence(model) => {
+                with_signs(field, model.symmetry(), random, 0)
+            }
+            Self::Physical { .. } => field,
+        }
+    }
+
+    /// (chains): ln π(x) - ln q(x), from U = -ln p(z) - ln π + ln q; NaN where there is no flow.
+    fn ln_weights(&self, state: &State) -> Array1<f64> {
+        match self {
+            Self::Latent { .. } | Self::Independence(_) => {
+                -(&state.energy + ln_prior(state.position.view()))
+            }
+            Self::Physical { .. } => Array1::from_elem(state.energy.len(), f64::NAN),
+        }
+    }
+}
+
+/// A sampling between two trajectories: with these numbers it goes on as if it had never stopped.
+#[derive(Debug)]
+pub struct Sampling {
+    /// Trajectories done, warm-up included.
+    pub done: i64,
+    /// (chains, N)
+    pub position: Array2<f64>,
+    pub adaptation: Adaptation,
+    /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]) of the measured trajectories.
+    pub records: Array3<f64>,
+    /// (chains, N): sum of S(k) over the measured trajectories.
+    pub structure_sum: Array2<f64>,
+    /// Divergent trajectories of the warm-up.
+    pub warmup_divergences: usize,
+    /// Gradients of each chain in the measured trajectories.
+    pub gradients: i64,
+    /// Seconds of the warm-up, and of the measured trajectories.
+    pub seconds: [f64; 2],
+    lattice: Lattice,
+}
+
+impl Sampling {
+    /// Nothing is done yet.
+    pub fn new(position: Array2<f64>, config: &HmcConfig) -> Self {
+        let (chains, sites) = position.dim();
+        Self {
+            done: 0,
+            adaptation: Adaptation::new(config),
+            records: Array3::zeros((0, chains, COLUMNS)),
+            structure_sum: Array2::zeros((chains, sites)),
+            warmup_divergences: 0,
+            position,
+            gradients: 0,
+            seconds: [0.0; 2],
+            lattice: Lattice::new(sites.isqrt()),
+        }
+    }
+
+    /// What [`Sampling::restore`] needs besides the configuration.
+    pub fn state(&self) -> Saved {
+        let mut state = Saved::from([
+            ("done".into(), number(self.done as f64)),
+            ("position".into(), self.position.clone().into_dyn()),
+            ("records".into(), self.records.clone().into_dyn()),
+            ("structure_sum".into(), self.structure_sum.clone().into_dyn()),
+            ("warmup_divergences".into(), number(self.warmup_divergences as f64)),
+            ("gradients".into(), number(self.gradients as f64)),
+            ("seconds".into(), arr1(&self.seconds).into_dyn()),
+        ]);
+        state.extend(self.adaptation.state());
+        state
+    }
+
+    /// The sampling of a saved state, on a lattice of N = `sites`.
+    ///
+    /// # Errors
+    /// The state lacks something.
+    pub fn restore(config: &HmcConfig, sites: usize, state: &Saved) -> Restored<Self> {
+        let chains = config.chains as usize;
+        let seconds: Array1<f64> = array(state, "seconds", 2)?;
+        Ok(Self {
+            done: read_number(state, "done")? as i64,
+            position: array(state, "position", [chains, sites])?,
+            adaptation: Adaptation::restore(config, state)?,
+            records: array(state, "records", [ANY, chains, COLUMNS])?,
+            structure_sum: array(state, "structure_sum", [chains, sites])?,
+            warmup_divergences: read_number(state, "warmup_divergences")? as usize,
+            gradients: read_number(state, "gradients")? as i64,
+            seconds: [seconds[0], seconds[1]],
+            lattice: Lattice::new(sites.isqrt()),
+        })
+    }
+
+    /// Works off all trajectories that are left. `after` is called after each, when the sampling can be saved.
+    ///
+    /// # Errors
+    /// Those of `after`.
+    pub fn finish(
+        &mut self,
+        kernel: &Kernel,
+        config: &HmcConfig,
+        (seed, stage): (&TaskSeed, Stage),
+        mut after: impl FnMut(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let mut state = kernel.state(self.position.view());
+        while self.done < config.warmup + config.trajectories {
+            let start = Instant::now();
+            let warming = self.done < config.warmup;
+            if !warming {
+                self.adaptation.freeze();
+            }
+            let random = seed.at(stage, self.done);
+            let (moved, gradients) = kernel.advance(&state, &mut self.adaptation, warming, &random);
+            if warming {
+                self.warmup_divergences += moved.divergences(config.divergence_threshold);
+            } else {
+                self.record(kernel, &moved, &random);
+                self.gradients += gradients;
+            }
+            state = moved.state;
+            self.position.assign(&state.position);
+            self.done += 1;
+            self.seconds[usize::from(!warming)] += start.elapsed().as_secs_f64();
+            after(self)?;
+        }
+        Ok(())
+    }
+
+    /// Observables and the sampler's own record of one trajectory.
+    fn record(&mut self, kernel: &Kernel, moved: &Trajectory, random: &Random) {
+        let field = kernel.field(&moved.state, random);
+        let structure_factor = observe::structure_factor(&self.lattice, field.view());
+        let scalars =
+            observe::scalars(&self.lattice, field.view(), structure_factor.view(), random, 0);
+        let ln_weights = kernel.ln_weights(&moved.state);
+        let accepted: Array1<f64> = moved.accepted.iter().copied().map(f64::from).collect();
+        let Trajectory { acceptance, energy_error, hamiltonian, .. } = moved;
+        let own = [&ln_weights, acceptance, energy_error, hamiltonian, &accepted];
+        let row = stack(Axis(1), &own.map(Array1::view))
+            .and_then(|own| concatenate(Axis(1), &[scalars.view(), own.view()]))
+            .expect("one row for each chain");
+        self.records.push(Axis(0), row.view()).expect("as many chains and columns");
+        self.structure_sum += &structure_factor;
+    }
+
+    /// The measured chains of a sampling that is finished.
+    pub fn chains(&self, sampler: Sampler, config: &HmcConfig) -> Chains {
+        let records =
+            self.records.view().permuted_axes([2, 1, 0]).as_standard_layout().into_owned();
+        let structure_factors = &self.structure_sum / config.trajectories as f64;
+        let correlations = observe::correlation(&self.lattice, structure_factors.view());
+        let energy_errors = records.index_axis(Axis(0), observe::SCALARS.len() + 2);
+        let divergent = energy_errors.iter().filter(|&&error| error > config.divergence_threshold);
+        Chains {
+            sampler,
+            divergences: divergent.count(),
+            warmup_divergences: self.warmup_divergences,
+            structure_factors: on_lattice(structure_factors),
+            correlations: on_lattice(correlations),
+            step_size: self.adaptation.step_size(),
+            trajectory_length: self.adaptation.trajectory_length(),
+            gradients: self.gradients,
+            seconds: self.seconds,
+            records,
+        }
+    }
+}
+
+/// The measured chains.
+#[derive(Debug)]
+pub struct Chains {
+    pub sampler: Sampler,
+    /// ([`observe::SCALARS`] and [`RECORDED`], chain, trajectory).
+    pub records: Array3<f64>,
+    /// (chain, k_x, k_y): structure factor averaged along each chain.
+    pub structure_factors: Array3<f64>,
+    /// (chain, r_x, r_y): correlation function averaged along each chain.
+    pub correlations: Array3<f64>,
+    /// Measured trajectories whose energy error was not finite or above the threshold.
+    pub divergences: usize,
+    /// The same during the warm-up.
+    pub warmup_divergences: usize,
+    /// Leapfrog step size and mean trajectory length, frozen after the warm-up.
+    pub step_size: f64,
+    pub trajectory_length: f64,
+    /// Gradients that each chain took in its measured trajectories.
+    pub gradients: i64,
+    /// Seconds of the warm-up, and of the measured trajectories.
+    pub seconds: [f64; 2],
+}
+
+impl Chains {
+    /// Chains of one of [`observe::SCALARS`] or [`RECORDED`]. Shapes: (chain, trajectory).
+    pub fn get(&self, name: &str) -> ArrayView2<'_, f64> {
+        let mut names = observe::SCALARS.iter().chain(&RECORDED);
+        let index = names.position(|other| *other == name).expect("the name is in a list");
+        self.records.index_axis(Axis(0), index)
+    }
+
+    /// Chains of all observables. Shapes: (observable, chain, trajectory).
+    pub fn scalars(&self) -> ndarray::ArrayView3<'_, f64> {
+        self.records.slice(ndarray::s![..observe::SCALARS.len(), .., ..])
+    }
+
+    /// Most proposals that one chain rejected in a row.
+    pub fn longest_rejection(&self) -> usize {
+        let longest = |chain: ndarray::ArrayView1<f64>| {
+            let mut run = 0;
+            let runs = chain.iter().map(|&accepted| {
+                run = if accepted == 0.0 { run + 1 } else { 0 };
+                run
+            });
+            runs.max().unwrap_or(0)
+        };
+        let accepted: Array2<f64> = self.get("accepted").to_owned();
+        accepted.rows().into_iter().map(longest).max().unwrap_or(0)
+    }
+}
+
+/// What is thrown away of each chain, in words.
+pub fn warmup_rule(config: &HmcConfig) -> String {
+    format!(
+        "the first {} trajectories, in which step size and trajectory length adapt, are thrown away; all is frozen \
+         afterwards",
+        config.warmup
+    )
+}
+
+/// Runs all chains of a sampler from its start, or what is left of that after `restored`. `after` is called after
+/// each trajectory, when the sampling can be saved.
+///
+/// # Errors
+/// Those of `after`.
+pub fn sample(
+    sampler: Sampler,
+    kernel: &Kernel,
+    (config, start): (&HmcConfig, Start),
+    seed: &TaskSeed,
+    restored: Option<Sampling>,
+    after: impl FnMut(&Sampling) -> Result<()>,
+) -> Result<Sampling> {
+    let stage = match sampler {
+        Sampler::Latent => Stage::LatentHmc,
+        Sampler::Physical => Stage::PhysicalHmc,
+        Sampler::Fourier => Stage::FourierHmc,
+        Sampler::Independence => Stage::Independence,
+    };
+    let mut sampling = restored.unwrap_or_else(|| {
+        let random = seed.at(stage, -1);
+        Sampling::new(kernel.start(config.chains as usize, start, &random), config)
+    });
+    sampling.finish(kernel, config, (seed, stage), after)?;
+    Ok(sampling)
+}

@@ -1,0 +1,331 @@
+//! `neuralrg collect`: the task files of a sweep as one file of labelled arrays.
+
+use std::path::{Path, PathBuf};
+
+use hdf5::{Dataset, File, Group, H5Type};
+use ndarray::{Array1, ArrayD, ArrayView, ArrayViewD, Axis, Dimension, stack};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files::atomic::{check_writable, folder_of};
+use crate::files::content::write_hdf5;
+use crate::files::content::{describe, write_number, write_text};
+use crate::files::schema::{self, Item};
+use crate::files::{Numbers, dimension_scale, seal};
+use crate::sampling::diagnostics::{LEAST_WEIGHTED_SAMPLES, judge_pulls};
+use crate::sweep::folder::SweepDir;
+use crate::sweep::{plan, summary};
+use crate::task::Task;
+use crate::task::references::references;
+use crate::task::study_file::{study_path, study_written};
+use crate::task::task_file::{Head, Origin, TaskArrays, TaskFile};
+
+/// What was collected.
+#[derive(Debug)]
+pub struct Collected {
+    pub path: PathBuf,
+    pub finished: usize,
+    pub total: usize,
+    /// One line for each quantity with an exact value: whether its deviations are plausible.
+    pub pulls: Vec<String>,
+    /// Which tasks to trust, and why not the others.
+    pub trust: Vec<String>,
+}
+
+/// What the collected file needs of a finished task.
+struct Finished {
+    head: Head,
+    arrays: TaskArrays,
+}
+
+/// Writes the finished tasks of the folder to `output`, or to its `sweep.h5`; missing tasks are NaN and masked.
+///
+/// # Errors
+/// No sweep folder, no finished task, a damaged task file or one of another sweep, or the file cannot be written.
+pub fn collect(root: &Path, output: Option<&Path>) -> Result<Collected> {
+    let dir = SweepDir::open(root)?;
+    let config = dir.read_config()?;
+    let path = output.map_or_else(|| dir.sweep_path(), Into::into);
+    check_writable(&path)?;
+    // Those on smaller lattices, which are only there to start from, would not fit into its arrays.
+    let tasks = plan::own_tasks(&config);
+    let origin = Origin::new(&config);
+    let files = dir.finished_names();
+    let read = |task: &Task| {
+        let file = TaskFile::of(&dir.task_path(task), task, &origin)?;
+        Ok(Finished { arrays: file.arrays()?, head: file.head })
+    };
+    let finished: Vec<Option<Finished>> = tasks
+        .iter()
+        .map(|task| files.contains(&task.name()).then(|| read(task)).transpose())
+        .collect::<Result<_>>()?;
+    if finished.iter().flatten().count() == 0 {
+        return Err(Error::NothingFinished {
+            dir: root.into(),
+            linear_size: config.sweep.linear_size,
+        });
+    }
+    let links = Links::new(&dir, &path)?;
+    write_hdf5(&path, |file| {
+        fill(file, &config, &finished)?;
+        links.write(file, &tasks, &finished)
+    })?;
+    let present = tasks.iter().zip(&finished);
+    let verdicts: Vec<_> = present
+        .filter_map(|(task, finished)| Some((task, finished.as_ref()?.head.verdict.as_str())))
+        .collect();
+    Ok(Collected {
+        path,
+        finished: verdicts.len(),
+        total: tasks.len(),
+        pulls: pull_report(&finished),
+        trust: summary::trust(&verdicts),
+    })
+}
+
+/// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of the tasks whose
+/// verdict is ok, and where there are others, of all. Free energies that rest on hardly any effective samples have no error
+/// to speak of and are left out.
+fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
+    let all: Vec<&Head> = finished.iter().flatten().map(|finished| &finished.head).collect();
+    let ok: Vec<&Head> =
+        all.iter().copied().filter(|head| head.verdict == schema::VERDICT_OK).collect();
+    let line = |name: &str| {
+        let mut line = format!("deviations of {name} from exact values in standard errors: ");
+        if ok.len() < all.len() {
+            line += &format!(
+                "of tasks whose verdict is ok, {}. Of all, {}",
+                judgement(&ok, name),
+                judgement(&all, name)
+            );
+        } else {
+            line += &judgement(&all, name);
+        }
+        line
+    };
+    ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"].map(line).into()
+}
+
+/// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
+fn judgement(heads: &[&Head], name: &str) -> String {
+    let pulls: Vec<f64> = heads
+        .iter()
+        .filter(|head| {
+            let weighted = head.scalar("effective_sample_size") * head.scalar("weighted_samples");
+            name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
+        })
+        .map(|head| head.scalar(&format!("{name}_pull")))
+        .filter(|pull| !pull.is_nan())
+        .collect();
+    if pulls.is_empty() {
+        return "none to judge".into();
+    }
+    let (mean, deviation, problem) = judge_pulls(&pulls);
+    let verdict = problem.unwrap_or_else(|| "plausible".into());
+    format!("{} of mean {mean:.2}, root mean square {deviation:.2}: {verdict}", pulls.len())
+}
+
+/// The file while it is written, with the coordinates that arrays are attached to.
+struct SweepFile {
+    file: File,
+    scales: Vec<(&'static str, Dataset)>,
+}
+
+impl SweepFile {
+    /// A coordinate: an HDF5 dimension scale of the item's name.
+    fn coordinate<T: H5Type>(&mut self, item: &Item, values: &Array1<T>) -> hdf5::Result<()> {
+        let dataset = self.file.new_dataset_builder().with_data(values).create(item.name)?;
+        describe(&dataset, item)?;
+        dimension_scale::make_scale(&dataset, item.name)?;
+        self.scales.push((item.name, dataset));
+        Ok(())
+    }
+
+    /// An array whose axes are the coordinates of the given names.
+    fn array<T: H5Type, D: Dimension>(
+        &self,
+        item: &Item,
+        axes: &[&str],
+        values: ArrayView<'_, T, D>,
+    ) -> hdf5::Result<()> {
+        let dataset = self.file.new_dataset_builder().with_data(values).create(item.name)?;
+        describe(&dataset, item)?;
+        for (index, axis) in axes.iter().enumerate() {
+            let (_, scale) = self
+                .scales
+                .iter()
+                .find(|(name, _)| name == axis)
+                .expect("coordinates are written before the arrays over them");
+            dimension_scale::attach(&dataset, scale, index)?;
+        }
+        Ok(())
+    }
+}
+
+fn fill(file: &File, config: &Config, finished: &[Option<Finished>]) -> hdf5::Result<()> {
+    let mut sweep = SweepFile { file: file.clone(), scales: Vec::new() };
+    write_attributes(&sweep.file, config)?;
+    write_text(&sweep.file, schema::PULLS, &pull_report(finished).join("; "))?;
+    write_coordinates(&mut sweep, config)?;
+    write_references(&sweep, config, finished)?;
+
+    let shape = [config.temperatures().len(), config.depths().len(), config.sweep.seeds.len()];
+    let grid = schema::COMPLETENESS.axes;
+    let complete: Vec<i8> = finished.iter().map(|task| i8::from(task.is_some())).collect();
+    let complete = ArrayViewD::from_shape(&shape[..], &complete).expect("one flag a task");
+    sweep.array(&schema::COMPLETENESS, grid, complete)?;
+
+    let scalar = |item: &Item, pick: &dyn Fn(&Head) -> f64| {
+        let pick = |task: &Option<Finished>| task.as_ref().map_or(f64::NAN, |it| pick(&it.head));
+        let values: Vec<f64> = finished.iter().map(pick).collect();
+        let values = ArrayViewD::from_shape(&shape[..], &values).expect("one value a task");
+        sweep.array(item, grid, values)
+    };
+    for item in schema::task_scalars() {
+        scalar(item, &|head| head.scalar(item.name))?;
+    }
+    for item in schema::TIMING_SCALARS {
+        scalar(item, &|head| head.time(item.name))?;
+    }
+    for (index, item) in schema::LATTICE_OBSERVABLES.iter().enumerate() {
+        let values = over_tasks(finished, &shape, |arrays| {
+            arrays.lattice.index_axis(Axis(0), index).into_dyn()
+        });
+        sweep.array(item, &[grid, item.axes].concat(), values.view())?;
+    }
+    let samples = over_tasks(finished, &shape, |arrays| arrays.samples.view().into_dyn());
+    let samples = samples.mapv(|value| value as f32);
+    sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())
+}
+
+fn write_attributes(file: &File, config: &Config) -> hdf5::Result<()> {
+    write_text(file, "format", schema::SWEEP_FORMAT)?;
+    write_number(file, "format_version", schema::SWEEP_FORMAT_VERSION)?;
+    write_text(file, "name", &config.sweep.name)?;
+    write_number(file, "linear_size", config.sweep.linear_size as i64)?;
+    write_text(file, schema::CONFIGURATION.name, &config.to_toml())?;
+    write_text(file, "code_version", crate::VERSION)
+}
+
+fn write_coordinates(sweep: &mut SweepFile, config: &Config) -> hdf5::Result<()> {
+    let integers = |values: &[usize]| values.iter().map(|&value| value as i64).collect();
+    let seeds: Vec<usize> = config.sweep.seeds.iter().map(|&seed| seed as usize).collect();
+    sweep.coordinate(&schema::TEMPERATURE, &Array1::from_vec(config.temperatures().to_vec()))?;
+    sweep.coordinate(&schema::DEPTH, &integers(config.depths()))?;
+    sweep.coordinate(&schema::SEED, &integers(&seeds))?;
+    let samples = Array1::from_iter(0..config.evaluate.keep_samples);
+    sweep.coordinate(&schema::SAMPLE, &samples)?;
+    let size = config.sweep.linear_size as i64;
+    for item in schema::LATTICE_ROWS.iter().chain(&schema::DISTANCES) {
+        sweep.coordinate(item, &Array1::from_iter(0..size))?;
+    }
+    for item in &schema::WAVE_NUMBERS {
+        let wave_number = |n: i64| std::f64::consts::TAU * n as f64 / size as f64;
+        sweep.coordinate(item, &Array1::from_iter((0..size).map(wave_number)))?;
+    }
+    Ok(())
+}
+
+/// Exact values and the Gaussian yardstick over temperature: those that a task has, computed where none is finished.
+fn write_references(
+    sweep: &SweepFile,
+    config: &Config,
+    finished: &[Option<Finished>],
+) -> hdf5::Result<()> {
+    let temperatures = config.temperatures();
+    let tasks = finished.chunks(finished.len() / temperatures.len());
+    let numbers: Vec<Numbers> = temperatures
+        .iter()
+        .zip(tasks)
+        .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
+            Some(finished) => finished.head.numbers.references.clone(),
+            None => references(config.sweep.linear_size, temperature),
+        })
+        .collect();
+    for item in schema::REFERENCE_SCALARS {
+        let value = |numbers: &Numbers| numbers.get(item.name).copied().unwrap_or(f64::NAN);
+        let values: Array1<f64> = numbers.iter().map(value).collect();
+        sweep.array(item, &[schema::TEMPERATURE.name], values.view())?;
+    }
+    Ok(())
+}
+
+/// Stacks an array of each task over (temperature, depth, seed); NaN where the task is missing.
+fn over_tasks(
+    finished: &[Option<Finished>],
+    grid: &[usize; 3],
+    pick: impl Fn(&TaskArrays) -> ArrayViewD<'_, f64>,
+) -> ArrayD<f64> {
+    let arrays: Vec<Option<ArrayViewD<f64>>> =
+        finished.iter().map(|task| task.as_ref().map(|task| pick(&task.arrays))).collect();
+    let present = arrays.iter().flatten().next().expect("at least one task is finished");
+    let absent = ArrayD::from_elem(present.raw_dim(), f64::NAN);
+    let views: Vec<_> =
+        arrays.iter().map(|array| array.clone().unwrap_or_else(|| absent.view())).collect();
+    let stacked = stack(Axis(0), &views).expect("tasks of one sweep have arrays of one shape");
+    let shape = [&grid[..], present.shape()].concat();
+    stacked.into_shape_with_order(shape).expect("tasks are ordered as the grid is")
+}
+
+/// What the collected file links to: the files of tasks and of their studies.
+struct Links<'a> {
+    dir: &'a SweepDir,
+    /// How the sweep's folder is reached from the collected file's: not at all where they are one, so that both can be
+    /// moved together.
+    root: PathBuf,
+    /// Folders that may have studies, as they are and as they are reached.
+    studies: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'a> Links<'a> {
+    fn new(dir: &'a SweepDir, output: &Path) -> Result<Self> {
+        let absolute = |path: &Path| path.canonicalize().map_err(Error::io("find folder", path));
+        let (root, beside) = (absolute(dir.root())?, absolute(folder_of(output))?);
+        let here = (beside.clone(), PathBuf::new());
+        if root == beside {
+            return Ok(Self { dir, root: PathBuf::new(), studies: vec![here] });
+        }
+        Ok(Self { dir, root: root.clone(), studies: vec![here, (root.clone(), root)] })
+    }
+
+    fn write(
+        &self,
+        file: &File,
+        tasks: &[Task],
+        finished: &[Option<Finished>],
+    ) -> hdf5::Result<()> {
+        let group = file.create_group("tasks")?;
+        for (task, _) in tasks.iter().zip(finished).filter(|(_, finished)| finished.is_some()) {
+            link(&group, &self.root.join("tasks"), task)?;
+        }
+        for study in schema::STUDIES {
+            let group = file.create_group(study)?;
+            for task in tasks {
+                if let Some(folder) = self.folder_of_study(study, task) {
+                    link(&group, &folder, task)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder with a study of the task as it is now.
+    fn folder_of_study(&self, study: &str, task: &Task) -> Option<PathBuf> {
+        let (_, reached) = self.studies.iter().find(|(folder, _)| {
+            let path = study_path(folder, study, task);
+            path.is_file() && {
+                let of = study_written(&path).map(|(sha256, _)| sha256);
+                let now = seal::stated_sha256(&self.dir.task_path(task)).ok().flatten();
+                of.is_some() && of == now
+            }
+        })?;
+        Some(reached.join(study))
+    }
+}
+
+/// An external link to a task's file in a folder.
+fn link(group: &Group, folder: &Path, task: &Task) -> hdf5::Result<()> {
+    let name = task.name();
+    let path = folder.join(format!("{name}.h5"));
+    group.link_external(&path.to_string_lossy(), "/", &name)
+}

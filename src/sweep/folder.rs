@@ -1,0 +1,255 @@
+//! The folder of a sweep, and where in it everything lies.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::claims::Claims;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files::atomic::{is_left_behind, write_atomically};
+use crate::files::seal::{open_text, seal_text};
+use crate::task::Task;
+
+/// The folder of one sweep.
+#[derive(Debug, Clone)]
+pub struct SweepDir {
+    root: PathBuf,
+}
+
+/// Held while a job works on a folder, together with other jobs of this version; versions that know no
+/// claims want it alone. Released when the process ends, however it ends.
+#[derive(Debug)]
+pub struct SweepLock {
+    _file: File,
+}
+
+impl SweepDir {
+    /// Makes or reopens the folder for `config`, and keeps jobs of older versions out.
+    ///
+    /// # Errors
+    /// The folder cannot be written, belongs to another configuration, or a job of an older version works
+    /// on it.
+    pub fn prepare(root: &Path, config: &Config) -> Result<(Self, SweepLock)> {
+        let dir = Self { root: root.into() };
+        for folder in dir.folders() {
+            fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        }
+        let lock = dir.lock()?;
+        if dir.config_path().exists() {
+            dir.check_configuration(config)?;
+        } else {
+            write_atomically(&dir.config_path(), seal_text(&config.to_toml()).as_bytes())?;
+        }
+        dir.remove_unfinished();
+        Ok((dir, lock))
+    }
+
+    /// Opens a folder that `run` made.
+    ///
+    /// # Errors
+    /// It is not such a folder.
+    pub fn open(root: &Path) -> Result<Self> {
+        let dir = Self { root: root.into() };
+        if dir.config_path().is_file() {
+            Ok(dir)
+        } else {
+            Err(Error::NotASweep { dir: root.into() })
+        }
+    }
+
+    /// The folder without any check, for ranks other than the one that prepared it.
+    pub fn prepared(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The configuration that the folder was made with.
+    ///
+    /// # Errors
+    /// As [`Config::read`], or the file is not as it was written.
+    pub fn read_config(&self) -> Result<Config> {
+        let path = self.config_path();
+        let sealed = fs::read_to_string(&path).map_err(Error::io("read configuration", &path))?;
+        let text =
+            open_text(&sealed).ok_or_else(|| Error::DamagedConfiguration { path: path.clone() })?;
+        Config::parse(text, &path)
+    }
+
+    /// Whether the folder was made with `config`, the machine aside.
+    ///
+    /// # Errors
+    /// It was not, or as [`SweepDir::read_config`].
+    pub fn check_configuration(&self, config: &Config) -> Result<()> {
+        match config.difference(&self.read_config()?) {
+            Some(difference) => {
+                Err(Error::OtherConfiguration { dir: self.root.clone(), difference })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Path of a task's checkpoint.
+    pub fn checkpoint_path(&self, task: &Task) -> PathBuf {
+        self.root.join("checkpoints").join(task.name())
+    }
+
+    /// Path of what a task had to say, over all its attempts.
+    pub fn log_path(&self, task: &Task) -> PathBuf {
+        self.root.join("logs").join(format!("{}.log", task.name()))
+    }
+
+    /// Path of the event log.
+    pub fn events_path(&self) -> PathBuf {
+        self.root.join("events.jsonl")
+    }
+
+    /// Which jobs work on what.
+    pub fn claims(&self) -> Claims {
+        Claims::new(&self.root)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// Path of a task's file.
+    pub fn task_path(&self, task: &Task) -> PathBuf {
+        self.root.join("tasks").join(format!("{}.h5", task.name()))
+    }
+
+    /// Names of the tasks that have a file.
+    pub fn finished_names(&self) -> HashSet<String> {
+        names_in(&self.root.join("tasks"), ".h5")
+    }
+
+    /// Names of the tasks that failed.
+    pub fn failed_names(&self) -> HashSet<String> {
+        names_in(&self.failures(), ".txt")
+    }
+
+    /// Names of the tasks that have told how far they are.
+    pub fn running_names(&self) -> HashSet<String> {
+        names_in(&self.running(), ".json")
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder with one text file for each task that failed.
+    pub fn failures(&self) -> PathBuf {
+        self.root.join("failed")
+    }
+
+    /// When the task's last failure was recorded, if it failed.
+    pub fn failed_at(&self, task: &Task) -> Option<SystemTime> {
+        fs::metadata(self.failure_path(task)).and_then(|data| data.modified()).ok()
+    }
+
+    fn failure_path(&self, task: &Task) -> PathBuf {
+        self.failures().join(format!("{}.txt", task.name()))
+    }
+
+    fn running(&self) -> PathBuf {
+        self.root.join("running")
+    }
+
+    /// Path of the file that tells how far a running task is.
+    pub fn progress_path(&self, task: &Task) -> PathBuf {
+        self.running().join(format!("{}.json", task.name()))
+    }
+
+    /// Path of the collected file.
+    pub fn sweep_path(&self) -> PathBuf {
+        self.root.join("sweep.h5")
+    }
+
+    /// Message of the task's last failure, if it failed.
+    pub fn failure(&self, task: &Task) -> Option<String> {
+        fs::read_to_string(self.failure_path(task)).ok()
+    }
+
+    /// Keeps the message of a failed task.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record_failure(&self, task: &Task, error: &Error) -> Result<()> {
+        write_atomically(&self.failure_path(task), format!("{error}\n").as_bytes())
+    }
+
+    /// Forgets what is kept of a task that runs or failed.
+    pub fn forget(&self, task: &Task) {
+        for path in [self.progress_path(task), self.failure_path(task)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+
+    /// Moves a damaged task file aside so that the task can run again; nothing is deleted.
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn move_aside(&self, task: &Task) -> Result<PathBuf> {
+        let path = self.task_path(task);
+        let aside = path.with_extension("h5.damaged");
+        fs::rename(&path, &aside).map_err(Error::io("rename", path))?;
+        Ok(aside)
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        let names = ["tasks", "failed", "running", "checkpoints", "claims", "jobs", "logs"];
+        let folders = names.iter().map(|name| self.root.join(name));
+        std::iter::once(self.root.clone()).chain(folders).collect()
+    }
+
+    /// Removes what a killed process was writing.
+    fn remove_unfinished(&self) {
+        let entries = self.folders().into_iter().flat_map(fs::read_dir).flatten().flatten();
+        for entry in entries {
+            if is_left_behind(&entry)
+                && let Err(error) = fs::remove_file(entry.path())
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", entry.path().display());
+            }
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    fn lock(&self) -> Result<SweepLock> {
+        let path = self.lock_path();
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        match file.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { dir: self.root.clone() }),
+            Err(fs::TryLockError::Error(error)) => {
+                log::debug!("no file locks on {}: {error}", self.root.display());
+                Ok(SweepLock { _file: file })
+            }
+            Ok(()) => Ok(SweepLock { _file: file }),
+        }
+    }
+
+    /// Whether a job of an older version works on the folder.
+    pub fn is_locked(&self) -> bool {
+        let tried = File::open(self.lock_path()).map(|file| file.try_lock_shared());
+        matches!(tried, Ok(Err(fs::TryLockError::WouldBlock)))
+    }
+}
+
+/// Names of the files of a folder with this ending, without it.
+fn names_in(folder: &Path, ending: &str) -> HashSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some(name.strip_suffix(ending)?.to_owned())
+    };
+    entries.filter_map(name).collect()
+}

@@ -1,0 +1,53 @@
+//! One task: training a flow, measuring with it, and what it leaves behind.
+
+pub mod checkpoint;
+pub mod cost;
+pub mod export;
+pub mod learn;
+pub mod progress;
+pub mod record;
+pub mod references;
+pub mod run;
+pub mod sample;
+pub mod study_file;
+pub mod task_file;
+pub mod trained;
+pub mod writing;
+
+use serde::Serialize;
+
+use crate::flow::Architecture;
+use crate::flow::config::FlowConfig;
+use crate::seed::TaskSeed;
+
+/// One training: a temperature, a depth and a seed on an L × L lattice.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Task {
+    pub linear_size: usize,
+    /// T in units of J/k_B.
+    pub temperature: f64,
+    /// Levels of the hierarchy.
+    pub depth: usize,
+    pub seed: u64,
+}
+
+impl Task {
+    /// Name of the task, unique within a sweep and fit for a file name.
+    pub fn name(&self) -> String {
+        let Self { linear_size, temperature, depth, seed } = self;
+        format!("L{linear_size}_T{temperature}_d{depth}_s{seed}")
+    }
+
+    /// All its random streams. They depend on its physics (L, T, depth) and its seed, not on the sweep it belongs to: the
+    /// same task in a longer list of temperatures draws the same numbers.
+    pub fn streams(&self) -> TaskSeed {
+        let Self { linear_size, temperature, depth, seed } = *self;
+        TaskSeed::new(linear_size, temperature, depth, seed)
+    }
+
+    /// What its flow is.
+    pub fn architecture(&self, config: &FlowConfig) -> Architecture {
+        let Self { linear_size, temperature, depth, seed } = *self;
+        Architecture::new(linear_size, temperature, depth, seed, config)
+    }
+}

@@ -1,0 +1,469 @@
+//! Checkpoints of a running task: named arrays in a file with a checksum, the one before kept.
+//!
+//! The stages of a task (train, evaluate, hmc) each give their state as named arrays. A checkpoint holds
+//! the final states of the stages that are done and the present state of the one that runs. Random
+//! numbers need no state: they are a function of (seed, task, stage, step).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ndarray::ArrayD;
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use crate::error::{Error, Result};
+use crate::files::atomic::write_beside;
+use crate::files::seal::{open_line, seal_line, sha256};
+use crate::files::state::{Restored, Saved, Unusable, number, read_number, under, within};
+use crate::files::tensor_file::Tensor;
+use crate::ranks::Team;
+use crate::signals::Stop;
+use crate::task::progress::Snapshot;
+
+/// First words of a checkpoint; the number is raised when the states of the stages change.
+const FORMAT: &str = "neuralrg checkpoint 4";
+
+/// The only array of no stage: seconds that the task has taken.
+const SECONDS: &str = "seconds";
+/// Metadata of a checkpoint: how far the task was.
+const PROGRESS: &str = "progress";
+
+/// Saves and restores one task.
+#[derive(Debug)]
+pub struct Checkpoints {
+    /// The last checkpoint; the one before has `.previous` behind its name.
+    path: PathBuf,
+    task: String,
+    /// Least time between two checkpoints; none: only when asked to stop.
+    interval: Option<Duration>,
+    stop: Stop,
+    team: Team,
+    /// Time after which the task gives way to another one, from its first step here on, by the clock of the team's
+    /// leader; none: it runs to its end. The other members have none.
+    slice: Option<Duration>,
+    first_step: Option<Instant>,
+    /// What was read, with names `stage/name`.
+    restored: Saved,
+    /// Final states of the stages that are done, with names `stage/name`.
+    done: Saved,
+    start: Instant,
+    last: Instant,
+}
+
+impl Checkpoints {
+    /// Looks for a checkpoint of `task` at `path`. One that is damaged or of another format is passed over
+    /// with a warning. Only the leader of a team reads and writes.
+    pub fn open(
+        path: PathBuf,
+        task: &str,
+        interval: Option<Duration>,
+        stop: Stop,
+        team: &Team,
+    ) -> Self {
+        let restored = if team.leads() { restore(&path, task) } else { Saved::new() };
+        let now = Instant::now();
+        Self {
+            path,
+            task: task.to_owned(),
+            interval,
+            stop,
+            team: team.clone(),
+            slice: None,
+            first_step: None,
+            restored,
+            done: Saved::new(),
+            start: now,
+            last: now,
+        }
+    }
+
+    /// Pauses the task after `slice`, which only the leader of a team has. Time to build the model does not count.
+    pub fn pause_after(mut self, slice: Option<Duration>) -> Self {
+        self.slice = slice;
+        self
+    }
+
+    /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
+    pub fn share(&mut self) {
+        // The format has no form for a state without arrays.
+        let found = !self.restored.is_empty();
+        let metadata = metadata(&self.task, None);
+        let own = if found { serialize(metadata, &self.restored) } else { Vec::new() };
+        let bytes = self.team.leaders(own);
+        if !bytes.is_empty() {
+            self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
+        }
+    }
+
+    /// What `restore` makes of the state in which an interrupted stage was; none where it had not begun. A state that
+    /// cannot be used is worth a warning: the stage begins anew, with all that follow.
+    pub fn restored<T>(
+        &mut self,
+        stage: &str,
+        restore: impl FnOnce(&Saved) -> Restored<T>,
+    ) -> Option<T> {
+        let state = within(stage, &self.restored);
+        if state.is_empty() {
+            return None;
+        }
+        let restored = restore(&state);
+        if let Err(problem) = &restored {
+            if self.team.leads() {
+                let (task, path) = (&self.task, self.path.display());
+                log::warn!(
+                    "task {task}: the checkpoint {path} cannot be used for {stage} ({problem}); beginning \
+                     {stage} anew"
+                );
+            }
+            self.restored.retain(|name, _| name == SECONDS);
+        }
+        restored.ok()
+    }
+
+    /// Seconds that the task has taken, with those before an interruption.
+    pub fn seconds(&self) -> f64 {
+        let before = self.restored.get(SECONDS).map_or(0.0, |seconds| seconds.sum());
+        before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// To be called after each step of a stage: saves its state, and how far the task is, when it is time, when a member of
+    /// the team is asked to stop, with whom all others do, or when the leader is to pause.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] or [`Error::Paused`], once everything is saved.
+    pub fn step(
+        &mut self,
+        stage: &str,
+        state: impl FnOnce() -> (Saved, Option<Snapshot>),
+    ) -> Result<()> {
+        let begun = *self.first_step.get_or_insert_with(Instant::now);
+        let pause = self.slice.is_some_and(|slice| begun.elapsed() >= slice);
+        let [stop, pause] = self.team.any([self.stop.requested(), pause]);
+        let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
+        let saved = self.team.leads() && (stop || pause || due) && {
+            let (state, progress) = state();
+            self.save(stage, state, progress)
+        };
+        if stop {
+            self.stop.request();
+            return Err(Error::Stopped);
+        }
+        if pause {
+            let [saved] = self.team.any([saved]);
+            if saved {
+                return Err(Error::Paused);
+            }
+            // Without a checkpoint it cannot move to another rank.
+            self.slice = None;
+        }
+        Ok(())
+    }
+
+    /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
+    /// task had taken then.
+    pub fn finish(&mut self, stage: &str, state: Saved) -> f64 {
+        let ended = format!("{stage}/ended_seconds");
+        let kept = self.restored.get(&ended).map(|seconds| seconds.sum());
+        let seconds = kept.unwrap_or_else(|| self.seconds());
+        self.done.extend(under(stage, state));
+        self.done.insert(ended, number(seconds));
+        seconds
+    }
+
+    /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
+    /// before stays.
+    pub fn save_finished(&mut self, progress: Snapshot) {
+        self.save("", Saved::new(), Some(progress));
+    }
+
+    /// Whether it could be written.
+    fn save(&mut self, stage: &str, state: Saved, progress: Option<Snapshot>) -> bool {
+        let start = Instant::now();
+        let mut all = under(stage, state);
+        all.extend(self.done.clone());
+        all.insert(SECONDS.into(), number(self.seconds()));
+        let written = write(&self.path, metadata(&self.task, progress), &all);
+        self.last = Instant::now();
+        let seconds = (self.last - start).as_secs_f64();
+        match &written {
+            Ok(()) => log::debug!("task {}: checkpoint written in {seconds:.4} s", self.task),
+            Err(error) => log::warn!("task {}: no checkpoint: {error}", self.task),
+        }
+        written.is_ok()
+    }
+
+    /// Removes the task's checkpoints, which its file has made useless.
+    pub fn remove(&self) {
+        for path in [previous(&self.path), self.path.clone()] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// The last checkpoint that is fit for use; an empty state where there is none.
+fn restore(path: &Path, task: &str) -> Saved {
+    let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
+        read(path, task).unwrap_or_else(|problem| {
+            log::warn!(
+                "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or \
+                 from the start",
+                path.display()
+            );
+            None
+        })
+    });
+    usable.unwrap_or_default()
+}
+
+/// How far a task was when it was last saved, as its checkpoint says; none where there is none that says so.
+pub fn saved_progress(path: &Path) -> Option<Snapshot> {
+    [path.to_owned(), previous(path)].iter().find_map(|path| {
+        let mut file = BufReader::new(fs::File::open(path).ok()?);
+        file.read_until(b'\n', &mut Vec::new()).ok()?;
+        // The header of a safetensors file: its length, then JSON.
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let header = file.take(u64::from_le_bytes(length));
+        let header: serde_json::Value = serde_json::from_reader(header).ok()?;
+        serde_json::from_str(open_line(header["__metadata__"][PROGRESS].as_str()?)?).ok()
+    })
+}
+
+fn previous(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".previous");
+    name.into()
+}
+
+/// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
+/// becomes the previous one.
+fn write(path: &Path, metadata: HashMap<String, String>, state: &Saved) -> Result<()> {
+    let body = serialize(metadata, state);
+    let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
+    bytes.extend(&body);
+    write_beside(path, |beside| {
+        fs::write(beside, &bytes).map_err(Error::io("write", path))?;
+        fs::File::open(beside).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))?;
+        let verified = fs::read(beside).map_err(Error::io("read back", path))? == bytes;
+        if !verified {
+            let problem = io::Error::other("it does not hold what was written");
+            return Err(Error::io("verify", path)(problem));
+        }
+        match fs::rename(path, previous(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("rename", path)(error))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// What a checkpoint says of itself.
+fn metadata(task: &str, progress: Option<Snapshot>) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([
+        ("task".to_owned(), task.to_owned()),
+        ("code_version".to_owned(), crate::VERSION.to_owned()),
+    ]);
+    metadata.extend(progress.map(|progress| {
+        let text = serde_json::to_string(&progress).expect("a snapshot has a JSON form");
+        (PROGRESS.to_owned(), seal_line(&text))
+    }));
+    metadata
+}
+
+/// A state as the bytes of a safetensors file.
+fn serialize(metadata: HashMap<String, String>, state: &Saved) -> Vec<u8> {
+    let tensors = state.iter().map(|(name, array)| {
+        let values = array.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (name, Tensor::new(Dtype::F64, array.shape(), values))
+    });
+    safetensors::serialize(tensors, &Some(metadata)).expect("names are unique")
+}
+
+/// The state in a checkpoint; none where there is no such file.
+fn read(path: &Path, task: &str) -> Restored<Option<Saved>> {
+    let unusable = |problem: &str| Unusable(problem.to_owned());
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.map_err(|error| unusable(&error.to_string()))?,
+    };
+    let end = bytes.iter().position(|&byte| byte == b'\n');
+    let (line, body) = bytes.split_at(end.ok_or_else(|| unusable("it is cut off"))?);
+    let body = &body[1..];
+    let line = String::from_utf8_lossy(line);
+    let sum = line.strip_prefix(FORMAT).and_then(|rest| rest.strip_prefix(" sha256 "));
+    let sum = sum.ok_or_else(|| unusable("it is damaged, or of another version's format"))?;
+    if sum != sha256(body) {
+        return Err(unusable("its checksum does not fit"));
+    }
+    let state = parse(body, task)?;
+    read_number(&state, SECONDS)?;
+    Ok(Some(state))
+}
+
+/// What [`serialize`] has made.
+fn parse(body: &[u8], task: &str) -> Restored<Saved> {
+    let unusable = |problem: &str| Unusable(problem.to_owned());
+    let tensors = SafeTensors::deserialize(body).map_err(|error| unusable(&error.to_string()))?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(body).map_err(|error| unusable(&error.to_string()))?;
+    let named = metadata.metadata().as_ref().and_then(|metadata| metadata.get("task"));
+    if named.map(String::as_str) != Some(task) {
+        return Err(unusable("it is another task's"));
+    }
+    tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            if view.dtype() != Dtype::F64 {
+                return Err(unusable("it has an array of other numbers"));
+            }
+            let numbers = view.data().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+            let array = ArrayD::from_shape_vec(view.shape(), numbers.collect());
+            Ok((name, array.expect("the file has as many numbers as it says")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    use crate::files::state::{ANY, array};
+
+    fn state(value: f64) -> Saved {
+        let values = vec![value, f64::NAN, -0.0, f64::MIN_POSITIVE / 8.0];
+        let values = ArrayD::from_shape_vec(vec![4], values).unwrap();
+        Saved::from([
+            (SECONDS.into(), number(1.0)),
+            ("values".into(), values.clone()),
+            ("square".into(), values.into_shape_with_order(vec![2, 2]).unwrap()),
+            ("nothing".into(), ArrayD::zeros(vec![3, 0])),
+        ])
+    }
+
+    fn all_bits(state: &Saved) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
+        let bits = |array: &ArrayD<f64>| array.iter().map(|value| value.to_bits()).collect();
+        state.iter().map(|(name, array)| (name.as_str(), (array.shape(), bits(array)))).collect()
+    }
+
+    #[test]
+    fn arrays_come_back_to_the_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        assert!(read(&path, "t").unwrap().is_none());
+        write(&path, metadata("t", None), &state(1.5)).unwrap();
+        assert_eq!(all_bits(&read(&path, "t").unwrap().unwrap()), all_bits(&state(1.5)));
+        assert!(read(&path, "another").is_err());
+    }
+
+    fn first_value(state: &Saved) -> Restored<f64> {
+        Ok(array(state, "values", 4)?[0])
+    }
+
+    /// Every byte of the file in turn, and cuts everywhere.
+    #[test]
+    fn damage_anywhere_in_a_checkpoint_falls_back_to_the_previous_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let saved = |value: f64| {
+            let mut state = under("train", state(value));
+            state.insert(SECONDS.into(), number(1.0));
+            write(&path, metadata("t", None), &state).unwrap();
+        };
+        saved(1.0);
+        saved(2.0);
+        let open = || Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
+        let value = |mut checkpoints: Checkpoints| checkpoints.restored("train", first_value);
+        assert_eq!(value(open()), Some(2.0));
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(value(open()), Some(1.0), "byte {place}");
+            fs::write(&path, &whole[..place]).unwrap();
+            assert_eq!(value(open()), Some(1.0), "{place} bytes");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(value(open()), Some(1.0), "a job was killed between the two renames");
+        fs::write(previous(&path), b"").unwrap();
+        assert_eq!(value(open()), None);
+    }
+
+    #[test]
+    fn stages_that_are_done_stay_in_later_checkpoints_with_their_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let stop = Stop::default();
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone(), &Team::Alone);
+        let train_seconds = first.finish("train", state(3.0));
+        first.step("hmc", || unreachable!("nothing is due")).unwrap();
+        assert!(!path.exists());
+        stop.request();
+        assert!(matches!(first.step("hmc", || (state(4.0), None)), Err(Error::Stopped)));
+
+        let mut second = Checkpoints::open(path.clone(), "t", None, Stop::default(), &Team::Alone);
+        second.share();
+        assert!(second.seconds() >= train_seconds);
+        for (stage, value) in [("train", 3.0), ("hmc", 4.0)] {
+            assert_eq!(second.restored(stage, first_value), Some(value));
+        }
+        assert_eq!(second.restored("evaluate", first_value), None);
+        assert_eq!(second.finish("train", state(3.0)), train_seconds);
+        second.remove();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_array_that_is_missing_or_another_is_named() {
+        let state = state(1.0);
+        assert!(array(&state, "square", (2, ANY)).is_ok());
+        assert_eq!(read_number(&state, "single").unwrap_err().0, "it has no array single");
+        let told = array(&state, "square", (ANY, 3)).unwrap_err().0;
+        assert_eq!(told, "its array square has the shape [2, 2], not [any, 3]");
+        assert!(array(&state, "square", 2).is_err() && array(&state, "square", (2, 2, 1)).is_err());
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_used_begins_its_stage_and_those_after_it_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let stop = Stop::default();
+        let mut first = Checkpoints::open(path.clone(), "t", None, stop.clone(), &Team::Alone);
+        first.finish("train", state(3.0));
+        stop.request();
+        assert!(first.step("hmc", || (state(4.0), None)).is_err());
+        let mut second = Checkpoints::open(path, "t", None, Stop::default(), &Team::Alone);
+        let refuse = |_: &Saved| Err::<f64, _>(Unusable("no".into()));
+        assert_eq!(second.restored("train", refuse), None);
+        assert_eq!(second.restored("hmc", first_value), None);
+        assert!(second.seconds() > 0.0);
+    }
+
+    #[test]
+    fn task_is_paused_once_its_time_is_up_and_only_if_it_could_be_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("task");
+        let open = |path: &Path, slice| {
+            Checkpoints::open(path.to_owned(), "t", None, Stop::default(), &Team::Alone)
+                .pause_after(slice)
+        };
+        let mut long = open(&path, Some(Duration::from_secs(1000)));
+        long.step("train", || unreachable!("its time is not up")).unwrap();
+        let mut over = open(&path, Some(Duration::ZERO));
+        assert!(matches!(over.step("train", || (state(1.0), None)), Err(Error::Paused)));
+        assert!(open(&path, None).restored("train", first_value).is_some());
+
+        let mut unsaved = open(&folder.path().join("missing/task"), Some(Duration::ZERO));
+        unsaved.step("train", || (state(1.0), None)).unwrap();
+        unsaved.step("train", || unreachable!("it is not tried again")).unwrap();
+    }
+}
