@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use neuralrg::mutual_information::{Variable, mutual_information};
+use neuralrg::statistics::mutual_information::{Variable, mutual_information};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
 

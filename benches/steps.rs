@@ -10,13 +10,15 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use ndarray::{Array2, ArrayView2};
 
-use neuralrg::adam::Adam;
-use neuralrg::config::{Config, EngineChoice, RunConfig};
+use neuralrg::config::Config;
 use neuralrg::engine::Model;
+use neuralrg::engine::config::{EngineChoice, RunConfig};
 use neuralrg::engine::device::Device;
 use neuralrg::flow::{Architecture, Flow};
-use neuralrg::hmc::{State, leapfrog};
 use neuralrg::random::{Random, Use};
+use neuralrg::sampling::hmc::{State, leapfrog};
+use neuralrg::targets::Target;
+use neuralrg::train::adam::Adam;
 
 const BATCH: usize = 512;
 const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
@@ -53,12 +55,14 @@ fn set_up(linear_size: usize, flow: &str, engine: EngineChoice) -> Setup {
          temperatures = [{CRITICAL_TEMPERATURE}]\n[flow]\n{flow}\n"
     );
     let config = Config::parse(&text, "bench".as_ref()).expect("the bench's configuration");
-    let architecture = Architecture::new(linear_size, CRITICAL_TEMPERATURE, depth, 1, &config.flow);
+    let architecture = Architecture::new(linear_size, depth, 1, &config.flow);
     let random = Random::new(1);
     let z = random.normals(Use::Latents, 0..BATCH, architecture.sites());
     let flow = Flow::initialize(architecture, &random);
     let run = RunConfig { engine, threads, ..Default::default() };
-    Setup { config, model: Model::new(flow, &run, Device::Cpu), random, z }
+    let target = Target::ising_dual(linear_size);
+    let model = Model::new(flow, target, CRITICAL_TEMPERATURE, &run, Device::Cpu);
+    Setup { config, model, random, z }
 }
 
 /// Calls `bench` with every engine, flow and size.

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::lattice::{SIZES, is_size};
 use crate::signals;
 use output::report;
 
@@ -101,8 +102,8 @@ pub struct Lattices {
 }
 
 fn parse_linear_size(text: &str) -> Result<usize> {
-    let allowed = |size: &usize| size.is_multiple_of(2) && (4..=1024).contains(size);
-    let problem = || Error::Usage("L must be an even number from 4 to 1024".into());
+    let allowed = |&size: &usize| is_size(size);
+    let problem = || Error::Usage(format!("L must be {SIZES}"));
     text.parse().ok().filter(allowed).ok_or_else(problem)
 }
 

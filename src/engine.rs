@@ -13,7 +13,7 @@ pub mod torch;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
 
 use crate::engine::config::{EngineChoice, Estimator};
 use crate::error::{Error, Result};
@@ -75,39 +75,77 @@ pub struct Image {
     pub log_det: Array1<f64>,
 }
 
+/// Latents or fields, each with the temperature of the target and of the Gaussian layer that it is evaluated at.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// (batch, N): z or x.
+    pub values: ArrayView2<'a, f64>,
+    /// (batch): T. Samples of one temperature should follow each other, since an engine evaluates those together.
+    pub temperatures: ArrayView1<'a, f64>,
+}
+
+impl<'a> Batch<'a> {
+    /// All at one temperature.
+    pub fn uniform<'b: 'a>(values: ArrayView2<'b, f64>, temperature: &'a f64) -> Self {
+        let values = values.reborrow();
+        let shape = (values.nrows(),).strides((0,));
+        let temperatures = ArrayView1::from_shape(shape, std::slice::from_ref(temperature));
+        Self { values, temperatures: temperatures.expect("a view may repeat a number") }
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.values.nrows()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of the samples.
+    pub fn part(&self, samples: Range<usize>) -> Self {
+        let samples = Slice::from(samples);
+        let Self { mut values, mut temperatures } = *self;
+        values.slice_axis_inplace(Axis(0), samples);
+        temperatures.slice_axis_inplace(Axis(0), samples);
+        Self { values, temperatures }
+    }
+}
+
 /// An evaluation of one flow and its target at given parameters. It converts what it gets to its own precision and layout,
 /// and alone knows of a tensor library or a device.
 ///
-/// Shapes: parameters (parameters), z, x and y (batch, N).
+/// Shapes: parameters (parameters), z, x and y (batch, N). Without a target ln π is NaN, and nothing depends on temperatures.
 pub trait Engine: Debug {
     /// Losses of x = g(z) and the gradient of mean(values) + `symmetry_weight` × mean(asymmetry); the estimator is that of
     /// the values' gradient.
     fn loss(
         &self,
         parameters: ArrayView1<f64>,
-        z: ArrayView2<f64>,
+        z: Batch,
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss;
 
     /// Losses -ln q(x) of given fields, symmetrized for the mixture, with the gradient of their mean: that of
     /// the forward KL divergence from the fields' distribution.
-    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Loss;
+    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: Batch) -> Loss;
 
     /// ln q(x) of the model at given fields; for the mixture ln q_sym(x).
-    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Array1<f64>;
+    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64>;
 
     /// x = g(z) with the log-densities of model and target.
-    fn draw(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Draw;
+    fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw;
 
     /// U(z) = -ln p(z) - ln π(g(z)) + ln q(g(z)) (App. C), q being q_sym for the mixture.
-    fn potential(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Potential;
+    fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential;
 
     /// x = g(z).
-    fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image;
+    fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image;
 
     /// z = g⁻¹(x).
-    fn inverse(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Image;
+    fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image;
 
     /// The part of g that a range of the couplings makes, without the Gaussian layer.
     fn forward_through(
@@ -129,7 +167,7 @@ pub trait Engine: Debug {
     fn inverse_derivatives(
         &self,
         parameters: ArrayView1<f64>,
-        x: ArrayView2<f64>,
+        x: Batch,
         latents: &[usize],
     ) -> Array3<f64>;
 }

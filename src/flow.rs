@@ -21,8 +21,6 @@ use coupling::{Coupling, Half, Network};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Architecture {
     pub linear_size: usize,
-    /// T, which the Gaussian preconditioner is that of.
-    pub temperature: f64,
     /// Levels of the hierarchy.
     pub depth: usize,
     /// Of the task; random halves of blocks depend on it.
@@ -31,26 +29,9 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The architecture of a task. `depth` is from 1 to log₂ L, as the configuration has checked.
-    pub fn new(
-        linear_size: usize,
-        temperature: f64,
-        depth: usize,
-        seed: u64,
-        config: &FlowConfig,
-    ) -> Self {
-        Self { linear_size, temperature, depth, seed, config: config.clone() }
-    }
-
-    /// The architecture of a flow whose data have no temperature, and which so has no preconditioner. Whatever asks for
-    /// the target density gets NaN.
-    pub fn without_temperature(
-        linear_size: usize,
-        depth: usize,
-        seed: u64,
-        config: &FlowConfig,
-    ) -> Self {
-        Self::new(linear_size, f64::NAN, depth, seed, config)
+    /// The architecture of a task. L can be halved `depth` times, as the configuration has checked.
+    pub fn new(linear_size: usize, depth: usize, seed: u64, config: &FlowConfig) -> Self {
+        Self { linear_size, depth, seed, config: config.clone() }
     }
 
     /// N = L².

@@ -35,6 +35,19 @@ struct Room {
     scratch: Vec<Complex<f64>>,
 }
 
+/// How often L can be halved: the most levels of a hierarchy. The coarse lattice at the top may be odd.
+pub fn halvings(linear_size: usize) -> usize {
+    linear_size.trailing_zeros() as usize
+}
+
+/// L that lattices may have, in words.
+pub const SIZES: &str = "an even number from 4 to 1024";
+
+/// Whether a lattice may have this L.
+pub fn is_size(linear_size: usize) -> bool {
+    linear_size.is_multiple_of(2) && (4..=1024).contains(&linear_size)
+}
+
 impl Lattice {
     /// The lattice of L × L sites, for even L.
     pub fn new(linear_size: usize) -> Self {

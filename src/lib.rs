@@ -17,7 +17,7 @@
 //! | T, β = 1/T | `temperature`, `beta` | in units of J/k_B |
 //! | x | `field` | (batch, N), x = g(z) |
 //! | z | latent | (batch, N), z ~ N(0, I) |
-//! | ln π(x) | `targets::ising::Target::ln_density` | (batch), unnormalized |
+//! | ln π(x) | `targets::density::Density::ln_density` | (batch), unnormalized |
 //! | ln q(x) | `ln_q` | (batch), normalized |
 //! | ln\|det\| | `log_det` | (batch) |
 

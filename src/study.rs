@@ -27,7 +27,6 @@ use crate::study::coarse::{COUPLINGS, Kept, effective_couplings, great_circle, k
 use crate::study::response::responses;
 use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::own_tasks;
-use crate::targets::ising::Target;
 use crate::task::Task;
 use crate::task::study_file::StudyRecord;
 use crate::task::study_file::{study_path, study_written, write_study};
@@ -354,9 +353,7 @@ fn coarse_fields(model: &Model, z: ArrayView2<f64>) -> Arrays {
 
 /// The way through latent space from the sample of the lowest mean field to that of the highest, and the energies on it.
 fn walk(model: &Model, z: ArrayView2<f64>) -> Arrays {
-    let architecture = &model.flow.architecture;
-    let size = architecture.linear_size;
-    let target = Target::new(size, architecture.temperature);
+    let target = model.density();
     let means = model.forward(z).field.mean_axis(Axis(1)).expect("fields have sites");
     let by_mean = |a: &usize, b: &usize| means[*a].total_cmp(&means[*b]);
     let samples = 0..means.len();
@@ -406,7 +403,7 @@ fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, usize) -> Array2<
 fn sample_target(trained: &Trained, spacing: i64, samples: usize) -> Result<TargetSamples> {
     let Trained { task, config, model, .. } = trained;
     let seed = task.streams();
-    let hmc = (&config.hmc, task.temperature, &seed);
+    let hmc = (&config.hmc, &seed);
     let start = Instant::now();
     let found = states::sample(model, hmc, spacing, samples)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -1,9 +1,58 @@
-//! What flows are trained towards and chains sample: the continuous dual of the Ising model, its exact values and its
-//! observables.
+//! What flows are trained towards and chains sample, and all that is known of it.
 
+pub mod density;
 pub mod dual;
 pub mod exact;
 pub mod gaussian;
 pub mod ising;
 pub mod observe;
 pub mod wolff;
+
+use crate::lattice::Lattice;
+use density::Density;
+use exact::{ExactIsing, exact_ising};
+use gaussian::gaussian_free_energy;
+
+/// A family of densities over temperature on one lattice.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub lattice: Lattice,
+    pub family: Family,
+}
+
+/// Which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// The continuous dual of the Ising model (Eq. 7).
+    IsingDual,
+}
+
+impl Target {
+    /// The dual of the Ising model on the L × L lattice.
+    pub fn ising_dual(linear_size: usize) -> Self {
+        Self { lattice: Lattice::new(linear_size), family: Family::IsingDual }
+    }
+
+    /// The density at temperature T.
+    pub fn density(&self, temperature: f64) -> Density {
+        match self.family {
+            Family::IsingDual => ising::dual_density(self.lattice.clone(), temperature),
+        }
+    }
+
+    /// Exact values at temperature T, for targets that have them.
+    pub fn exact(&self, temperature: f64) -> Option<ExactIsing> {
+        match self.family {
+            Family::IsingDual => Some(exact_ising(self.lattice.linear_size(), temperature)),
+        }
+    }
+
+    /// The free energy (nats) of the best pair of Gaussians at temperature T, for targets for which it is known.
+    pub fn gaussian(&self, temperature: f64) -> Option<f64> {
+        match self.family {
+            Family::IsingDual => {
+                Some(gaussian_free_energy(self.lattice.linear_size(), temperature))
+            }
+        }
+    }
+}

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::flow::Architecture;
 use crate::flow::config::FlowConfig;
 use crate::seed::TaskSeed;
+use crate::targets::Target;
 
 /// One training: a temperature, a depth and a seed on an L × L lattice.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -45,9 +46,13 @@ impl Task {
         TaskSeed::new(linear_size, temperature, depth, seed)
     }
 
+    /// What it samples.
+    pub fn target(&self) -> Target {
+        Target::ising_dual(self.linear_size)
+    }
+
     /// What its flow is.
     pub fn architecture(&self, config: &FlowConfig) -> Architecture {
-        let Self { linear_size, temperature, depth, seed } = *self;
-        Architecture::new(linear_size, temperature, depth, seed, config)
+        Architecture::new(self.linear_size, self.depth, self.seed, config)
     }
 }

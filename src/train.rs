@@ -409,7 +409,7 @@ mod tests {
         let seed = task.streams();
         let random = seed.at(Stage::Initialize, 0);
         let flow = Flow::initialize(architecture, &random);
-        let model = Model::new(flow, &config.run, Device::Cpu);
+        let model = Model::new(flow, task.target(), task.temperature, &config.run, Device::Cpu);
         (config, model, seed)
     }
 

@@ -12,6 +12,7 @@ use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::flow::config::{FlowConfig, Symmetry};
 use crate::flow::coupling::Conditioner;
+use crate::lattice::halvings;
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 
 /// What differs from the defaults of sweeps: pictures are not symmetric under x → -x.
@@ -35,7 +36,7 @@ pub struct LearnConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnSection {
-    /// Hierarchy levels, from 1 to log₂ L.
+    /// Hierarchy levels, from 1 to as many as L can be halved.
     pub depth: usize,
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -107,9 +108,9 @@ impl LearnConfig {
 
     fn check_sizes(&self, linear_size: usize) -> Check {
         let Self { learn, flow, train, .. } = self;
-        let deepest = linear_size.ilog2() as usize;
+        let deepest = halvings(linear_size);
         let allowed = format!(
-            "from 1 to log2(L) = {deepest}, the data's fields being {linear_size} × {linear_size}"
+            "from 1 to {deepest}, as often as L can be halved, the data's fields being {linear_size} × {linear_size}"
         );
         require((1..=deepest).contains(&learn.depth), "learn.depth", learn.depth, allowed)?;
         flow.check_size(linear_size, learn.depth)?;

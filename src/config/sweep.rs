@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Check, Problem, check_list, require};
+use crate::lattice::{SIZES, halvings, is_size};
 
 /// `[sweep]`: the tasks, one per temperature, depth and seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,11 +13,11 @@ use crate::bounds::{Check, Problem, check_list, require};
 pub struct SweepConfig {
     /// Name of the study, kept in the collected file.
     pub name: String,
-    /// L, a power of two from 4 to 1024; the lattice has L² sites.
+    /// L, an even number from 4 to 1024; the lattice has L² sites.
     pub linear_size: usize,
     /// Temperatures T in units of J/k_B.
     pub temperatures: Temperatures,
-    /// Numbers of hierarchy levels, each from 1 to log₂ L.
+    /// Numbers of hierarchy levels, each from 1 to as many as L can be halved.
     pub depths: Depths,
     /// Seeds of the random numbers; several give independent repetitions.
     #[serde(default = "default_seeds")]
@@ -77,12 +78,7 @@ impl SweepConfig {
     pub(super) fn resolve(&mut self) -> Check {
         require(!self.name.trim().is_empty(), "sweep.name", "\"\"", "a name that is not empty")?;
         let size = self.linear_size;
-        require(
-            size.is_power_of_two() && (4..=1024).contains(&size),
-            "sweep.linear_size",
-            size,
-            "a power of two from 4 to 1024",
-        )?;
+        require(is_size(size), "sweep.linear_size", size, SIZES)?;
         let temperatures = self.temperatures.expand()?;
         let checked = check_list("sweep.temperatures", &temperatures, |t| {
             (0.01..=1000.0).contains(t).then_some(()).ok_or("from 0.01 to 1000".into())
@@ -92,10 +88,10 @@ impl SweepConfig {
             None => problem,
         })?;
         self.temperatures = Temperatures::List(temperatures);
-        let deepest = size.ilog2() as usize;
+        let deepest = halvings(size);
         let depths = self.depths.expand(deepest)?;
         check_list("sweep.depths", &depths, |depth| {
-            let allowed = format!("from 1 to log2(linear_size) = {deepest}");
+            let allowed = format!("from 1 to {deepest}, as often as linear_size can be halved");
             (1..=deepest).contains(depth).then_some(()).ok_or(allowed)
         })?;
         self.depths = Depths::List(depths);
@@ -209,7 +205,9 @@ impl Depths {
             (1..=to).contains(&from) && to <= deepest,
             "sweep.depths",
             format!("from {from} to {to}"),
-            format!("given with from ≤ to, both from 1 to log2(linear_size) = {deepest}"),
+            format!(
+                "given with from ≤ to, both from 1 to {deepest}, as often as linear_size can be halved"
+            ),
         )?;
         Ok((from..=to).collect())
     }

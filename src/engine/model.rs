@@ -5,27 +5,63 @@ use std::ops::Range;
 use ndarray::{Array1, Array3, ArrayView2};
 
 use super::native::Native;
-use super::{Draw, Engine, Image, Loss, Potential};
+use super::{Batch, Draw, Engine, Image, Loss, Potential};
 use crate::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
 use crate::engine::device::Device;
 use crate::flow::Flow;
 use crate::flow::config::Symmetry;
 use crate::ranks::Team;
 use crate::ranks::shares::{Part, Shares, of_shape};
+use crate::targets::Target;
+use crate::targets::density::Density;
 
 /// A flow, the density that it is trained towards, and the engine that evaluates both. Each member of a team
 /// evaluates its share of a batch and gets the whole.
 #[derive(Debug)]
 pub struct Model {
     pub flow: Flow,
+    /// None of a flow that learns from data alone.
+    target: Option<Target>,
+    /// T, at which all is evaluated; NaN without a target.
+    temperature: f64,
     engine: Box<dyn Engine>,
     team: Team,
 }
 
 impl Model {
-    /// A flow with its target, both at the flow's temperature, on the engine, with the precision and the threads of `run`.
-    pub fn new(flow: Flow, run: &RunConfig, device: Device) -> Self {
-        Self { engine: engine(&flow, run, device), flow, team: Team::Alone }
+    /// A flow with its target at temperature T, on the engine, with the precision and the threads of `run`.
+    pub fn new(
+        flow: Flow,
+        target: Target,
+        temperature: f64,
+        run: &RunConfig,
+        device: Device,
+    ) -> Self {
+        let engine = engine(&flow, Some(&target), run, device);
+        Self { flow, target: Some(target), temperature, engine, team: Team::Alone }
+    }
+
+    /// A flow that learns from data alone.
+    pub fn without_target(flow: Flow, run: &RunConfig, device: Device) -> Self {
+        let engine = engine(&flow, None, run, device);
+        Self { flow, target: None, temperature: f64::NAN, engine, team: Team::Alone }
+    }
+
+    /// The density of its target at its temperature.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn density(&self) -> Density {
+        self.target.as_ref().expect("only `learn` has no target").density(self.temperature)
+    }
+
+    /// T.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    fn batch<'b, 'a: 'b>(&'b self, values: ArrayView2<'a, f64>) -> Batch<'b> {
+        Batch::uniform(values, &self.temperature)
     }
 
     /// The model, of which all members of `team` have a copy, evaluated by all of them.
@@ -46,13 +82,16 @@ impl Model {
     /// As [`Engine::loss`].
     pub fn loss(&self, z: ArrayView2<f64>, symmetry_weight: f64, estimator: Estimator) -> Loss {
         self.shared_loss(z, |z| {
+            let z = self.batch(z);
             self.engine.loss(self.flow.parameters.view(), z, symmetry_weight, estimator)
         })
     }
 
     /// As [`Engine::likelihood_loss`].
     pub fn likelihood_loss(&self, x: ArrayView2<f64>) -> Loss {
-        self.shared_loss(x, |x| self.engine.likelihood_loss(self.flow.parameters.view(), x))
+        self.shared_loss(x, |x| {
+            self.engine.likelihood_loss(self.flow.parameters.view(), self.batch(x))
+        })
     }
 
     /// The loss of a whole batch, from what each member of the team has of its share.
@@ -77,7 +116,7 @@ impl Model {
     pub fn draw(&self, z: ArrayView2<f64>) -> Draw {
         let shares = Shares::new(&self.team, z.nrows());
         let Draw { field, ln_q, ln_pi } =
-            self.engine.draw(self.flow.parameters.view(), shares.own(z));
+            self.engine.draw(self.flow.parameters.view(), self.batch(shares.own(z)));
         let parts = [field.into_dyn(), ln_q.into_dyn(), ln_pi.into_dyn()];
         let [field, ln_q, ln_pi] = shares.join(parts.map(Part::Rows));
         Draw { field: of_shape(field), ln_q: of_shape(ln_q), ln_pi: of_shape(ln_pi) }
@@ -86,24 +125,25 @@ impl Model {
     /// As [`Engine::ln_likelihood`].
     pub fn ln_likelihood(&self, x: ArrayView2<f64>) -> Array1<f64> {
         let shares = Shares::new(&self.team, x.nrows());
-        let ln_q = self.engine.ln_likelihood(self.flow.parameters.view(), shares.own(x));
+        let ln_q =
+            self.engine.ln_likelihood(self.flow.parameters.view(), self.batch(shares.own(x)));
         let [ln_q] = shares.join([Part::Rows(ln_q.into_dyn())]);
         of_shape(ln_q)
     }
 
     /// As [`Engine::potential`]. Each member of a team computes its own, since trajectories are long between exchanges.
     pub fn potential(&self, z: ArrayView2<f64>) -> Potential {
-        self.engine.potential(self.flow.parameters.view(), z)
+        self.engine.potential(self.flow.parameters.view(), self.batch(z))
     }
 
     /// As [`Engine::forward`], here alone.
     pub fn forward(&self, z: ArrayView2<f64>) -> Image {
-        self.engine.forward(self.flow.parameters.view(), z)
+        self.engine.forward(self.flow.parameters.view(), self.batch(z))
     }
 
     /// As [`Engine::inverse`], here alone.
     pub fn inverse(&self, x: ArrayView2<f64>) -> Image {
-        self.engine.inverse(self.flow.parameters.view(), x)
+        self.engine.inverse(self.flow.parameters.view(), self.batch(x))
     }
 
     /// As [`Engine::forward_through`], here alone.
@@ -118,12 +158,17 @@ impl Model {
 
     /// As [`Engine::inverse_derivatives`], here alone.
     pub fn inverse_derivatives(&self, x: ArrayView2<f64>, latents: &[usize]) -> Array3<f64> {
-        self.engine.inverse_derivatives(self.flow.parameters.view(), x, latents)
+        self.engine.inverse_derivatives(self.flow.parameters.view(), self.batch(x), latents)
     }
 }
 
 /// The engine of a configuration; without torch the native one takes its place.
-fn engine(flow: &Flow, run: &RunConfig, device: Device) -> Box<dyn Engine> {
+fn engine(
+    flow: &Flow,
+    target: Option<&Target>,
+    run: &RunConfig,
+    device: Device,
+) -> Box<dyn Engine> {
     let native = match run.engine {
         EngineChoice::Auto => device == Device::Cpu,
         EngineChoice::Native => true,
@@ -132,12 +177,16 @@ fn engine(flow: &Flow, run: &RunConfig, device: Device) -> Box<dyn Engine> {
     if native || cfg!(not(feature = "torch")) {
         let (architecture, couplings) = (&flow.architecture, flow.couplings());
         return match run.precision {
-            Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, run.threads)),
-            Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, run.threads)),
+            Precision::F32 => {
+                Box::new(Native::<f32>::new(architecture, couplings, target, run.threads))
+            }
+            Precision::F64 => {
+                Box::new(Native::<f64>::new(architecture, couplings, target, run.threads))
+            }
         };
     }
     #[cfg(feature = "torch")]
-    return Box::new(super::torch::Torch::new(flow, run.precision, device, run.threads));
+    return Box::new(super::torch::Torch::new(flow, target, run.precision, device, run.threads));
     #[cfg(not(feature = "torch"))]
     unreachable!("without torch the native engine has been taken")
 }

@@ -12,22 +12,25 @@
 //! | `network` | conditioners: values, and cotangents pulled back |
 //! | `transform` | monotone maps, their inverses and partial derivatives |
 //! | `passes` | all couplings on one tile, in both directions |
-//! | `spectral` | functions of K + αI |
+//! | `spectral` | functions of the target's spectrum |
 //! | `density` | sums over a tile's sites |
 //! | `likelihood` | ln q of given fields and its gradient |
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::{Draw, Engine, Image, Loss, Potential};
+use super::{Batch, Draw, Engine, Image, Loss, Potential};
 use crate::engine::config::Estimator;
 use crate::flow::Architecture;
 use crate::flow::config::Symmetry;
 use crate::flow::coupling::Coupling;
 use crate::flow::symmetry::ln_mean_exp;
+use crate::targets::Target;
+use crate::targets::density::SitePotential;
 
 mod convolution;
 mod density;
@@ -49,6 +52,8 @@ pub use lanes::Real;
 
 /// Partial gradients that are summed in a fixed order, whatever the number of threads.
 const MAX_PARTS: usize = 32;
+/// Temperatures that are remembered.
+const MAX_KNOWN: usize = 256;
 
 /// The flow z → x and its densities, on a pool of threads of its own.
 #[derive(Debug)]
@@ -58,10 +63,9 @@ pub struct Native<T> {
     /// N.
     sites: usize,
     spectral: Spectral<T>,
-    /// (K + αI)^(1/2), ^(-1/2) and ^(-1).
-    root: Multipliers<T>,
-    inverse_root: Multipliers<T>,
-    inverse: Multipliers<T>,
+    target: Option<Target>,
+    /// The target at the temperatures that were asked for.
+    known: Mutex<HashMap<u64, Arc<AtTemperature<T>>>>,
     preconditioner: bool,
     symmetry: Symmetry,
     pool: rayon::ThreadPool,
@@ -69,9 +73,30 @@ pub struct Native<T> {
     spaces: Mutex<Vec<Workspace<T>>>,
 }
 
+/// The target at one temperature.
+#[derive(Debug)]
+struct AtTemperature<T> {
+    /// κ, and the κ^(-1/2) and κ^(1/2) of the Gaussian layer and its inverse.
+    spectrum: Multipliers<T>,
+    root: Multipliers<T>,
+    inverse_root: Multipliers<T>,
+    /// -½ Σ ln κ, ln|det| of the Gaussian layer.
+    log_det: f64,
+    site: SitePotential,
+}
+
+/// Samples of one temperature that are worked on together, one in each lane.
+#[derive(Debug, Clone)]
+struct Tile {
+    samples: Range<usize>,
+    temperature: f64,
+}
+
 /// What one tile is worked on with.
 #[derive(Debug)]
 struct Workspace<T> {
+    /// None without a target.
+    at: Option<Arc<AtTemperature<T>>>,
     panels: Panels<T>,
     /// y or z.
     field: Vec<Lanes<T>>,
@@ -139,12 +164,16 @@ impl Part {
 }
 
 impl<T: Real> Native<T> {
-    /// The flow of `couplings`, which are those of `architecture`, for the target and Gaussian layer at its temperature.
+    /// The flow of `couplings`, which are those of `architecture`, with its target, if there is one.
     ///
     /// # Panics
     /// If the threads cannot be started.
-    pub fn new(architecture: &Architecture, couplings: &Arc<[Coupling]>, threads: usize) -> Self {
-        let spectral = Spectral::new(architecture.linear_size, 1.0 / architecture.temperature);
+    pub fn new(
+        architecture: &Architecture,
+        couplings: &Arc<[Coupling]>,
+        target: Option<&Target>,
+        threads: usize,
+    ) -> Self {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         Self {
             layouts: couplings
@@ -153,10 +182,9 @@ impl<T: Real> Native<T> {
                 .collect(),
             couplings: couplings.clone(),
             sites: architecture.sites(),
-            root: spectral.power(0.5),
-            inverse_root: spectral.power(-0.5),
-            inverse: spectral.power(-1.0),
-            spectral,
+            spectral: Spectral::new(architecture.linear_size),
+            target: target.cloned(),
+            known: Mutex::default(),
             preconditioner: architecture.config.preconditioner,
             symmetry: architecture.config.symmetry,
             pool: pool.expect("the threads of the flow start"),
@@ -164,21 +192,43 @@ impl<T: Real> Native<T> {
         }
     }
 
+    /// The target at a temperature, if there is one.
+    fn at(&self, temperature: f64) -> Option<Arc<AtTemperature<T>>> {
+        let target = self.target.as_ref()?;
+        let mut known = self.known.lock().expect("no thread panics with the lock");
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        let make = || {
+            let density = target.density(temperature);
+            let power = |power: f64| self.spectral.multipliers(&density.spectrum_to(power));
+            Arc::new(AtTemperature {
+                spectrum: power(1.0),
+                root: power(-0.5),
+                inverse_root: power(0.5),
+                log_det: -0.5 * density.spectrum.iter().map(|kappa| kappa.ln()).sum::<f64>(),
+                site: density.site,
+            })
+        };
+        Some(known.entry(temperature.to_bits()).or_insert_with(make).clone())
+    }
+
     /// Losses of a batch from those of its tiles, whose gradients are added in a fixed order.
     fn loss_by_tiles(
         &self,
         parameters: ArrayView1<f64>,
-        batch: usize,
-        of_tiles: &(dyn Fn(&Flow<'_, T>, Range<usize>) -> Part + Sync),
+        batch: Batch,
+        of_tiles: &(dyn Fn(&Flow<'_, T>, &[Tile]) -> Part + Sync),
     ) -> Loss {
+        let tiles = tiles(batch);
         let part = self.with_flow(parameters, self.all_couplings(), |flow| {
-            let tiles = batch.div_ceil(LANES);
-            let tiles_per_part = tiles.div_ceil(MAX_PARTS).max(1);
-            sum_parts(0..tiles.div_ceil(tiles_per_part).max(1), &|part| {
-                of_tiles(flow, part * tiles_per_part..tiles.min((part + 1) * tiles_per_part))
+            let tiles_per_part = tiles.len().div_ceil(MAX_PARTS).max(1);
+            sum_parts(0..tiles.len().div_ceil(tiles_per_part).max(1), &|part| {
+                let first = part * tiles_per_part;
+                of_tiles(flow, &tiles[first..tiles.len().min(first + tiles_per_part)])
             })
         });
-        let scale = 1.0 / batch.max(1) as f64;
+        let scale = 1.0 / batch.len().max(1) as f64;
         Loss {
             values: part.values.into(),
             asymmetry: (self.symmetry == Symmetry::Regularizer).then(|| part.asymmetry.into()),
@@ -217,21 +267,34 @@ impl<T: Real> Native<T> {
     fn per_tile<R: Send>(
         &self,
         (parameters, through): (ArrayView1<f64>, Range<usize>),
-        batch: ArrayView2<f64>,
+        batch: Batch,
         work: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> R + Sync + Send,
-    ) -> Vec<R> {
-        assert_eq!(batch.ncols(), self.sites, "a batch is (batch, N)");
+    ) -> Vec<(Range<usize>, R)> {
+        assert_eq!(batch.values.ncols(), self.sites, "a batch is (batch, N)");
+        let tiles = tiles(batch);
         self.with_flow(parameters, through, |flow| {
-            (0..batch.nrows().div_ceil(LANES))
-                .into_par_iter()
-                .map(|tile| {
-                    self.with_workspace(flow, |space| {
-                        load(batch, tile, &mut space.field);
-                        work(flow, space)
-                    })
+            let of_tile = |tile: &Tile| {
+                self.with_workspace(flow, |space| {
+                    self.load(batch, tile, space);
+                    (tile.samples.clone(), work(flow, space))
                 })
-                .collect()
+            };
+            tiles.par_iter().map(of_tile).collect()
         })
+    }
+
+    /// Samples of a tile from (batch, site) to (site, lane); lanes without a sample are zero.
+    fn load(&self, batch: Batch, tile: &Tile, space: &mut Workspace<T>) {
+        space.at = self.at(tile.temperature);
+        let field = &mut space.field;
+        if tile.samples.len() < LANES {
+            field.fill(Lanes::ZERO);
+        }
+        for (lane, sample) in tile.samples.clone().enumerate() {
+            for (lanes, &value) in field.iter_mut().zip(batch.values.row(sample)) {
+                lanes.0[lane] = T::of(value);
+            }
+        }
     }
 
     /// Calls `work` with a workspace that an earlier call has left, or a new one.
@@ -251,7 +314,7 @@ impl<T: Real> Native<T> {
     fn map_tiles(
         &self,
         flow: (ArrayView1<f64>, Range<usize>),
-        batch: ArrayView2<f64>,
+        batch: Batch,
         map: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> Sums + Sync + Send,
     ) -> Image {
         let tiles = self.per_tile(flow, batch, |flow, space| {
@@ -259,16 +322,16 @@ impl<T: Real> Native<T> {
             (space.field.clone(), log_det)
         });
         Image {
-            log_det: numbers(tiles.iter().map(|(_, log_det)| log_det), batch.nrows()),
-            field: unload(tiles.iter().map(|(field, _)| &field[..]), batch.dim()),
+            log_det: numbers(&tiles, |(_, log_det)| log_det),
+            field: unload(&tiles, batch.values.dim(), |(field, _)| field),
         }
     }
 
     fn loss_of_tiles(
         &self,
         flow: &Flow<'_, T>,
-        z: ArrayView2<f64>,
-        tiles: Range<usize>,
+        z: Batch,
+        tiles: &[Tile],
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Part {
@@ -280,9 +343,9 @@ impl<T: Real> Native<T> {
         let mut part = Part::new(flow);
         self.with_workspace(flow, |space| {
             for tile in tiles {
-                load(z, tile, &mut space.field);
+                self.load(z, tile, space);
                 let densities = self.evaluate(flow, space, wanted);
-                let samples = (z.nrows() - tile * LANES).min(LANES);
+                let samples = tile.samples.len();
                 let coefficients: [Coefficients; LANES] = std::array::from_fn(|lane| {
                     if lane < samples {
                         self.coefficients(&densities, lane, symmetry_weight, estimator)
@@ -313,7 +376,7 @@ impl<T: Real> Native<T> {
     /// wanted: -∂ ln π/∂y in `space.cotangent`, ∂ ln q/∂y in `space.score`, and the latent of -x in
     /// `space.mirror`.
     fn evaluate(&self, flow: &Flow<'_, T>, space: &mut Workspace<T>, wanted: Wanted) -> Densities {
-        let constant = self.ln_det_preconditioner();
+        let constant = self.log_det_preconditioner(space);
         let ln_p = ln_normal(&space.field);
         let Workspace { panels, field, record, score, .. } = space;
         let log_det = if wanted.score {
@@ -334,28 +397,33 @@ impl<T: Real> Native<T> {
         Densities { ln_p, ln_q, ln_q_mirror, ln_pi }
     }
 
-    /// ln π(x) = -½ xᵀ(K + αI)⁻¹x + Σ ln cosh x_i, and x in `space.image`; with `derivative`, -∂ ln
-    /// π/∂y in `space.cotangent`.
+    /// ln π(x) = -½ Σ_k κ_k |x_k|²/N - Σ V(x_i), and x in `space.image`; with `derivative`, -∂ ln π/∂y in
+    /// `space.cotangent`. NaN without a target.
     fn target(&self, space: &mut Workspace<T>, derivative: bool) -> Sums {
-        let Workspace { field, image, cotangent, scratch, .. } = space;
+        let Workspace { at, field, image, cotangent, scratch, .. } = space;
         image.copy_from_slice(field);
-        self.apply_preconditioner(&self.root, image, scratch);
-        // ∂(½ xᵀ(K + αI)⁻¹x)/∂y, where y = x or, preconditioned, y = (K + αI)^(-1/2) x.
+        let Some(at) = at.as_deref() else { return [f64::NAN; LANES] };
+        self.apply_preconditioner(&at.root, image, scratch);
+        // The quadratic form's derivative by y, where y = x or, preconditioned, y = κ^(1/2) x.
         let force = &mut *cotangent;
         force.copy_from_slice(field);
         if !self.preconditioner {
-            self.spectral.apply(&self.inverse, force, scratch);
+            self.spectral.apply(&at.spectrum, force, scratch);
         }
         let quadratic = dot(field, force);
-        let ln_cosh = sum_ln_cosh(image);
+        let site = match at.site {
+            SitePotential::LnCosh => sum_ln_cosh(image).map(|sum| -sum),
+        };
         if derivative {
-            // `score` is in use: the tanh goes to `mirror`, which is written only later.
+            // `score` is in use: -∂V/∂x goes to `mirror`, which is written only later.
             let slope = &mut space.mirror;
-            tanh(image, slope);
-            self.apply_preconditioner(&self.root, slope, scratch);
+            match at.site {
+                SitePotential::LnCosh => tanh(image, slope),
+            }
+            self.apply_preconditioner(&at.root, slope, scratch);
             subtract(force, slope);
         }
-        std::array::from_fn(|lane| ln_cosh[lane] - 0.5 * quadratic[lane])
+        std::array::from_fn(|lane| -0.5 * quadratic[lane] - site[lane])
     }
 
     /// After `evaluate`: from -∂ ln π/∂y in `space.cotangent` to the derivative of the loss with
@@ -427,12 +495,12 @@ impl<T: Real> Native<T> {
         }
     }
 
-    /// ½ Σ ln λ with the preconditioner, else 0.
-    fn ln_det_preconditioner(&self) -> f64 {
-        if self.preconditioner { self.spectral.half_ln_det() } else { 0.0 }
+    /// ln|det| of the Gaussian layer, if there is one, else 0.
+    fn log_det_preconditioner(&self, space: &Workspace<T>) -> f64 {
+        if self.preconditioner { space.gaussian().log_det } else { 0.0 }
     }
 
-    /// A power of K + αI with the preconditioner, else nothing.
+    /// A power of κ with the Gaussian layer, else nothing.
     fn apply_preconditioner(
         &self,
         multipliers: &Multipliers<T>,
@@ -449,31 +517,30 @@ impl<T: Real> Engine for Native<T> {
     fn loss(
         &self,
         parameters: ArrayView1<f64>,
-        z: ArrayView2<f64>,
+        z: Batch,
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss {
-        self.loss_by_tiles(parameters, z.nrows(), &|flow, tiles| {
+        self.loss_by_tiles(parameters, z, &|flow, tiles| {
             self.loss_of_tiles(flow, z, tiles, symmetry_weight, estimator)
         })
     }
 
-    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Loss {
-        let loss = self.loss_by_tiles(parameters, x.nrows(), &|flow, tiles| {
-            self.likelihood_of_tiles(flow, x, tiles)
-        });
+    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: Batch) -> Loss {
+        let loss = self
+            .loss_by_tiles(parameters, x, &|flow, tiles| self.likelihood_of_tiles(flow, x, tiles));
         Loss { asymmetry: None, ..loss }
     }
 
-    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Array1<f64> {
+    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64> {
         let tiles = self.per_tile((parameters, self.all_couplings()), x, |flow, space| {
             let [ln_q, ln_q_mirror] = self.invert(flow, space);
             self.symmetrized(&ln_q, &ln_q_mirror)
         });
-        numbers(tiles.iter(), x.nrows())
+        numbers(&tiles, |ln_q| ln_q)
     }
 
-    fn draw(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Draw {
+    fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
         let wanted = Wanted {
             ln_q_mirror: self.symmetry == Symmetry::Mixture,
             cotangent: false,
@@ -485,13 +552,13 @@ impl<T: Real> Engine for Native<T> {
             (space.image.clone(), ln_q, densities.ln_pi)
         });
         Draw {
-            field: unload(tiles.iter().map(|(field, ..)| &field[..]), z.dim()),
-            ln_q: numbers(tiles.iter().map(|(_, ln_q, _)| ln_q), z.nrows()),
-            ln_pi: numbers(tiles.iter().map(|(.., ln_pi)| ln_pi), z.nrows()),
+            field: unload(&tiles, z.values.dim(), |(field, ..)| field),
+            ln_q: numbers(&tiles, |(_, ln_q, _)| ln_q),
+            ln_pi: numbers(&tiles, |(.., ln_pi)| ln_pi),
         }
     }
 
-    fn potential(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Potential {
+    fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
         let wanted = Wanted {
             ln_q_mirror: self.symmetry == Symmetry::Mixture,
             cotangent: true,
@@ -513,25 +580,29 @@ impl<T: Real> Engine for Native<T> {
             (energy, space.cotangent.clone(), space.image.clone())
         });
         Potential {
-            energy: numbers(tiles.iter().map(|(energy, ..)| energy), z.nrows()),
-            gradient: unload(tiles.iter().map(|(_, gradient, _)| &gradient[..]), z.dim()),
-            field: unload(tiles.iter().map(|(.., field)| &field[..]), z.dim()),
+            energy: numbers(&tiles, |(energy, ..)| energy),
+            gradient: unload(&tiles, z.values.dim(), |(_, gradient, _)| gradient),
+            field: unload(&tiles, z.values.dim(), |(.., field)| field),
         }
     }
 
-    fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image {
-        let constant = self.ln_det_preconditioner();
+    fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image {
         self.map_tiles((parameters, self.all_couplings()), z, |flow, space| {
+            let constant = self.log_det_preconditioner(space);
             let log_det = flow.forward(&mut space.field, &mut space.record);
-            self.apply_preconditioner(&self.root, &mut space.field, &mut space.scratch);
+            if let Some(at) = space.at.as_deref() {
+                self.apply_preconditioner(&at.root, &mut space.field, &mut space.scratch);
+            }
             log_det.map(|value| value + constant)
         })
     }
 
-    fn inverse(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Image {
-        let constant = self.ln_det_preconditioner();
+    fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image {
         self.map_tiles((parameters, self.all_couplings()), x, |flow, space| {
-            self.apply_preconditioner(&self.inverse_root, &mut space.field, &mut space.scratch);
+            let constant = self.log_det_preconditioner(space);
+            if let Some(at) = space.at.as_deref() {
+                self.apply_preconditioner(&at.inverse_root, &mut space.field, &mut space.scratch);
+            }
             let log_det = flow.inverse(&mut space.field, &mut space.record);
             log_det.map(|value| value - constant)
         })
@@ -543,7 +614,7 @@ impl<T: Real> Engine for Native<T> {
         couplings: Range<usize>,
         z: ArrayView2<f64>,
     ) -> Image {
-        self.map_tiles((parameters, couplings), z, |flow, space| {
+        self.map_tiles((parameters, couplings), Batch::uniform(z, &f64::NAN), |flow, space| {
             flow.forward(&mut space.field, &mut space.record)
         })
     }
@@ -554,7 +625,7 @@ impl<T: Real> Engine for Native<T> {
         couplings: Range<usize>,
         y: ArrayView2<f64>,
     ) -> Image {
-        self.map_tiles((parameters, couplings), y, |flow, space| {
+        self.map_tiles((parameters, couplings), Batch::uniform(y, &f64::NAN), |flow, space| {
             flow.inverse(&mut space.field, &mut space.record)
         })
     }
@@ -562,12 +633,17 @@ impl<T: Real> Engine for Native<T> {
     fn inverse_derivatives(
         &self,
         parameters: ArrayView1<f64>,
-        x: ArrayView2<f64>,
+        x: Batch,
         latents: &[usize],
     ) -> Array3<f64> {
         let tiles = self.per_tile((parameters, self.all_couplings()), x, |flow, space| {
-            let Workspace { panels, field, image, record, cotangent, scratch, .. } = space;
-            self.apply_preconditioner(&self.inverse_root, field, scratch);
+            let Workspace { at, panels, field, image, record, cotangent, scratch, .. } = space;
+            let divide = |field: &mut [Lanes<T>], scratch: &mut [Lanes<T>]| {
+                if let Some(at) = at.as_deref() {
+                    self.apply_preconditioner(&at.inverse_root, field, scratch);
+                }
+            };
+            divide(field, scratch);
             flow.inverse(field, record);
             image.copy_from_slice(field);
             let derivative = |&site: &usize| {
@@ -575,14 +651,14 @@ impl<T: Real> Engine for Native<T> {
                 cotangent.fill(Lanes::ZERO);
                 cotangent[site] = Lanes::ONE;
                 flow.pull_back_inverse(panels, field, record, cotangent, &Lanes::ZERO, None);
-                self.apply_preconditioner(&self.inverse_root, cotangent, scratch);
+                divide(cotangent, scratch);
                 cotangent.clone()
             };
             latents.iter().map(derivative).collect::<Vec<_>>()
         });
-        let mut derivatives = Array3::zeros((latents.len(), x.nrows(), self.sites));
+        let mut derivatives = Array3::zeros((latents.len(), x.len(), self.sites));
         for (index, mut derivative) in derivatives.outer_iter_mut().enumerate() {
-            derivative.assign(&unload(tiles.iter().map(|tile| &tile[index][..]), x.dim()));
+            derivative.assign(&unload(&tiles, x.values.dim(), |tile| &tile[index]));
         }
         derivatives
     }
@@ -592,6 +668,7 @@ impl<T: Real> Workspace<T> {
     fn new(flow: &Flow<'_, T>, sites: usize) -> Self {
         let field = || vec![Lanes::ZERO; sites];
         Self {
+            at: None,
             panels: Panels::new(flow.couplings, flow.layouts),
             field: field(),
             image: field(),
@@ -602,6 +679,11 @@ impl<T: Real> Workspace<T> {
             record: Record::new(flow),
             mirror_record: Record::new(flow),
         }
+    }
+
+    /// What the Gaussian layer is made of.
+    fn gaussian(&self) -> &AtTemperature<T> {
+        self.at.as_deref().expect("configurations have a Gaussian layer only with a target")
     }
 }
 
@@ -636,36 +718,41 @@ fn sum_parts(parts: Range<usize>, part: &(dyn Fn(usize) -> Part + Sync)) -> Part
     first.join(second)
 }
 
-/// Samples of a tile from (batch, site) to (site, lane); lanes without a sample are zero.
-fn load<T: Real>(batch: ArrayView2<f64>, tile: usize, field: &mut [Lanes<T>]) {
-    let samples = tile * LANES..batch.nrows().min((tile + 1) * LANES);
-    if samples.len() < LANES {
-        field.fill(Lanes::ZERO);
-    }
-    for (lane, sample) in samples.enumerate() {
-        for (lanes, &value) in field.iter_mut().zip(batch.row(sample)) {
-            lanes.0[lane] = T::of(value);
+/// A batch in tiles: runs of equal temperatures, cut after each [`LANES`] samples.
+fn tiles(batch: Batch) -> Vec<Tile> {
+    let mut tiles: Vec<Tile> = Vec::with_capacity(batch.len().div_ceil(LANES));
+    for (sample, &temperature) in batch.temperatures.iter().enumerate() {
+        match tiles.last_mut() {
+            Some(tile)
+                if tile.samples.len() < LANES
+                    && tile.temperature.to_bits() == temperature.to_bits() =>
+            {
+                tile.samples.end = sample + 1;
+            }
+            _ => tiles.push(Tile { samples: sample..sample + 1, temperature }),
         }
     }
+    tiles
 }
 
-/// Tiles as (batch, site), without the lanes that have no sample.
-fn unload<'a, T: Real>(
-    tiles: impl Iterator<Item = &'a [Lanes<T>]>,
+/// A field of each tile as (batch, site), without the lanes that have no sample.
+fn unload<T: Real, R>(
+    tiles: &[(Range<usize>, R)],
     shape: (usize, usize),
+    field: impl Fn(&R) -> &Vec<Lanes<T>>,
 ) -> Array2<f64> {
-    let mut samples = Vec::with_capacity(shape.0 * shape.1);
-    for (tile, field) in tiles.enumerate() {
-        for lane in 0..LANES.min(shape.0 - tile * LANES) {
-            samples.extend(field.iter().map(|lanes| lanes.0[lane].to_f64()));
+    let mut values = Vec::with_capacity(shape.0 * shape.1);
+    for (samples, result) in tiles {
+        for lane in 0..samples.len() {
+            values.extend(field(result).iter().map(|lanes| lanes.0[lane].to_f64()));
         }
     }
-    Array2::from_shape_vec(shape, samples).expect("one value for each sample and site")
+    Array2::from_shape_vec(shape, values).expect("one value for each sample and site")
 }
 
 /// One number of each sample.
-fn numbers<'a>(tiles: impl Iterator<Item = &'a Sums>, batch: usize) -> Array1<f64> {
-    tiles.flatten().copied().take(batch).collect()
+fn numbers<R>(tiles: &[(Range<usize>, R)], sums: impl Fn(&R) -> &Sums) -> Array1<f64> {
+    tiles.iter().flat_map(|(samples, result)| &sums(result)[..samples.len()]).copied().collect()
 }
 
 fn add(mut a: Sums, b: Sums) -> Sums {

@@ -1,11 +1,12 @@
 //! One table of all flows, put through the same tests on every engine: the inverse undoes the forward map, its log_det is
 //! that of the Jacobian, gradients are finite differences; what is kept at each level, and responses.
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, aview1, s};
 
 use super::*;
 use crate::engine::config::{EngineChoice, Precision, RunConfig};
 use crate::engine::device::Device;
+use crate::engine::native::Native;
 use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
 use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::flow::coupling::{Conditioner, Transform};
@@ -15,6 +16,10 @@ use crate::flow::{Architecture, Flow};
 use crate::random::{Random, Use};
 use crate::study::coarse;
 use crate::study::response::responses;
+use crate::targets::Target;
+
+/// T of all models.
+const TEMPERATURE: f64 = 2.3;
 
 /// The flow away from its start on each engine of this program.
 fn models(architecture: &Architecture, precision: Precision) -> Vec<Model> {
@@ -28,7 +33,9 @@ fn models_of(flow: &dyn Fn() -> Flow, precision: Precision) -> Vec<Model> {
     }
     let model = |engine| {
         let run = RunConfig { engine, precision, ..Default::default() };
-        Model::new(flow(), &run, Device::Cpu)
+        let flow = flow();
+        let target = Target::ising_dual(flow.architecture.linear_size);
+        Model::new(flow, target, TEMPERATURE, &run, Device::Cpu)
     };
     engines.into_iter().map(model).collect()
 }
@@ -51,6 +58,78 @@ fn jacobian(model: &Model, x: ArrayView2<f64>) -> Array1<f64> {
         matrix.lu().u().diagonal().iter().map(|pivot| pivot.abs().ln()).sum()
     };
     (0..x.nrows()).map(of_sample).collect()
+}
+
+/// Each engine of this program with a flow and its target.
+fn engines(architecture: &Architecture, precision: Precision) -> Vec<(Box<dyn Engine>, Flow)> {
+    let flow = || random_flow(architecture.clone());
+    let target = Target::ising_dual(architecture.linear_size);
+    let couplings = flow();
+    let couplings = couplings.couplings();
+    let native: Box<dyn Engine> = match precision {
+        Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, Some(&target), 1)),
+        Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, Some(&target), 1)),
+    };
+    let mut engines = vec![(native, flow())];
+    #[cfg(feature = "torch")]
+    {
+        let torch = torch::Torch::new(&flow(), Some(&target), precision, Device::Cpu, 1);
+        engines.push((Box::new(torch), flow()));
+    }
+    engines
+}
+
+/// A batch of several temperatures is what its parts are at theirs, with and without the Gaussian layer, wherever the
+/// temperature changes in it.
+#[test]
+fn each_sample_is_evaluated_at_its_own_temperature() {
+    let temperatures: Vec<f64> =
+        [(2.0, 3), (2.5, 18), (2.0, 2)].iter().flat_map(|&(t, n)| vec![t; n]).collect();
+    for preconditioner in [false, true] {
+        for symmetry in [Symmetry::None, Symmetry::Mixture] {
+            let config = FlowConfig { preconditioner, symmetry, ..small_config() };
+            let architecture = architecture(4, 2, &config);
+            let z = Random::new(6).normals(Use::Latents, 0..temperatures.len(), 16);
+            let all = Batch { values: z.view(), temperatures: aview1(&temperatures) };
+            for (engine, flow) in engines(&architecture, Precision::F64) {
+                let parameters = flow.parameters.view();
+                let draw = engine.draw(parameters, all);
+                let x = Batch { values: draw.field.view(), temperatures: aview1(&temperatures) };
+                let potential = engine.potential(parameters, all);
+                let back = engine.inverse(parameters, x);
+                let ln_q = engine.ln_likelihood(parameters, x);
+                let loss = engine.loss(parameters, all, 0.0, Estimator::Path);
+                let mut gradient = Array1::<f64>::zeros(parameters.len());
+                for samples in [0..3, 3..21, 21..23] {
+                    let (one, x) = (all.part(samples.clone()), x.part(samples.clone()));
+                    let temperature = one.temperatures[0];
+                    assert!(one.temperatures.iter().all(|t| *t == temperature));
+                    let rows =
+                        |array: &Array2<f64>| array.slice(s![samples.clone(), ..]).to_owned();
+                    let numbers = |array: &Array1<f64>| array.slice(s![samples.clone()]).to_owned();
+                    let alone = Batch::uniform(one.values, &temperature);
+                    let found = engine.draw(parameters, alone);
+                    assert!(largest(&(found.field - rows(&draw.field))) < 1e-12);
+                    assert!(largest(&(found.ln_q - numbers(&draw.ln_q))) < 1e-10);
+                    let density = Target::ising_dual(4).density(temperature);
+                    let ln_pi = density.ln_density(rows(&draw.field).view());
+                    assert!(largest(&(ln_pi - numbers(&draw.ln_pi))) < 1e-10);
+                    let found = engine.potential(parameters, alone);
+                    assert!(largest(&(found.energy - numbers(&potential.energy))) < 1e-10);
+                    assert!(largest(&(found.gradient - rows(&potential.gradient))) < 1e-10);
+                    let found = engine.inverse(parameters, x);
+                    assert!(largest(&(found.field - rows(&back.field))) < 1e-10);
+                    assert!(largest(&(found.log_det - numbers(&back.log_det))) < 1e-10);
+                    let found = engine.ln_likelihood(parameters, x);
+                    assert!(largest(&(found - numbers(&ln_q))) < 1e-10);
+                    let found = engine.loss(parameters, alone, 0.0, Estimator::Path);
+                    let share = samples.len() as f64 / temperatures.len() as f64;
+                    gradient.scaled_add(share, &found.gradient);
+                }
+                assert!(largest(&(gradient - loss.gradient)) < 1e-10);
+            }
+        }
+    }
 }
 
 #[test]
@@ -433,8 +512,9 @@ mod autograd {
         for architecture in architectures() {
             let name = format!("{architecture:?}");
             let flow = random_flow(architecture.clone());
-            let torch = Torch::new(&flow, Precision::F64, Device::Cpu, 1);
-            let map = torch.frozen(flow.parameters.view()).map;
+            let target = Target::ising_dual(architecture.linear_size);
+            let torch = Torch::new(&flow, Some(&target), Precision::F64, Device::Cpu, 1);
+            let map = torch.frozen(flow.parameters.view(), aview1(&[TEMPERATURE])).map;
             let size = architecture.linear_size as i64;
             let fields = |x: &Tensor| x.view([-1, size, size]);
             let z = batch_of(&architecture);
@@ -455,8 +535,9 @@ mod autograd {
         for architecture in with_levels() {
             let name = format!("{architecture:?}");
             let flow = random_flow(architecture.clone());
-            let torch = Torch::new(&flow, Precision::F64, Device::Cpu, 1);
-            let map = torch.frozen(flow.parameters.view()).map;
+            let target = Target::ising_dual(architecture.linear_size);
+            let torch = Torch::new(&flow, Some(&target), Precision::F64, Device::Cpu, 1);
+            let map = torch.frozen(flow.parameters.view(), aview1(&[TEMPERATURE])).map;
             let size = architecture.linear_size;
             let z = batch_of(&architecture);
             let model = models(&architecture, Precision::F64).remove(0);
@@ -491,7 +572,8 @@ mod autograd {
         let z = batch_of(&architecture);
         let run = RunConfig { engine: EngineChoice::Torch, ..Default::default() };
         let [here, there] = [Device::Cpu, device].map(|device| {
-            Model::new(random_flow(architecture.clone()), &run, device).forward(z.view())
+            let (flow, target) = (random_flow(architecture.clone()), Target::ising_dual(4));
+            Model::new(flow, target, TEMPERATURE, &run, device).forward(z.view())
         });
         let close = |a: f64, b: f64| (a - b).abs() < 1e-4;
         assert!(here.field.iter().zip(&there.field).all(|(&a, &b)| close(a, b)));

@@ -6,19 +6,22 @@ pub(super) mod map;
 mod preconditioner;
 mod target;
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
 use ndarray::{Array, Array1, Array3, ArrayD, ArrayView1, ArrayView2, Dimension};
 use tch::{Kind, Tensor};
 
-use super::{Draw, Engine, Image, Loss, Potential};
+use super::{Batch, Draw, Engine, Image, Loss, Potential};
 use crate::engine::config::{Estimator, Precision};
 use crate::engine::device::Device;
 use crate::flow::Flow;
 use crate::flow::config::Symmetry;
+use crate::targets::Target;
 use density::{SymmetrizedFlow, ln_prior};
 use map::{Layout, Map};
+use preconditioner::Preconditioner;
 use target::TensorTarget;
 
 /// A flow and its target as tensors on one device.
@@ -26,15 +29,41 @@ use target::TensorTarget;
 pub struct Torch {
     layout: Rc<Layout>,
     symmetry: Symmetry,
-    target: TensorTarget,
+    target: Option<Target>,
+    preconditioner: bool,
+    /// Of the last batch of one temperature.
+    last: RefCell<Option<(u64, At)>>,
     linear_size: i64,
     kind: Kind,
     device: tch::Device,
 }
 
+/// Target and Gaussian layer at the temperatures of a batch; none without a target.
+#[derive(Debug, Clone, Default)]
+struct At {
+    target: Option<Rc<TensorTarget>>,
+    preconditioner: Option<Rc<Preconditioner>>,
+}
+
+impl At {
+    /// ln π(x), or NaN. Shapes: x (batch, L, L) → (batch).
+    fn ln_density(&self, x: &Tensor) -> Tensor {
+        match &self.target {
+            Some(target) => target.ln_density(x),
+            None => Tensor::full([x.size()[0]], f64::NAN, (x.kind(), x.device())),
+        }
+    }
+}
+
 impl Torch {
-    /// The engine of a flow with its target at the flow's temperature. `threads` holds for all of the process.
-    pub fn new(flow: &Flow, precision: Precision, device: Device, threads: usize) -> Self {
+    /// The engine of a flow with its target, if there is one. `threads` holds for all of the process.
+    pub fn new(
+        flow: &Flow,
+        target: Option<&Target>,
+        precision: Precision,
+        device: Device,
+        threads: usize,
+    ) -> Self {
         tch::set_num_threads(threads as i32);
         let kind = match precision {
             Precision::F32 => Kind::Float,
@@ -46,17 +75,38 @@ impl Torch {
         };
         let architecture = &flow.architecture;
         Self {
-            layout: Rc::new(Layout::new(architecture, flow.couplings(), kind, device)),
+            layout: Rc::new(Layout::new(flow.couplings(), device)),
             symmetry: architecture.config.symmetry,
-            target: TensorTarget::new(
-                architecture.linear_size,
-                architecture.temperature,
-                kind,
-                device,
-            ),
+            target: target.cloned(),
+            preconditioner: architecture.config.preconditioner,
+            last: RefCell::default(),
             linear_size: architecture.linear_size as i64,
             kind,
             device,
+        }
+    }
+
+    /// Target and Gaussian layer at these temperatures, one of each sample.
+    fn at(&self, temperatures: ArrayView1<f64>) -> At {
+        let Some(target) = &self.target else { return At::default() };
+        let make = |temperatures: &[f64]| {
+            let densities: Vec<_> = temperatures.iter().map(|&t| target.density(t)).collect();
+            At {
+                target: Some(Rc::new(TensorTarget::new(&densities, self.kind, self.device))),
+                preconditioner: self
+                    .preconditioner
+                    .then(|| Rc::new(Preconditioner::new(&densities, self.kind, self.device))),
+            }
+        };
+        // No samples are evaluated as one, at any temperature.
+        let first = temperatures.first().copied().unwrap_or(1.0);
+        if temperatures.iter().any(|temperature| temperature.to_bits() != first.to_bits()) {
+            return make(&temperatures.to_vec());
+        }
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((bits, at)) if *bits == first.to_bits() => at.clone(),
+            _ => last.insert((first.to_bits(), make(&[first]))).1.clone(),
         }
     }
 
@@ -66,13 +116,18 @@ impl Torch {
     }
 
     /// The flow at these parameters: the vector is cut into the layers' weights once, whatever number of passes follows.
-    fn bind(&self, parameters: &Tensor) -> SymmetrizedFlow {
-        SymmetrizedFlow { map: Map::new(self.layout.clone(), parameters), symmetry: self.symmetry }
+    fn bind(&self, parameters: &Tensor, at: &At) -> SymmetrizedFlow {
+        let map = Map::new(self.layout.clone(), parameters, at.preconditioner.clone());
+        SymmetrizedFlow { map, symmetry: self.symmetry }
     }
 
     /// The same with no gradients to the parameters.
-    pub(super) fn frozen(&self, parameters: ArrayView1<f64>) -> SymmetrizedFlow {
-        self.bind(&self.tensor(parameters.to_owned()))
+    pub(super) fn frozen(
+        &self,
+        parameters: ArrayView1<f64>,
+        temperatures: ArrayView1<f64>,
+    ) -> SymmetrizedFlow {
+        self.bind(&self.tensor(parameters.to_owned()), &self.at(temperatures))
     }
 
     fn tensor<D: Dimension>(&self, array: Array<f64, D>) -> Tensor {
@@ -99,10 +154,10 @@ impl Torch {
 
     /// A number whose gradient to the parameters is the path gradient of the mean energy: that of x
     /// alone, with ∂/∂x of ln q(x) - ln π(x) at fixed parameters as factors (arXiv:2207.08219).
-    fn path_objective(&self, parameters: &Tensor, field: &Tensor) -> Tensor {
+    fn path_objective(&self, parameters: &Tensor, at: &At, field: &Tensor) -> Tensor {
         let x = field.detach().set_requires_grad(true);
-        let ln_q = self.bind(&parameters.detach()).symmetrized_ln_density(&x);
-        let energies = ln_q - self.target.ln_density(&x);
+        let ln_q = self.bind(&parameters.detach(), at).symmetrized_ln_density(&x);
+        let energies = ln_q - at.ln_density(&x);
         let forces = gradient_to(&energies.mean(energies.kind()), &x);
         (field * forces).sum(field.kind())
     }
@@ -112,19 +167,19 @@ impl Engine for Torch {
     fn loss(
         &self,
         parameters: ArrayView1<f64>,
-        z: ArrayView2<f64>,
+        z: Batch,
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss {
-        let batch = z.nrows();
+        let (batch, at) = (z.len(), self.at(z.temperatures));
         let leaf = self.leaf(parameters);
-        let bound = self.bind(&leaf);
-        let draw = bound.draw(&self.fields(z));
-        let energies = &draw.ln_q - self.target.ln_density(&draw.field);
+        let bound = self.bind(&leaf, &at);
+        let draw = bound.draw(&self.fields(z.values));
+        let energies = &draw.ln_q - at.ln_density(&draw.field);
         let asymmetry = bound.asymmetry(&draw);
         let energy = match estimator {
             Estimator::Total => energies.mean(energies.kind()),
-            Estimator::Path => self.path_objective(&leaf, &draw.field),
+            Estimator::Path => self.path_objective(&leaf, &at, &draw.field),
         };
         let objective = match &asymmetry {
             Some(asymmetry) => energy + asymmetry.mean(asymmetry.kind()) * symmetry_weight,
@@ -137,36 +192,37 @@ impl Engine for Torch {
         }
     }
 
-    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Loss {
+    fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: Batch) -> Loss {
         let leaf = self.leaf(parameters);
-        let values = -self.bind(&leaf).symmetrized_ln_density(&self.fields(x));
+        let bound = self.bind(&leaf, &self.at(x.temperatures));
+        let values = -bound.symmetrized_ln_density(&self.fields(x.values));
         let gradient = gradient_to(&values.mean(values.kind()), &leaf);
         Loss {
-            values: array(&values, x.nrows()),
+            values: array(&values, x.len()),
             asymmetry: None,
             gradient: array(&gradient, parameters.len()),
         }
     }
 
-    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Array1<f64> {
-        let ln_q = self.frozen(parameters).symmetrized_ln_density(&self.fields(x));
-        array(&ln_q, x.nrows())
+    fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64> {
+        let flow = self.frozen(parameters, x.temperatures);
+        array(&flow.symmetrized_ln_density(&self.fields(x.values)), x.len())
     }
 
-    fn draw(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Draw {
-        let draw = self.frozen(parameters).draw(&self.fields(z));
+    fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
+        let draw = self.frozen(parameters, z.temperatures).draw(&self.fields(z.values));
         Draw {
-            field: array(&draw.field.flatten(1, -1), z.nrows()),
-            ln_q: array(&draw.ln_q, z.nrows()),
-            ln_pi: array(&self.target.ln_density(&draw.field), z.nrows()),
+            field: array(&draw.field.flatten(1, -1), z.len()),
+            ln_q: array(&draw.ln_q, z.len()),
+            ln_pi: array(&self.at(z.temperatures).ln_density(&draw.field), z.len()),
         }
     }
 
-    fn potential(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Potential {
-        let batch = z.nrows();
-        let leaf = self.fields(z).set_requires_grad(true);
-        let draw = self.frozen(parameters).draw(&leaf);
-        let energy = draw.ln_q - ln_prior(&leaf) - self.target.ln_density(&draw.field);
+    fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
+        let (batch, at) = (z.len(), self.at(z.temperatures));
+        let leaf = self.fields(z.values).set_requires_grad(true);
+        let draw = self.frozen(parameters, z.temperatures).draw(&leaf);
+        let energy = draw.ln_q - ln_prior(&leaf) - at.ln_density(&draw.field);
         let gradient = gradient_to(&energy.sum(energy.kind()), &leaf);
         Potential {
             energy: array(&energy, batch),
@@ -175,12 +231,14 @@ impl Engine for Torch {
         }
     }
 
-    fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image {
-        self.image(self.frozen(parameters).map.forward(&self.fields(z)), z.nrows())
+    fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image {
+        let flow = self.frozen(parameters, z.temperatures);
+        self.image(flow.map.forward(&self.fields(z.values)), z.len())
     }
 
-    fn inverse(&self, parameters: ArrayView1<f64>, x: ArrayView2<f64>) -> Image {
-        self.image(self.frozen(parameters).map.inverse(&self.fields(x)), x.nrows())
+    fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image {
+        let flow = self.frozen(parameters, x.temperatures);
+        self.image(flow.map.inverse(&self.fields(x.values)), x.len())
     }
 
     fn forward_through(
@@ -189,7 +247,7 @@ impl Engine for Torch {
         couplings: Range<usize>,
         z: ArrayView2<f64>,
     ) -> Image {
-        let flow = self.frozen(parameters);
+        let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
         self.image(flow.map.forward_through(couplings, &self.fields(z)), z.nrows())
     }
 
@@ -199,25 +257,25 @@ impl Engine for Torch {
         couplings: Range<usize>,
         y: ArrayView2<f64>,
     ) -> Image {
-        let flow = self.frozen(parameters);
+        let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
         self.image(flow.map.inverse_through(couplings, &self.fields(y)), y.nrows())
     }
 
     fn inverse_derivatives(
         &self,
         parameters: ArrayView1<f64>,
-        x: ArrayView2<f64>,
+        x: Batch,
         latents: &[usize],
     ) -> Array3<f64> {
-        let leaf = self.fields(x).set_requires_grad(true);
-        let (z, _) = self.frozen(parameters).map.inverse(&leaf);
+        let leaf = self.fields(x.values).set_requires_grad(true);
+        let (z, _) = self.frozen(parameters, x.temperatures).map.inverse(&leaf);
         let z = z.flatten(1, -1);
-        let mut derivatives = Array3::zeros((latents.len(), x.nrows(), x.ncols()));
+        let mut derivatives = Array3::zeros((latents.len(), x.len(), x.values.ncols()));
         for (mut derivative, &site) in derivatives.outer_iter_mut().zip(latents) {
             // Each sample's latents depend on that sample alone, so that one gradient holds those of all samples.
             let latent = z.select(1, site as i64).sum(self.kind);
             let gradient = Tensor::run_backward(&[latent], &[&leaf], true, false).remove(0);
-            derivative.assign(&array::<ndarray::Ix2>(&gradient.flatten(1, -1), x.nrows()));
+            derivative.assign(&array::<ndarray::Ix2>(&gradient.flatten(1, -1), x.len()));
         }
         derivatives
     }

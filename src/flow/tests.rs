@@ -23,7 +23,7 @@ pub(crate) fn small_config() -> FlowConfig {
 }
 
 pub(crate) fn architecture(linear_size: usize, depth: usize, config: &FlowConfig) -> Architecture {
-    Architecture::new(linear_size, 2.3, depth, 1, config)
+    Architecture::new(linear_size, depth, 1, config)
 }
 
 /// A flow away from its start, where scales are zero. (ELU outputs are not bounded, and bumps exponentiate
@@ -71,6 +71,15 @@ pub(crate) fn architectures() -> Vec<Architecture> {
             let config = FlowConfig { arrangement, transform, splits, networks, ..small_config() };
             architecture(4, 2, &config)
         }));
+    }
+    // Lattices whose coarsest one is odd.
+    for arrangement in [Mera, Tree, Tebd, Checkerboard] {
+        let config = FlowConfig { arrangement, preconditioner: true, ..small_config() };
+        table.push(architecture(6, 1, &config));
+    }
+    for (arrangement, conditioner) in [(Mera, Conditioner::Elu), (Checkerboard, Conditioner::Odd)] {
+        let config = FlowConfig { arrangement, conditioner, ..small_config() };
+        table.push(architecture(12, 2, &config));
     }
     for couplings in [1, 2, 6, 7] {
         table.push(architecture(4, 1, &FlowConfig { couplings, ..small_config() }));
@@ -163,22 +172,19 @@ fn halves(architecture: &Architecture) -> Vec<((usize, Role, usize, usize), Half
 #[test]
 fn random_halves_come_with_their_complements_and_depend_on_the_seed_and_the_place_only() {
     let config = FlowConfig { splits: Splits::Random, couplings: 10, repeats: 2, ..small_config() };
-    let of = |size, temperature, depth, seed| {
-        halves(&Architecture::new(size, temperature, depth, seed, &config))
-    };
-    let all = of(16, 2.0, 4, 1);
+    let of = |size, depth, seed| halves(&Architecture::new(size, depth, seed, &config));
+    let all = of(16, 4, 1);
     for pair in all.chunks_exact(2) {
         let [mut sites, others] = [pair[0].1, pair[1].1].map(Vec::from);
         sites.extend(others);
         sites.sort_unstable();
         assert_eq!(sites, [0, 1, 2, 3], "{pair:?}");
     }
-    let shallow = of(32, 2.7, 2, 1);
+    let shallow = of(32, 2, 1);
     let known = shallow.iter().all(|half| all.contains(half));
     assert!(known && shallow.len() == all.len() / 2, "levels 0 and 1 are the same");
     // 80 pairs, each with one of six halves.
-    let first =
-        |seed| of(16, 2.0, 4, seed).iter().step_by(2).map(|half| half.1).collect::<Vec<_>>();
+    let first = |seed| of(16, 4, seed).iter().step_by(2).map(|half| half.1).collect::<Vec<_>>();
     let (one, two) = (first(1), first(2));
     let equal = one.iter().zip(&two).filter(|(a, b)| a == b).count();
     assert!(equal < 30, "{equal} of {} pairs of another seed", one.len());
@@ -192,7 +198,7 @@ fn random_halves_come_with_their_complements_and_depend_on_the_seed_and_the_plac
 #[test]
 fn layers_with_other_halves_pass_no_weights_on() {
     let config = FlowConfig { splits: Splits::Random, couplings: 4, ..small_config() };
-    let [own, other] = [1, 2].map(|seed| Architecture::new(4, 2.0, 2, seed, &config));
+    let [own, other] = [1, 2].map(|seed| Architecture::new(4, 2, seed, &config));
     let count = own.parameter_count();
     let from = |parent: &Architecture| transfer(&own, &vec![0.0; count], parent, &vec![1.0; count]);
     assert!(from(&own).iter().all(|&value| value == 1.0));

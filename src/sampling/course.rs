@@ -108,11 +108,10 @@ impl Course {
         }
         let measuring: f64 = self.walks.iter().map(|walk| walk.seconds).sum();
         let train_seconds = self.seconds() - measuring;
-        let temperature = model.flow.architecture.temperature;
         let mut row = vec![step as f64, train_seconds];
         let mut means = Vec::new();
         for (index, walk) in self.walks.iter_mut().enumerate() {
-            let kernel = Kernel::new(walk.sampler, model, temperature, hmc);
+            let kernel = Kernel::new(walk.sampler, model, hmc);
             let number =
                 |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;
             let random = |trajectory| seed.at(Stage::Measure, number(trajectory));

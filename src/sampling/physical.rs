@@ -3,83 +3,80 @@
 use ndarray::{Array1, Array2, ArrayView2, Zip};
 
 use crate::engine::Potential;
-use crate::lattice::Lattice;
 use crate::random::{Random, Use};
 use crate::sampling::config::Start;
-use crate::targets::ising::{coupling_eigenvalues, ln_cosh_and_slope};
+use crate::targets::density::Density;
 
-/// The potential -ln π(x) (Eq. 7) at one temperature, of the field x itself or of y = (K+αI)^{-1/2} x.
+/// The potential -ln π(x) at one temperature, of the field x itself or of y = κ^{1/2} x.
 ///
 /// Unit masses for y are Fourier acceleration of x (Batrouni et al., Phys. Rev. D 32, 2736 (1985)): the mass matrix
-/// (K+αI)⁻¹, diagonal in Fourier space, gives all modes of the quadratic form the same period.
+/// κ, diagonal in Fourier space, gives all modes of the quadratic form the same period.
 #[derive(Debug)]
 pub struct PhysicalPotential {
-    lattice: Lattice,
-    /// (N): eigenvalues of K+αI.
-    eigenvalues: Vec<f64>,
-    /// (N): their square roots where accelerated, else their reciprocals.
+    density: Density,
+    /// (N): κ^{-1/2} where accelerated, else κ.
     factors: Vec<f64>,
     accelerated: bool,
 }
 
 impl PhysicalPotential {
-    /// On the L × L lattice at temperature T.
-    pub fn new(linear_size: usize, temperature: f64, accelerated: bool) -> Self {
-        let eigenvalues = coupling_eigenvalues(linear_size, 1.0 / temperature);
-        let factors = if accelerated { root(&eigenvalues) } else { reciprocal(&eigenvalues) };
-        Self { lattice: Lattice::new(linear_size), eigenvalues, factors, accelerated }
+    /// Of a density.
+    pub fn new(density: Density, accelerated: bool) -> Self {
+        let factors = density.spectrum_to(if accelerated { -0.5 } else { 1.0 });
+        Self { density, factors, accelerated }
     }
 
-    /// U = ½ xᵀ(K+αI)⁻¹x - Σ ln cosh x_i with its gradient to the position, which is x, or y where accelerated.
+    /// U = ½ Σ_k κ_k |x_k|²/N + Σ V(x_i) with its gradient to the position, which is x, or y where accelerated.
     ///
     /// Shapes: position (chains, N).
     pub fn at(&self, position: ArrayView2<f64>) -> Potential {
-        let filter = |values: ArrayView2<f64>| self.lattice.filter(values, &self.factors);
+        let filter = |values: ArrayView2<f64>| self.density.lattice.filter(values, &self.factors);
         if self.accelerated {
             let field = filter(position);
-            let (ln_cosh, slope) = ln_cosh_and_slopes(field.view());
-            let energy = dot(position, position) * 0.5 - ln_cosh;
-            return Potential { energy, gradient: &position - filter(slope.view()), field };
+            let (values, slopes) = self.sites(field.view());
+            let energy = dot(position, position) * 0.5 + values;
+            return Potential { energy, gradient: &position + filter(slopes.view()), field };
         }
         let force = filter(position);
-        let (ln_cosh, slope) = ln_cosh_and_slopes(position);
-        let energy = dot(force.view(), position) * 0.5 - ln_cosh;
-        Potential { energy, gradient: force - slope, field: position.to_owned() }
+        let (values, slopes) = self.sites(position);
+        let energy = dot(force.view(), position) * 0.5 + values;
+        Potential { energy, gradient: force + slopes, field: position.to_owned() }
     }
 
     /// Positions to start from: the Gaussian of the quadratic form, which is the field of free spins (hot), or that of
-    /// spins that all point up (cold), x ~ N((K+αI)s, K+αI).
+    /// spins s that all point up (cold), of covariance κ⁻¹ and mean κ⁻¹ s.
     ///
     /// Shapes: (chains, N).
     pub fn start(&self, chains: usize, start: Start, random: &Random) -> Array2<f64> {
-        let noise = random.normals(Use::Latents, 0..chains, self.lattice.sites());
+        let lattice = &self.density.lattice;
+        let noise = random.normals(Use::Latents, 0..chains, lattice.sites());
         let mean = match start {
             Start::Hot => 0.0,
             // Equal spins are the mode of k = 0.
-            Start::Cold => self.eigenvalues[0].sqrt(),
+            Start::Cold => self.density.spectrum[0].sqrt().recip(),
         };
         let accelerated = noise + mean;
         if self.accelerated {
             accelerated
         } else {
-            self.lattice.filter(accelerated.view(), &root(&self.eigenvalues))
+            lattice.filter(accelerated.view(), &self.density.spectrum_to(-0.5))
         }
     }
-}
 
-/// Σ ln cosh x_i of each row, and tanh x_i. Shapes: (chains, N) → (chains), (chains, N).
-fn ln_cosh_and_slopes(field: ArrayView2<f64>) -> (Array1<f64>, Array2<f64>) {
-    let mut slopes = field.to_owned();
-    let sums = slopes.rows_mut().into_iter().map(|mut row| {
-        let of_site = |value: &mut f64| {
-            let (ln_cosh, slope) = ln_cosh_and_slope(*value);
-            *value = slope;
-            ln_cosh
-        };
-        row.iter_mut().map(of_site).sum()
-    });
-    let sums = sums.collect();
-    (sums, slopes)
+    /// Σ V(x_i) of each row, and V'(x_i). Shapes: (chains, N) → (chains), (chains, N).
+    fn sites(&self, field: ArrayView2<f64>) -> (Array1<f64>, Array2<f64>) {
+        let mut slopes = field.to_owned();
+        let sums = slopes.rows_mut().into_iter().map(|mut row| {
+            let of_site = |x: &mut f64| {
+                let (value, slope) = self.density.site.value_and_slope(*x);
+                *x = slope;
+                value
+            };
+            row.iter_mut().map(of_site).sum()
+        });
+        let sums = sums.collect();
+        (sums, slopes)
+    }
 }
 
 /// aᵀb of each row. Shapes: (chains, N) → (chains).
@@ -87,25 +84,21 @@ fn dot(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Array1<f64> {
     Zip::from(a.rows()).and(b.rows()).map_collect(|a, b| a.dot(&b))
 }
 
-fn root(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| value.sqrt()).collect()
-}
-
-fn reciprocal(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| value.recip()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sampling::hmc::{State, leapfrog};
-    use crate::targets::ising::Target;
+    use crate::targets::Target;
 
     const TEMPERATURE: f64 = 2.269185314213022;
     const SIZE: usize = 8;
     const SITES: usize = SIZE * SIZE;
     /// Of the central differences.
     const STEP: f64 = 1e-4;
+
+    fn density() -> Density {
+        Target::ising_dual(SIZE).density(TEMPERATURE)
+    }
 
     #[track_caller]
     fn assert_close<'a>(
@@ -126,13 +119,13 @@ mod tests {
 
     #[test]
     fn both_potentials_are_those_of_the_target_and_gradients_their_differences() {
-        let target = Target::new(SIZE, TEMPERATURE);
+        let target = density();
         let position = positions(1, 5);
         for accelerated in [false, true] {
-            let potential = PhysicalPotential::new(SIZE, TEMPERATURE, accelerated);
-            let root = root(&potential.eigenvalues);
+            let potential = PhysicalPotential::new(density(), accelerated);
+            let root = target.spectrum_to(-0.5);
             let field = |position: &Array2<f64>| match accelerated {
-                true => potential.lattice.filter(position.view(), &root),
+                true => target.lattice.filter(position.view(), &root),
                 false => position.clone(),
             };
             let energy = |position: &Array2<f64>| -target.ln_density(field(position).view());
@@ -154,36 +147,38 @@ mod tests {
     /// What differences cannot tell to the last digits: ∂U/∂x = (K+αI)⁻¹x - tanh x, and ∂U/∂y = (K+αI)^{1/2} ∂U/∂x.
     #[test]
     fn gradients_obey_their_identities_to_rounding() {
-        let accelerated = PhysicalPotential::new(SIZE, TEMPERATURE, true);
-        let plain = PhysicalPotential::new(SIZE, TEMPERATURE, false);
+        let accelerated = PhysicalPotential::new(density(), true);
+        let plain = PhysicalPotential::new(density(), false);
         let found = accelerated.at(positions(1, 5).view());
         let Potential { gradient, field, energy } = plain.at(found.field.view());
         assert_close(&found.energy, &energy, 1e-11);
-        let by_chain_rule = plain.lattice.filter(gradient.view(), &root(&plain.eigenvalues));
+        let by_chain_rule =
+            plain.density.lattice.filter(gradient.view(), &plain.density.spectrum_to(-0.5));
         assert_close(&found.gradient, &by_chain_rule, 1e-11);
         let linear = gradient + field.mapv(f64::tanh);
-        let same = plain.lattice.filter(linear.view(), &plain.eigenvalues);
+        let same = plain.density.lattice.filter(linear.view(), &plain.density.spectrum_to(-1.0));
         assert_close(&same, &field, 1e-11);
     }
 
     /// Leapfrog in y with unit masses is leapfrog in x with the mass matrix (K+αI)⁻¹, written out.
     #[test]
     fn acceleration_is_the_mass_matrix_of_the_inverse_covariance() {
-        let accelerated = PhysicalPotential::new(SIZE, TEMPERATURE, true);
-        let plain = PhysicalPotential::new(SIZE, TEMPERATURE, false);
-        let filter =
-            |values: &Array2<f64>, factors: &[f64]| plain.lattice.filter(values.view(), factors);
-        let root = root(&accelerated.eigenvalues);
+        let accelerated = PhysicalPotential::new(density(), true);
+        let plain = PhysicalPotential::new(density(), false);
+        let filter = |values: &Array2<f64>, factors: &[f64]| {
+            plain.density.lattice.filter(values.view(), factors)
+        };
+        let root = accelerated.density.spectrum_to(-0.5);
         let position = positions(2, 3);
         let momentum = Random::new(2).normals(Use::Momenta, 0..3, SITES);
         let potential = |y: ArrayView2<f64>| accelerated.at(y);
         let start = State::new(&potential, position.view());
         let (end, _) = leapfrog(&potential, &start, momentum.view(), 0.1, 7);
         let mut x = filter(&position, &root);
-        let mut p = filter(&momentum, &reciprocal(&root));
+        let mut p = filter(&momentum, &accelerated.density.spectrum_to(0.5));
         for _ in 0..7 {
             p -= &(plain.at(x.view()).gradient * 0.05);
-            x += &(filter(&p, &accelerated.eigenvalues) * 0.1);
+            x += &(filter(&p, &accelerated.density.spectrum_to(-1.0)) * 0.1);
             p -= &(plain.at(x.view()).gradient * 0.05);
         }
         assert_close(&end.field, &x, 1e-11);
@@ -194,7 +189,7 @@ mod tests {
     fn cold_starts_are_hot_ones_about_the_field_of_up_spins() {
         let eigenvalue = 8.0 / TEMPERATURE + 0.1;
         for (accelerated, mean) in [(false, eigenvalue), (true, eigenvalue.sqrt())] {
-            let potential = PhysicalPotential::new(SIZE, TEMPERATURE, accelerated);
+            let potential = PhysicalPotential::new(density(), accelerated);
             let [hot, cold] =
                 [Start::Hot, Start::Cold].map(|start| potential.start(3, start, &Random::new(4)));
             assert_close(&cold, &(hot + mean), 1e-12);

@@ -43,11 +43,10 @@ pub enum Kernel<'a> {
 }
 
 impl<'a> Kernel<'a> {
-    /// The kernel of a sampler of the target that `model` was trained for, at temperature T.
-    pub fn new(sampler: Sampler, model: &'a Model, temperature: f64, config: &HmcConfig) -> Self {
-        let size = model.flow.architecture.linear_size;
+    /// The kernel of a sampler of the target that `model` has, at its temperature.
+    pub fn new(sampler: Sampler, model: &'a Model, config: &HmcConfig) -> Self {
         let physical = |accelerated| Self::Physical {
-            potential: PhysicalPotential::new(size, temperature, accelerated),
+            potential: PhysicalPotential::new(model.density(), accelerated),
             team: model.team(),
         };
         match sampler {

@@ -25,13 +25,13 @@ pub struct TargetSamples {
 /// every `spacing` trajectories after the warm-up until there are `samples` of all chains together, or a few more.
 pub fn sample(
     model: &Model,
-    (config, temperature, seed): (&HmcConfig, f64, &TaskSeed),
+    (config, seed): (&HmcConfig, &TaskSeed),
     spacing: i64,
     samples: usize,
 ) -> Result<TargetSamples> {
     let draws = samples.div_ceil(config.chains as usize) as i64;
     let config = HmcConfig { trajectories: spacing * draws, ..config.clone() };
-    let kernel = Kernel::new(Sampler::Latent, model, temperature, &config);
+    let kernel = Kernel::new(Sampler::Latent, model, &config);
     let (mut fields, mut latents) = (Vec::<Array2<f64>>::new(), Vec::<Array2<f64>>::new());
     let start = (&config, Start::Hot);
     sampler::sample(Sampler::Latent, &kernel, start, seed, None, |chains| {

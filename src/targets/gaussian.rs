@@ -5,7 +5,8 @@ use std::f64::consts::{E, LN_2, PI};
 use argmin::core::{CostFunction, Error, Executor};
 use argmin::solver::neldermead::NelderMead;
 
-use crate::targets::ising::{coupling_eigenvalues, ln_cosh};
+use crate::targets::density::ln_cosh;
+use crate::targets::ising::coupling_eigenvalues;
 
 /// Lowest variational free energy (nats) of a Z2-symmetric pair of shifted Gaussians,
 /// q = ½[N(μ1, Σ) + N(-μ1, Σ)] with Σ translation invariant: what a flow must beat.

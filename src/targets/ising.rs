@@ -1,7 +1,6 @@
 //! The continuous dual of the Ising model: its couplings and the field's unnormalized density (Eq. 7).
 
-use ndarray::{Array1, ArrayView2, Axis};
-
+use super::density::{Density, SitePotential};
 use crate::lattice::Lattice;
 
 /// Lowest eigenvalue of K + αI, which fixes the offset α.
@@ -23,48 +22,11 @@ pub fn coupling_eigenvalues(linear_size: usize, beta: f64) -> Vec<f64> {
     cosines.iter().flat_map(|&k_x| cosines.iter().map(move |&k_y| eigenvalue(k_x, k_y))).collect()
 }
 
-/// The target density of the field at one temperature.
-#[derive(Debug, Clone)]
-pub struct Target {
-    lattice: Lattice,
-    /// (N): weight of |x_k|² in ½ xᵀ(K+αI)⁻¹x.
-    weights: Array1<f64>,
-}
-
-impl Target {
-    /// The density at temperature T of the L × L lattice.
-    pub fn new(linear_size: usize, temperature: f64) -> Self {
-        let lattice = Lattice::new(linear_size);
-        let eigenvalues = coupling_eigenvalues(linear_size, 1.0 / temperature);
-        let weight = |eigenvalue: &f64| 0.5 / (lattice.sites() as f64 * eigenvalue);
-        let weights = eigenvalues.iter().map(weight).collect();
-        Self { lattice, weights }
-    }
-
-    /// ln π(x) = -½ xᵀ(K+αI)⁻¹x + Σ ln cosh x_i (Eq. 7), the quadratic form by FFT.
-    ///
-    /// Shapes: x (batch, N) → (batch).
-    pub fn ln_density(&self, x: ArrayView2<f64>) -> Array1<f64> {
-        let quadratic = self.lattice.power_spectrum(x).dot(&self.weights);
-        sum_ln_cosh(x) - quadratic
-    }
-}
-
-/// Σ ln cosh x_i. Shapes: x (batch, N) → (batch).
-fn sum_ln_cosh(x: ArrayView2<f64>) -> Array1<f64> {
-    x.map_axis(Axis(1), |x| x.iter().map(|&x| ln_cosh(x)).sum())
-}
-
-/// (ln cosh x, tanh x) from one exponential.
-pub(crate) fn ln_cosh_and_slope(x: f64) -> (f64, f64) {
-    let decay = (-2.0 * x.abs()).exp();
-    let slope = ((1.0 - decay) / (1.0 + decay)).copysign(x);
-    (x.abs() + decay.ln_1p() - std::f64::consts::LN_2, slope)
-}
-
-/// ln cosh x = |x| + ln(1 + e^{-2|x|}) - ln 2, without overflow.
-pub fn ln_cosh(x: f64) -> f64 {
-    ln_cosh_and_slope(x).0
+/// ln π(x) = -½ xᵀ(K+αI)⁻¹x + Σ ln cosh x_i (Eq. 7) at temperature T.
+pub fn dual_density(lattice: Lattice, temperature: f64) -> Density {
+    let eigenvalues = coupling_eigenvalues(lattice.linear_size(), 1.0 / temperature);
+    let spectrum = eigenvalues.iter().map(|eigenvalue| eigenvalue.recip()).collect();
+    Density { lattice, spectrum, site: SitePotential::LnCosh }
 }
 
 #[cfg(test)]
@@ -93,7 +55,7 @@ mod tests {
         for (linear_size, temperature) in [(4, 2.0), (8, 2.269185314213022), (8, 2.7)] {
             let sites = linear_size * linear_size;
             let x = Random::new(1).normals(Use::Latents, 0..5, sites) * 2.0;
-            let found = Target::new(linear_size, temperature).ln_density(x.view());
+            let found = dual_density(Lattice::new(linear_size), temperature).ln_density(x.view());
             let inverse = dense_coupling(linear_size, 1.0 / temperature).try_inverse().unwrap();
             for (x, found) in x.rows().into_iter().zip(found) {
                 let vector = DVector::from_iterator(sites, x.iter().copied());
@@ -120,6 +82,6 @@ mod tests {
     #[test]
     fn density_of_a_huge_field_does_not_overflow() {
         let x = Array2::from_elem((1, 16), 1e4);
-        assert!(Target::new(4, 2.0).ln_density(x.view())[0].is_finite());
+        assert!(dual_density(Lattice::new(4), 2.0).ln_density(x.view())[0].is_finite());
     }
 }

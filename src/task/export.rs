@@ -56,7 +56,9 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     check_output(task, output)?;
     let trained = Trained::load(task)?;
     let flow = &trained.model.flow;
-    let structure = serde_json::to_string(&structure(flow)).expect("a structure has a JSON form");
+    let temperature = trained.task.temperature;
+    let structure =
+        serde_json::to_string(&structure(flow, temperature)).expect("a structure has a JSON form");
     let metadata = [
         ("format", FORMAT),
         ("code_version", crate::VERSION),
@@ -66,13 +68,13 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     ];
     let metadata: HashMap<String, String> =
         metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let tensors = tensors(flow, trained.config.run.precision);
+    let tensors = tensors(flow, temperature, trained.config.run.precision);
     let bytes = safetensors::serialize(tensors, &Some(metadata)).expect("names are unique");
     write_atomically(output, &bytes)
 }
 
-fn structure(flow: &Flow) -> Structure {
-    let Architecture { linear_size, temperature, depth, seed, config } = &flow.architecture;
+fn structure(flow: &Flow, temperature: f64) -> Structure {
+    let Architecture { linear_size, depth, seed, config } = &flow.architecture;
     let weights = |shells: &[Shell]| shells.iter().map(|shell| shell.weight).collect();
     let inputs = |coupling: &Coupling| {
         let convolution = coupling.convolution.as_ref();
@@ -87,7 +89,7 @@ fn structure(flow: &Flow) -> Structure {
     };
     Structure {
         linear_size: *linear_size,
-        temperature: *temperature,
+        temperature,
         depth: *depth,
         seed: *seed,
         symmetry: config.symmetry,
@@ -99,7 +101,7 @@ fn structure(flow: &Flow) -> Structure {
     }
 }
 
-fn tensors(flow: &Flow, precision: Precision) -> BTreeMap<String, Tensor> {
+fn tensors(flow: &Flow, temperature: f64, precision: Precision) -> BTreeMap<String, Tensor> {
     let mut tensors = BTreeMap::new();
     for (i, coupling) in flow.couplings().iter().enumerate() {
         let mut put =
@@ -122,7 +124,7 @@ fn tensors(flow: &Flow, precision: Precision) -> BTreeMap<String, Tensor> {
             start = end;
         }
     }
-    let Architecture { linear_size, temperature, ref config, .. } = flow.architecture;
+    let Architecture { linear_size, ref config, .. } = flow.architecture;
     if config.preconditioner {
         let eigenvalues = Array1::from(coupling_eigenvalues(linear_size, 1.0 / temperature));
         let shape = [linear_size, linear_size];

@@ -102,11 +102,10 @@ fn train(
 ) -> Result<Learned> {
     let (linear_size, depth) = (data.linear_size(), config.learn.depth);
     let seed = TaskSeed::of_pictures(linear_size, depth, config.learn.seed);
-    let architecture =
-        Architecture::without_temperature(linear_size, depth, config.learn.seed, &config.flow);
+    let architecture = Architecture::new(linear_size, depth, config.learn.seed, &config.flow);
     let random = seed.at(Stage::Initialize, 0);
     let flow = Flow::initialize(architecture, &random);
-    let mut model = Model::new(flow, &config.run, device);
+    let mut model = Model::without_target(flow, &config.run, device);
 
     let mut training = Training::new(&model, &config.train);
     let restore = |state: &Saved| training.restore(&mut model, state);

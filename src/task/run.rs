@@ -72,7 +72,8 @@ pub fn run_task(
     if let Some(parent) = parent {
         start_from(&mut flow, parent, config);
     }
-    let mut model = Model::new(flow, &config.run, device).with_team(team);
+    let mut model =
+        Model::new(flow, task.target(), task.temperature, &config.run, device).with_team(team);
 
     // Train.
     let objective = match &data {
@@ -122,7 +123,7 @@ pub fn run_task(
     // Sample and measure.
     let mut done = 0;
     let mut sample = |sampler: Sampler| {
-        let kernel = Kernel::new(sampler, &model, task.temperature, &config.hmc);
+        let kernel = Kernel::new(sampler, &model, &config.hmc);
         let settings = (&config.hmc, config.controls.start);
         let stage = sampler.name();
         let saved =

@@ -51,7 +51,7 @@ impl Trained {
             0,
         )?;
         let flow = Flow::with_parameters(architecture, parameters.into());
-        let model = Model::new(flow, &config.run, device);
+        let model = Model::new(flow, task.target(), task.temperature, &config.run, device);
         Ok(Self { task, config, configuration, model })
     }
 }

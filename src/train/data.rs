@@ -15,12 +15,12 @@ use crate::files::content::write_hdf5;
 use crate::files::content::{write_array, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::seal::{self, Seal};
-use crate::lattice::Lattice;
+use crate::lattice::{Lattice, SIZES, is_size};
 use crate::random::Random;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::gamma_method;
+use crate::targets::Target;
 use crate::targets::dual::draw_field;
-use crate::targets::ising::Target;
 use crate::targets::wolff;
 use crate::train::config::DataConfig;
 
@@ -71,7 +71,7 @@ impl Data {
     /// Reads pictures.
     ///
     /// # Errors
-    /// As [`Data::at_temperature`], or they are not squares of a power of two.
+    /// As [`Data::at_temperature`], or they are not squares that a lattice may be.
     pub fn of_pictures(config: &DataConfig) -> Result<Self> {
         let source = Source::open(&config.file)?;
         let path = &config.file;
@@ -82,9 +82,9 @@ impl Data {
                 schema::FIELDS.axes.join(", ")
             )));
         };
-        if rows != columns || !rows.is_power_of_two() || !(4..=1024).contains(&rows) {
+        if rows != columns || !is_size(rows) {
             return Err(source.problem(&format!(
-                "pictures of {rows} × {columns} pixels; pad them to squares of a power of two, from 4 to 1024"
+                "pictures of {rows} × {columns} pixels; pad them to squares with {SIZES} of rows"
             )));
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;
@@ -161,7 +161,7 @@ impl Data {
             insert("bits_per_dimension", &pixels.bits_per_dimension(&losses));
         }
         if let Some((temperature, ln_z)) = target {
-            let target = Target::new(self.linear_size, temperature);
+            let target = Target::ising_dual(self.linear_size).density(temperature);
             let ln_pi = in_batches(self.held_out.view(), |x| target.ln_density(x));
             insert("forward_kl", &(ln_pi + &losses - ln_z));
         }

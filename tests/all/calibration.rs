@@ -93,11 +93,11 @@ fn batch(
     lengths: (i64, i64, i64),
 ) -> Vec<Numbers> {
     let linear_size = model.flow.architecture.linear_size;
-    let temperature = model.flow.architecture.temperature;
+    let temperature = model.temperature();
     let seed = Task { linear_size, temperature, depth: 1, seed }.streams();
     let runs: Vec<Numbers> = if let Some(name) = sampler {
         let config = settings(name, (BATCH * lengths.0, lengths.1, lengths.2));
-        let kernel = Kernel::new(name, model, temperature, &config);
+        let kernel = Kernel::new(name, model, &config);
         let settings = (&config, Start::Hot);
         let all = sample(name, &kernel, settings, &seed, None, |_| Ok(())).unwrap();
         let all = all.chains(name, &config);
@@ -184,7 +184,7 @@ fn free_energies_of_the_bridge_are_calibrated_with_a_poor_flow() {
     let seed = task.streams();
     let count = RUNS as i64;
     let config = settings(Sampler::Latent, (count * chains, 50, 60));
-    let kernel = Kernel::new(Sampler::Latent, &model, CRITICAL_TEMPERATURE, &config);
+    let kernel = Kernel::new(Sampler::Latent, &model, &config);
     let start = (&config, Start::Hot);
     let sampling = sample(Sampler::Latent, &kernel, start, &seed, None, |_| Ok(()));
     let of_target = sampling.unwrap().chains(Sampler::Latent, &config);

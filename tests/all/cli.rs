@@ -368,3 +368,22 @@ fn status_tells_when_all_will_be_done_while_a_job_works() {
     drop(job);
     assert!(!sweep.look("status").success().contains("all in about"));
 }
+
+/// L = 12 has two factors of two: the lattice of 3 × 3 at the top of two levels is the prior.
+#[test]
+fn lattice_of_twelve_goes_the_whole_way() {
+    let sweep = Sweep::new(&TINY.replace("linear_size = 4", "linear_size = 12"));
+    sweep.run().success();
+    sweep.look("coarse").success();
+    let collected = sweep.look("collect");
+    assert!(collected.success().contains("4 of 4 tasks"), "{}", collected.stdout);
+    let exact = outcome(neuralrg().args(["exact", "--linear-size", "12", "--temperatures", "2"]));
+    let exact = exact.success().lines().nth(1).unwrap().split(',').nth(2).unwrap().to_owned();
+    let exact: f64 = exact.parse().unwrap();
+    let file = hdf5::File::open(sweep.task("L12_T2_d2_s1")).unwrap();
+    let found: f64 = file.dataset("references/free_energy_exact").unwrap().read_scalar().unwrap();
+    assert!((found - exact).abs() < 1e-8, "{found} and {exact}");
+    assert_eq!(file.dataset("evaluate/samples").unwrap().shape()[1..], [12, 12]);
+    let refusal = Sweep::new(&TINY.replace("linear_size = 4", "linear_size = 10")).run();
+    assert!(refusal.refusal().contains("must be from 1 to 1"), "{refusal:?}");
+}

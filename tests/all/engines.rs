@@ -10,6 +10,7 @@ use neuralrg::flow::coupling::{Conditioner, Networks, Transform};
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::random::{Random, Use};
 use neuralrg::ranks::Ranks;
+use neuralrg::targets::Target;
 use neuralrg::targets::exact::exact_ising;
 use neuralrg::targets::ising::coupling_eigenvalues;
 
@@ -107,7 +108,7 @@ fn model_on(
     threads: usize,
 ) -> Model {
     let depth = linear_size.ilog2() as usize;
-    let architecture = Architecture::new(linear_size, TEMPERATURE, depth, 1, config);
+    let architecture = Architecture::new(linear_size, depth, 1, config);
     let random = Random::new(3);
     let mut flow = Flow::initialize(architecture, &random);
     // Many layers far from the identity would amplify rounding.
@@ -119,7 +120,7 @@ fn model_on(
     let kick = random.normals(Use::Momenta, 0..1, flow.parameters.len());
     flow.parameters.scaled_add(deviation, &kick.row(0));
     let run = RunConfig { engine, precision, threads, ..Default::default() };
-    Model::new(flow, &run, Device::Cpu)
+    Model::new(flow, Target::ising_dual(linear_size), TEMPERATURE, &run, Device::Cpu)
 }
 
 /// The engines of this program.
@@ -386,7 +387,7 @@ fn exact_flow() -> Flow {
         preconditioner: true,
         ..Default::default()
     };
-    let architecture = Architecture::new(4, COLD, 1, 1, &config);
+    let architecture = Architecture::new(4, 1, 1, &config);
     let flow = Flow::initialize(architecture, &Random::new(3));
     let mut parameters = flow.parameters.to_vec();
     // How many couplings shift each site.
@@ -411,7 +412,7 @@ fn exact_flow() -> Flow {
 fn path_gradient_has_no_noise_where_the_flow_is_exact() {
     for engine in engines() {
         let run = RunConfig { engine, precision: Precision::F64, ..Default::default() };
-        let model = Model::new(exact_flow(), &run, Device::Cpu);
+        let model = Model::new(exact_flow(), Target::ising_dual(4), COLD, &run, Device::Cpu);
         let z = latents(&model, 64);
         let [total, path] = [Estimator::Total, Estimator::Path]
             .map(|estimator| model.loss(z.view(), 0.0, estimator));

@@ -20,8 +20,8 @@ use neuralrg::sampling::config::EvaluateConfig;
 use neuralrg::sampling::evaluate::Evaluation;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::statistics::mean_and_standard_error;
+use neuralrg::targets::Target;
 use neuralrg::targets::exact::exact_ising;
-use neuralrg::targets::ising::Target;
 use neuralrg::task::Task;
 use neuralrg::train::config::{Schedule, TrainConfig};
 use neuralrg::train::{batch, learning_rate, train};
@@ -33,7 +33,7 @@ fn seed(temperature: f64) -> TaskSeed {
 }
 
 /// A small flow on 4 × 4, its random weights kicked so that it is far from symmetric.
-fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
+fn lopsided_flow(symmetry: Symmetry, kick: f64) -> Flow {
     let config = FlowConfig {
         couplings: 3,
         hidden_layers: 1,
@@ -44,7 +44,7 @@ fn lopsided_flow(symmetry: Symmetry, temperature: f64, kick: f64) -> Flow {
         ..Default::default()
     };
     let random = seed(2.0).at(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, temperature, 2, 1, &config);
+    let architecture = Architecture::new(4, 2, 1, &config);
     let mut flow = Flow::initialize(architecture, &random);
     let direction = direction(1, &flow.parameters);
     flow.parameters.scaled_add(kick, &direction);
@@ -61,9 +61,9 @@ fn normals(seed: u64, samples: usize) -> Array2<f64> {
     Random::new(seed).normals(Use::Latents, 0..samples, 16)
 }
 
-fn with_engine(flow: Flow, engine: EngineChoice) -> Model {
+fn with_engine(flow: Flow, temperature: f64, engine: EngineChoice) -> Model {
     let run = RunConfig { engine, precision: Precision::F64, ..Default::default() };
-    Model::new(flow, &run, Device::Cpu)
+    Model::new(flow, Target::ising_dual(4), temperature, &run, Device::Cpu)
 }
 
 /// The engines of this program.
@@ -82,7 +82,7 @@ fn site_values(x: ArrayView1<f64>) -> [f64; 16] {
 fn target_minus_exact_ln_z_is_a_normalized_density() {
     for temperature in [1.5, 2.0, CRITICAL_TEMPERATURE, 2.7, 4.0] {
         let mixture = FieldMixture::new(temperature);
-        let target = Target::new(4, temperature);
+        let target = Target::ising_dual(4).density(temperature);
         let ln_z = -exact_ising(4, temperature).free_energy_field;
         let fields = normals(6, 5) * 1.5 + 0.5;
         for (x, ln_density) in fields.rows().into_iter().zip(target.ln_density(fields.view())) {
@@ -116,9 +116,9 @@ fn losses_of_all_symmetrizations_equal_an_independent_computation() {
     let z = normals(7, 3);
     for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-            let flow = || lopsided_flow(symmetry, 2.0, 0.2);
+            let flow = || lopsided_flow(symmetry, 0.2);
             let (model, reference) =
-                (with_engine(flow(), engine), with_engine(flow(), EngineChoice::Torch));
+                (with_engine(flow(), 2.0, engine), with_engine(flow(), 2.0, EngineChoice::Torch));
             let loss = model.loss(z.view(), 0.7, Estimator::Total);
             let fields = model.draw(z.view()).field;
             assert_eq!(loss.asymmetry.is_some(), symmetry == Symmetry::Regularizer);
@@ -148,7 +148,7 @@ fn loss_of_the_mixture_is_never_above_the_plain_one() {
     for kick in [0.0, 0.1, 0.3, 0.6] {
         let z = normals(8, 4000);
         let energies = |symmetry| {
-            let model = with_engine(lopsided_flow(symmetry, 2.0, kick), EngineChoice::Torch);
+            let model = with_engine(lopsided_flow(symmetry, kick), 2.0, EngineChoice::Torch);
             let draw = model.draw(z.view());
             draw.ln_q - draw.ln_pi
         };
@@ -193,7 +193,7 @@ fn gradient_of_the_objective_equals_finite_differences() {
     let weight = 0.7;
     for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture, Symmetry::Regularizer] {
-            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let model = with_engine(lopsided_flow(symmetry, 0.2), 2.0, engine);
             let loss = |model: &Model| model.loss(z.view(), weight, Estimator::Total);
             let gradient = loss(&model).gradient;
             let objective = |model: &Model| {
@@ -211,7 +211,7 @@ fn gradient_of_the_likelihood_equals_finite_differences() {
     let x = normals(10, 5) * 1.5;
     for &engine in ENGINES {
         for symmetry in [Symmetry::None, Symmetry::Mixture] {
-            let model = with_engine(lopsided_flow(symmetry, 2.0, 0.2), engine);
+            let model = with_engine(lopsided_flow(symmetry, 0.2), 2.0, engine);
             let gradient = model.likelihood_loss(x.view()).gradient;
             let objective = |model: &Model| -model.ln_likelihood(x.view()).mean().unwrap();
             assert_slope(model, &gradient, objective, &format!("{engine:?}, {symmetry:?}"));
@@ -234,8 +234,8 @@ fn short_training() -> TrainConfig {
 }
 
 fn trained(symmetry: Symmetry, config: &TrainConfig) -> (Model, Vec<f64>) {
-    let flow = lopsided_flow(symmetry, CRITICAL_TEMPERATURE, 0.0);
-    let mut model = with_engine(flow, EngineChoice::Auto);
+    let flow = lopsided_flow(symmetry, 0.0);
+    let mut model = with_engine(flow, CRITICAL_TEMPERATURE, EngineChoice::Auto);
     let mut course = Vec::new();
     train(&mut model, config, 1.0, &seed(CRITICAL_TEMPERATURE), |progress, _| {
         course.extend(progress.loss.map(|(loss, _)| loss));
@@ -275,9 +275,9 @@ fn training_twice_gives_the_same_parameters_to_the_bit() {
 
 #[test]
 fn non_finite_steps_are_skipped_counted_and_at_last_fail_the_task() {
-    let mut flow = lopsided_flow(Symmetry::None, 2.0, 0.0);
+    let mut flow = lopsided_flow(Symmetry::None, 0.0);
     flow.parameters.fill(f64::NAN);
-    let mut model = with_engine(flow, EngineChoice::Auto);
+    let mut model = with_engine(flow, 2.0, EngineChoice::Auto);
     let config =
         TrainConfig { steps: 50, log_every: 10, max_skipped_steps: 20, ..short_training() };
     let error = train(&mut model, &config, 0.0, &seed(2.0), |_, _| ()).unwrap_err().to_string();
@@ -317,7 +317,7 @@ const MILLION: i64 = 1_000_000;
 /// Steps of a training that is limited to a million of them, and the seconds that it took.
 fn trained_for(limits: TrainConfig) -> (i64, f64) {
     let config = TrainConfig { steps: MILLION, ..limits };
-    let mut model = with_engine(lopsided_flow(Symmetry::Mixture, 2.7, 0.0), EngineChoice::Auto);
+    let mut model = with_engine(lopsided_flow(Symmetry::Mixture, 0.0), 2.7, EngineChoice::Auto);
     let start = Instant::now();
     let mut last = 0;
     let history = train(&mut model, &config, 0.0, &seed(2.7), |progress, _| last = progress.step);

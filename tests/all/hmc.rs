@@ -17,6 +17,7 @@ use neuralrg::sampling::physical::PhysicalPotential;
 use neuralrg::sampling::sampler::{self, Chains, Kernel, Sampling};
 use neuralrg::seed::Stage;
 use neuralrg::statistics::{between_chain, gamma_method, mean_and_standard_error};
+use neuralrg::targets::Target;
 use neuralrg::task::Task;
 use neuralrg::train::config::{Schedule, TrainConfig};
 use neuralrg::train::train;
@@ -43,9 +44,10 @@ fn untrained_model(symmetry: Symmetry, temperature: f64, precision: Precision) -
         ..Default::default()
     };
     let random = task(temperature).streams().at(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, temperature, 2, 1, &config);
+    let architecture = Architecture::new(4, 2, 1, &config);
     let run = RunConfig { precision, ..Default::default() };
-    Model::new(Flow::initialize(architecture, &random), &run, Device::Cpu)
+    let flow = Flow::initialize(architecture, &random);
+    Model::new(flow, Target::ising_dual(4), temperature, &run, Device::Cpu)
 }
 
 /// The latent potential of an untrained flow, which is no simple function.
@@ -177,7 +179,7 @@ fn sample(model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
 
 fn sample_by(name: Sampler, model: &Model, temperature: f64, config: &HmcConfig) -> Chains {
     let seed = task(temperature).streams();
-    let kernel = Kernel::new(name, model, temperature, config);
+    let kernel = Kernel::new(name, model, config);
     let settings = (config, Start::Hot);
     let sampling = sampler::sample(name, &kernel, settings, &seed, None, |_| Ok(()));
     sampling.unwrap().chains(name, config)
@@ -314,7 +316,7 @@ fn physical_and_independence_samplers_sample_the_enumerated_ising_model() {
 /// The rule at work in a whole sampling: from some trajectory on, chain 2 has no finite energy when it moves.
 #[test]
 fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
-    let potential = PhysicalPotential::new(4, 2.7, true);
+    let potential = PhysicalPotential::new(Target::ising_dual(4).density(2.7), true);
     let config = HmcConfig { chains: 4, ..Default::default() };
     for poison in [f64::NAN, f64::INFINITY] {
         let run = |break_at: u64| {
@@ -363,7 +365,7 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
     let model = untrained_model(Symmetry::Mixture, 2.7, Precision::F32);
     let seed = task(2.7).streams();
     let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
-    let kernel = Kernel::new(Sampler::Latent, &model, 2.7, &config);
+    let kernel = Kernel::new(Sampler::Latent, &model, &config);
     let stage = (&seed, Stage::LatentHmc);
     let begin = || {
         let random = seed.at(Stage::LatentHmc, -1);

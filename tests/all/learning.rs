@@ -20,6 +20,7 @@ use neuralrg::random::Random;
 use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::signals::Stop;
 use neuralrg::statistics::gamma_method;
+use neuralrg::targets::Target;
 use neuralrg::targets::exact::exact_ising;
 use neuralrg::targets::{observe, wolff};
 use neuralrg::task::Task;
@@ -97,9 +98,10 @@ fn small_flow(text: &str) -> (Config, Model, TaskSeed) {
     let task = Task { linear_size: 4, temperature: CRITICAL_TEMPERATURE, depth: 2, seed: 1 };
     let seed = task.streams();
     let random = seed.at(Stage::Initialize, 0);
-    let architecture = Architecture::new(4, CRITICAL_TEMPERATURE, 2, 1, &config.flow);
+    let architecture = Architecture::new(4, 2, 1, &config.flow);
     let flow = Flow::initialize(architecture, &random);
-    let model = Model::new(flow, &config.run, Device::Cpu);
+    let model =
+        Model::new(flow, Target::ising_dual(4), CRITICAL_TEMPERATURE, &config.run, Device::Cpu);
     (config, model, seed)
 }
 
@@ -295,7 +297,11 @@ fn bad_configurations_of_learn_are_refused() {
     let text = fs::read_to_string(&config).unwrap();
     let output = folder.path().join("model.h5");
     for (from, to, message) in [
-        ("depth = 2", "depth = 3", "`learn.depth` is 3, but must be from 1 to log2(L) = 2"),
+        (
+            "depth = 2",
+            "depth = 3",
+            "`learn.depth` is 3, but must be from 1 to 2, as often as L can be halved",
+        ),
         ("depth = 2", "depth = 0", "`learn.depth` is 0"),
         ("samples = 3", "samples = 0", "`learn.samples` is 0"),
         ("samples = 3", "samples = 1e12", "`learn.samples` is 1000000000000, but must be from 1"),
@@ -348,8 +354,10 @@ fn bad_files_of_pictures_are_refused() {
     refused("sample 17 has a value that is not a finite number");
     write_pictures(&pictures, &fields, &vec![0.0; 299]);
     refused("`log_jacobian` must have a finite number for each sample");
-    write_pictures(&pictures, &Array3::zeros((300, 6, 6)), &vec![0.0; 300]);
-    refused("pictures of 6 × 6 pixels; pad them to squares of a power of two");
+    write_pictures(&pictures, &Array3::zeros((300, 7, 7)), &vec![0.0; 300]);
+    refused(
+        "pictures of 7 × 7 pixels; pad them to squares with an even number from 4 to 1024 of rows",
+    );
     write_pictures(&pictures, &Array3::zeros((300, 4, 8)), &vec![0.0; 300]);
     refused("pictures of 4 × 8 pixels");
     write_fields(&pictures, &[2.0], std::slice::from_ref(&fields)).unwrap();

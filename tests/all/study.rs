@@ -15,6 +15,7 @@ use neuralrg::random::Random;
 use neuralrg::sampling::config::HmcConfig;
 use neuralrg::sampling::states::{self, TargetSamples};
 use neuralrg::statistics::between_chain;
+use neuralrg::targets::Target;
 use neuralrg::targets::observe;
 use neuralrg::task::Task;
 
@@ -227,7 +228,7 @@ fn a_flow_without_levels_keeps_nothing() {
 fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
     let seed = Task { linear_size: 4, temperature, depth: 2, seed: 1 }.streams();
     let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
-    states::sample(model, (&hmc, temperature, &seed), 4, 256 * 8).unwrap()
+    states::sample(model, (&hmc, &seed), 4, 256 * 8).unwrap()
 }
 
 /// (chain, N) of one draw.
@@ -278,9 +279,9 @@ fn latents_of_the_mixture_have_the_posterior_sign() {
         symmetry: Symmetry::Mixture,
         ..Default::default()
     };
-    let architecture = Architecture::new(4, 2.7, 2, 1, &flow);
+    let architecture = Architecture::new(4, 2, 1, &flow);
     let flow = Flow::initialize(architecture, &Random::new(3));
-    let model = Model::new(flow, &RunConfig::default(), Device::Cpu);
+    let model = Model::new(flow, Target::ising_dual(4), 2.7, &RunConfig::default(), Device::Cpu);
     let samples = samples_of(&model, 2.7);
     // Σ z² of the latents that HMC has, and its mean over both signs of each field.
     let mut differences = Array2::<f64>::zeros((256, 2));

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{Outcome, Sweep, TINY_TASKS, change_hdf5, neuralrg, outcome, snapshot};
 use hdf5::File;
 use ndarray::{Array1, Array3};
-use neuralrg::targets::ising::Target;
+use neuralrg::targets::Target;
 use safetensors::SafeTensors;
 
 const COUNT: usize = 600;
@@ -40,7 +40,7 @@ fn samples_have_the_target_and_the_mean_energy_of_the_tasks_evaluation() {
     assert_eq!((field.dim(), fields(&file, "latent").dim()), ((COUNT, size, size), field.dim()));
     let temperature: f64 = temperature.read_scalar().unwrap();
     let rows = field.to_shape((COUNT, size * size)).unwrap();
-    let expected = Target::new(size, temperature).ln_density(rows.view());
+    let expected = Target::ising_dual(size).density(temperature).ln_density(rows.view());
     let largest = (&ln_pi - &expected).iter().fold(0.0_f64, |most, it| most.max(it.abs()));
     assert!(largest < 1e-3, "ln pi is off by {largest} in f32");
 

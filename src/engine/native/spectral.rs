@@ -1,9 +1,9 @@
-//! Functions of K + αI, diagonal in the separable real Fourier basis U ⊗ U of the L × L torus.
+//! Functions of a spectrum, diagonal in the separable real Fourier basis U ⊗ U of the L × L torus.
 
 use super::kernels::{Store, Units, UnitsMut, product};
 use super::lanes::{Lanes, Real};
 
-/// The eigenvalues λ(k_x, k_y) = 2β(cos k_x + cos k_y) + 4β + 0.1 and the basis.
+/// The basis.
 #[derive(Debug, Clone)]
 pub struct Spectral<T> {
     linear_size: usize,
@@ -11,39 +11,27 @@ pub struct Spectral<T> {
     basis: Vec<T>,
     /// Uᵀ.
     transposed: Vec<T>,
-    /// λ, (frequency, frequency).
-    eigenvalues: Vec<f64>,
 }
 
-/// A function of K + αI as its eigenvalues.
+/// A number for each mode of the basis.
 pub type Multipliers<T> = Vec<T>;
 
 impl<T: Real> Spectral<T> {
-    pub fn new(linear_size: usize, beta: f64) -> Self {
+    pub fn new(linear_size: usize) -> Self {
         let rows: Vec<Vec<f64>> = (0..linear_size).map(|row| basis_row(linear_size, row)).collect();
-        let cosine =
-            |row: usize| (std::f64::consts::TAU * frequency(row) as f64 / linear_size as f64).cos();
-        let eigenvalues = (0..linear_size * linear_size).map(|index| {
-            let sum = cosine(index / linear_size) + cosine(index % linear_size);
-            2.0 * beta * sum + 4.0 * beta + 0.1
-        });
         let column = |site: usize| rows.iter().map(move |row| T::of(row[site]));
         Self {
             linear_size,
             basis: rows.iter().flatten().map(|value| T::of(*value)).collect(),
             transposed: (0..linear_size).flat_map(column).collect(),
-            eigenvalues: eigenvalues.collect(),
         }
     }
 
-    /// ½ Σ ln λ.
-    pub fn half_ln_det(&self) -> f64 {
-        0.5 * self.eigenvalues.iter().map(|value| value.ln()).sum::<f64>()
-    }
-
-    /// (K + αI)^power.
-    pub fn power(&self, power: f64) -> Multipliers<T> {
-        self.eigenvalues.iter().map(|value| T::of(value.powf(power))).collect()
+    /// Numbers that are given over (k_x, k_y), the same for ±k_x and ±k_y.
+    pub fn multipliers(&self, numbers: &[f64]) -> Multipliers<T> {
+        let size = self.linear_size;
+        let of = |x: usize, y: usize| T::of(numbers[frequency(x) * size + frequency(y)]);
+        (0..size).flat_map(|x| (0..size).map(move |y| of(x, y))).collect()
     }
 
     /// `field` ← (U ⊗ U)ᵀ diag(multipliers) (U ⊗ U) `field`, for (site, lane); `scratch` is as long.
@@ -106,19 +94,24 @@ fn basis_row(linear_size: usize, row: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::engine::native::lanes::LANES;
+    use crate::targets::ising::coupling_eigenvalues;
 
     #[test]
     fn basis_is_orthonormal_and_diagonalizes() {
         for size in [2, 4, 6, 8] {
             let beta = 0.3;
-            let spectral = Spectral::<f64>::new(size, beta);
+            let spectral = Spectral::<f64>::new(size);
+            let power = |power: f64| -> Vec<f64> {
+                let eigenvalues = coupling_eigenvalues(size, beta);
+                eigenvalues.iter().map(|value| value.powf(power)).collect()
+            };
             let sites = size * size;
             // K + αI = β × (sum over neighbours) + (4β + 0.1).
             let field: Vec<Lanes<f64>> =
                 (0..sites).map(|site| Lanes([((site * site) as f64).sin(); LANES])).collect();
             let at = |x: usize, y: usize| field[x % size * size + y % size].0[3];
             let (mut applied, mut scratch) = (field.clone(), field.clone());
-            spectral.apply(&spectral.power(1.0), &mut applied, &mut scratch);
+            spectral.apply(&spectral.multipliers(&power(1.0)), &mut applied, &mut scratch);
             for (site, value) in applied.iter().enumerate() {
                 let (x, y) = (site / size, site % size);
                 let neighbours =
@@ -126,8 +119,8 @@ mod tests {
                 let expected = beta * neighbours + (4.0 * beta + 0.1) * at(x, y);
                 assert!((value.0[3] - expected).abs() < 1e-12);
             }
-            spectral.apply(&spectral.power(-0.5), &mut applied, &mut scratch);
-            spectral.apply(&spectral.power(-0.5), &mut applied, &mut scratch);
+            spectral.apply(&spectral.multipliers(&power(-0.5)), &mut applied, &mut scratch);
+            spectral.apply(&spectral.multipliers(&power(-0.5)), &mut applied, &mut scratch);
             for (value, expected) in applied.iter().zip(&field) {
                 assert!((value.0[3] - expected.0[3]).abs() < 1e-12);
             }

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::preconditioner::Preconditioner;
-use crate::flow::Architecture;
 use crate::flow::coupling::{Conditioner, Convolution, Coupling, Network, Shell, Transform};
 
 /// Everything of a flow but its parameters, as tensors on one device.
@@ -16,7 +15,6 @@ pub struct Layout {
     /// Numbers of elements and shapes of all parameters, in their order in the flat vector.
     sizes: Vec<i64>,
     shapes: Vec<[i64; 2]>,
-    preconditioner: Option<Preconditioner>,
 }
 
 /// The sites of one coupling.
@@ -54,27 +52,16 @@ impl Sums {
 
 impl Layout {
     /// Copies the couplings' site tables to `device`.
-    pub fn new(
-        architecture: &Architecture,
-        couplings: &[Coupling],
-        kind: Kind,
-        device: Device,
-    ) -> Self {
+    pub fn new(couplings: &[Coupling], device: Device) -> Self {
         let shapes: Vec<[i64; 2]> = couplings
             .iter()
             .flat_map(|coupling| coupling.network.parameter_shapes())
             .map(|shape| shape.map(|length| length as i64))
             .collect();
-        let Architecture { linear_size, temperature, .. } = *architecture;
-        let preconditioner = architecture
-            .config
-            .preconditioner
-            .then(|| Preconditioner::new(linear_size, temperature, kind, device));
         Self {
             couplings: couplings.iter().map(|coupling| Tables::new(coupling, device)).collect(),
             sizes: shapes.iter().map(|shape| shape.iter().product()).collect(),
             shapes,
-            preconditioner,
         }
     }
 }
@@ -138,11 +125,16 @@ pub struct Map {
     layout: Rc<Layout>,
     /// Parameters of each coupling, in the order of [`Network::parameter_shapes`].
     weights: Vec<Vec<Tensor>>,
+    preconditioner: Option<Rc<Preconditioner>>,
 }
 
 impl Map {
     /// Cuts the flat parameter vector into the couplings' weights.
-    pub fn new(layout: Rc<Layout>, parameters: &Tensor) -> Self {
+    pub(super) fn new(
+        layout: Rc<Layout>,
+        parameters: &Tensor,
+        preconditioner: Option<Rc<Preconditioner>>,
+    ) -> Self {
         // One split: its gradient is one concatenation, where slices would each fill a full vector.
         let parts = parameters.split_with_sizes(&layout.sizes, 0);
         let mut weights = parts.iter().zip(&layout.shapes).map(|(part, shape)| part.view(*shape));
@@ -151,7 +143,7 @@ impl Map {
             .iter()
             .map(|tables| weights.by_ref().take(tables.network.parameter_shapes().len()).collect())
             .collect();
-        Self { layout, weights }
+        Self { layout, weights, preconditioner }
     }
 
     /// x = g(z) with ln|det ∂x/∂z|.
@@ -159,7 +151,7 @@ impl Map {
     /// Shapes: z (batch, L, L) → x (batch, L, L), log_det (batch).
     pub fn forward(&self, z: &Tensor) -> (Tensor, Tensor) {
         let (field, log_det) = self.forward_through(0..self.weights.len(), z);
-        match &self.layout.preconditioner {
+        match &self.preconditioner {
             Some(preconditioner) => {
                 let (field, constant) = preconditioner.forward(&field);
                 (field, log_det + constant)
@@ -172,10 +164,10 @@ impl Map {
     ///
     /// Shapes: x (batch, L, L) → z (batch, L, L), log_det (batch).
     pub fn inverse(&self, x: &Tensor) -> (Tensor, Tensor) {
-        let (y, constant) = match &self.layout.preconditioner {
-            Some(preconditioner) => preconditioner.inverse(x),
-            None => (x.shallow_clone(), 0.0),
+        let Some(preconditioner) = &self.preconditioner else {
+            return self.inverse_through(0..self.weights.len(), x);
         };
+        let (y, constant) = preconditioner.inverse(x);
         let (z, log_det) = self.inverse_through(0..self.weights.len(), &y);
         (z, log_det + constant)
     }

@@ -7,6 +7,7 @@ use neuralrg::engine::Model;
 use neuralrg::engine::device::Device;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::seed::Stage;
+use neuralrg::targets::Target;
 use neuralrg::task::Task;
 use neuralrg::train::train;
 
@@ -24,9 +25,10 @@ pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: 
     );
     let config = Config::parse(&text, Path::new("test.toml")).unwrap();
     let seed = Task { linear_size, temperature, depth, seed: 1 }.streams();
-    let architecture = Architecture::new(linear_size, temperature, depth, 1, &config.flow);
+    let architecture = Architecture::new(linear_size, depth, 1, &config.flow);
     let flow = Flow::initialize(architecture, &seed.at(Stage::Initialize, 0));
-    let mut model = Model::new(flow, &config.run, Device::Cpu);
+    let mut model =
+        Model::new(flow, Target::ising_dual(linear_size), temperature, &config.run, Device::Cpu);
     train(&mut model, &config.train, 0.0, &seed, |_, _| ()).unwrap();
     model
 }
