@@ -26,7 +26,7 @@ fn link_rpaths() {
     }
 }
 
-/// Sets `NEURALRG_VERSION`, for example `0.1.0+3f2a91c-dirty`; plain `0.1.0` without git.
+/// Sets `NEURALRG_VERSION`, for example `0.2.0+3f2a91c-dirty`; plain `0.2.0` without git.
 fn set_version() {
     for path in SOURCES {
         println!("cargo:rerun-if-changed={path}");

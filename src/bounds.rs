@@ -31,7 +31,7 @@ pub(crate) struct Problem {
     pub(crate) problem: String,
 }
 
-pub(crate) type Check = std::result::Result<(), Problem>;
+pub(crate) type Check = Result<(), Problem>;
 
 impl Problem {
     /// The error of the configuration file at `path`.
@@ -66,7 +66,7 @@ pub(crate) fn require_fields(key: &'static str, count: i64, linear_size: usize) 
 pub(crate) fn check_list<T: std::fmt::Display>(
     key: &'static str,
     list: &[T],
-    allowed: impl Fn(&T) -> std::result::Result<(), String>,
+    allowed: impl Fn(&T) -> Result<(), String>,
 ) -> Check {
     require(!list.is_empty(), key, "empty", "a list of at least one value")?;
     let mut seen = HashSet::new();

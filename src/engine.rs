@@ -13,10 +13,11 @@ pub mod torch;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, CowArray, Ix2, ShapeBuilder, s};
 
 use crate::engine::config::{EngineChoice, Estimator};
 use crate::error::{Error, Result};
+use crate::random::{Random, Use};
 
 pub use model::Model;
 
@@ -78,24 +79,63 @@ pub struct Image {
 /// Latents or fields, each with the temperature of the target and of the Gaussian layer that it is evaluated at.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
-    /// (batch, N): z or x.
-    pub values: ArrayView2<'a, f64>,
+    values: Values<'a>,
     /// (batch): T. Samples of one temperature should follow each other, since an engine evaluates those together.
-    pub temperatures: ArrayView1<'a, f64>,
+    temperatures: ArrayView1<'a, f64>,
+}
+
+/// Where the numbers of a batch come from.
+#[derive(Debug, Clone, Copy)]
+enum Values<'a> {
+    /// (batch, N): z or x.
+    Given(ArrayView2<'a, f64>),
+    /// z ~ N(0, I) on so many sites, those of samples `first`, `first` + 1, … of a key: an engine draws them itself, where and
+    /// when it needs them.
+    Prior { random: Random, first: usize, sites: usize },
 }
 
 impl<'a> Batch<'a> {
+    /// Given latents or fields, (batch, N), and a temperature of each, (batch).
+    pub fn new<'b: 'a>(values: ArrayView2<'b, f64>, temperatures: ArrayView1<'a, f64>) -> Self {
+        assert_eq!(values.nrows(), temperatures.len(), "each sample has a temperature");
+        Self { values: Values::Given(values.reborrow()), temperatures }
+    }
+
     /// All at one temperature.
     pub fn uniform<'b: 'a>(values: ArrayView2<'b, f64>, temperature: &'a f64) -> Self {
-        let values = values.reborrow();
-        let shape = (values.nrows(),).strides((0,));
-        let temperatures = ArrayView1::from_shape(shape, std::slice::from_ref(temperature));
-        Self { values, temperatures: temperatures.expect("a view may repeat a number") }
+        let count = values.nrows();
+        Self::new(values, repeated(temperature, count))
+    }
+
+    /// Latents of the prior on `sites` sites: those of some samples of a key.
+    pub fn prior(
+        random: &Random,
+        samples: Range<usize>,
+        sites: usize,
+        temperature: &'a f64,
+    ) -> Self {
+        let (count, first) = (samples.len(), samples.start);
+        let values = Values::Prior { random: *random, first, sites };
+        Self { values, temperatures: repeated(temperature, count) }
+    }
+
+    /// (batch): T.
+    pub fn temperatures(&self) -> ArrayView1<'_, f64> {
+        self.temperatures.view()
+    }
+
+    /// (batch, N).
+    pub fn dim(&self) -> (usize, usize) {
+        let sites = match &self.values {
+            Values::Given(values) => values.ncols(),
+            Values::Prior { sites, .. } => *sites,
+        };
+        (self.len(), sites)
     }
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.values.nrows()
+        self.temperatures.len()
     }
 
     /// Whether there are none.
@@ -103,14 +143,22 @@ impl<'a> Batch<'a> {
         self.len() == 0
     }
 
-    /// Some of the samples.
-    pub fn part(&self, samples: Range<usize>) -> Self {
-        let samples = Slice::from(samples);
-        let Self { mut values, mut temperatures } = *self;
-        values.slice_axis_inplace(Axis(0), samples);
-        temperatures.slice_axis_inplace(Axis(0), samples);
-        Self { values, temperatures }
+    /// Latents or fields of some of the samples, drawn now if they are the prior's. Shapes: (samples, N).
+    pub fn values(&self, samples: Range<usize>) -> CowArray<'_, f64, Ix2> {
+        match &self.values {
+            Values::Given(values) => values.slice(s![samples, ..]).into(),
+            Values::Prior { random, first, sites } => {
+                let samples = first + samples.start..first + samples.end;
+                random.normals(Use::Latents, samples, *sites).into()
+            }
+        }
     }
+}
+
+/// A number so many times.
+fn repeated(number: &f64, count: usize) -> ArrayView1<'_, f64> {
+    let view = ArrayView1::from_shape((count,).strides((0,)), std::slice::from_ref(number));
+    view.expect("a view may repeat a number")
 }
 
 /// An evaluation of one flow and its target at given parameters. It converts what it gets to its own precision and layout,

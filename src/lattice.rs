@@ -75,7 +75,7 @@ impl Lattice {
         let mut room = self.room();
         self.of_each(fields, |field, powers| {
             self.transform(field, &mut room);
-            self.unfold(&room.modes, |mode| mode.norm_sqr(), powers);
+            self.unfold(&room.modes, Complex::norm_sqr, powers);
         })
     }
 

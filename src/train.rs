@@ -12,7 +12,6 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
-use crate::random::Use;
 use crate::seed::{Stage, TaskSeed};
 use crate::train::adam::Adam;
 use crate::train::config::{Schedule, TrainConfig};
@@ -280,9 +279,8 @@ impl Training {
         match objective {
             Objective::ReverseKl { symmetry_weight } => {
                 let random = seed.at(Stage::Train, self.steps());
-                let sites = model.flow.architecture.sites();
-                let z = random.normals(Use::Latents, 0..batch as usize, sites);
-                model.loss(z.view(), symmetry_weight, config.estimator)
+                let prior = (&random, batch as usize);
+                model.loss_of_prior(prior, symmetry_weight, config.estimator)
             }
             Objective::ForwardKl(data) => {
                 model.likelihood_loss(data.batch(seed, self.drawn, batch).view())

@@ -116,7 +116,7 @@ pub fn decimal_comma_hint(temperatures: &[f64]) -> Option<&'static str> {
 
 impl Temperatures {
     /// The list, a range spelled out; points are rounded so that 2.0 + 3 × 0.1 is 2.3.
-    fn expand(&self) -> std::result::Result<Vec<f64>, Problem> {
+    fn expand(&self) -> Result<Vec<f64>, Problem> {
         let (from, to, intervals) = match self {
             Self::List(list) => return Ok(list.clone()),
             Self::Steps(range) => (range.from, range.to, range.intervals()?),
@@ -141,7 +141,7 @@ fn check_ends(from: f64, to: f64) -> Check {
 impl TemperatureSteps {
     /// How many steps lead from one end to the other: a whole number but for the digits that a step such as 0.0666666667
     /// lacks.
-    fn intervals(&self) -> std::result::Result<usize, Problem> {
+    fn intervals(&self) -> Result<usize, Problem> {
         let Self { from, to, step } = *self;
         let key = "sweep.temperatures";
         check_ends(from, to)?;
@@ -179,7 +179,7 @@ impl TemperatureSteps {
 
 impl TemperaturePoints {
     /// How many steps lead from one end to the other.
-    fn intervals(&self) -> std::result::Result<usize, Problem> {
+    fn intervals(&self) -> Result<usize, Problem> {
         let Self { from, to, points } = *self;
         let key = "sweep.temperatures";
         check_ends(from, to)?;
@@ -196,7 +196,7 @@ impl TemperaturePoints {
 
 impl Depths {
     /// The list, a range spelled out, which none may be that goes beyond the deepest.
-    fn expand(&self, deepest: usize) -> std::result::Result<Vec<usize>, Problem> {
+    fn expand(&self, deepest: usize) -> Result<Vec<usize>, Problem> {
         let DepthRange { from, to } = match self {
             Self::List(list) => return Ok(list.clone()),
             Self::Range(range) => *range,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array3, ArrayView2};
+use ndarray::{Array1, Array3, ArrayView2, s};
 
 use super::native::Native;
 use super::{Batch, Draw, Engine, Image, Loss, Potential};
@@ -10,6 +10,7 @@ use crate::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
 use crate::engine::device::Device;
 use crate::flow::Flow;
 use crate::flow::config::Symmetry;
+use crate::random::Random;
 use crate::ranks::Team;
 use crate::ranks::shares::{Part, Shares, of_shape};
 use crate::targets::Target;
@@ -64,6 +65,10 @@ impl Model {
         Batch::uniform(values, &self.temperature)
     }
 
+    fn prior(&self, random: &Random, samples: Range<usize>) -> Batch<'_> {
+        Batch::prior(random, samples, self.flow.architecture.sites(), &self.temperature)
+    }
+
     /// The model, of which all members of `team` have a copy, evaluated by all of them.
     pub fn with_team(self, team: &Team) -> Self {
         Self { team: team.clone(), ..self }
@@ -81,23 +86,37 @@ impl Model {
 
     /// As [`Engine::loss`].
     pub fn loss(&self, z: ArrayView2<f64>, symmetry_weight: f64, estimator: Estimator) -> Loss {
-        self.shared_loss(z, |z| {
-            let z = self.batch(z);
+        self.shared_loss(z.nrows(), |own| {
+            let z = self.batch(z.slice(s![own, ..]));
+            self.engine.loss(self.flow.parameters.view(), z, symmetry_weight, estimator)
+        })
+    }
+
+    /// The same for the first latents of the prior that a key stands for; each member of a team draws its own.
+    pub fn loss_of_prior(
+        &self,
+        (random, batch): (&Random, usize),
+        symmetry_weight: f64,
+        estimator: Estimator,
+    ) -> Loss {
+        self.shared_loss(batch, |own| {
+            let z = self.prior(random, own);
             self.engine.loss(self.flow.parameters.view(), z, symmetry_weight, estimator)
         })
     }
 
     /// As [`Engine::likelihood_loss`].
     pub fn likelihood_loss(&self, x: ArrayView2<f64>) -> Loss {
-        self.shared_loss(x, |x| {
-            self.engine.likelihood_loss(self.flow.parameters.view(), self.batch(x))
+        self.shared_loss(x.nrows(), |own| {
+            let x = self.batch(x.slice(s![own, ..]));
+            self.engine.likelihood_loss(self.flow.parameters.view(), x)
         })
     }
 
-    /// The loss of a whole batch, from what each member of the team has of its share.
-    fn shared_loss(&self, batch: ArrayView2<f64>, loss: impl Fn(ArrayView2<f64>) -> Loss) -> Loss {
-        let shares = Shares::new(&self.team, batch.nrows());
-        let Loss { values, asymmetry, gradient } = loss(shares.own(batch));
+    /// The loss of a whole batch, from what each member of the team has of its own samples.
+    fn shared_loss(&self, batch: usize, loss: impl Fn(Range<usize>) -> Loss) -> Loss {
+        let shares = Shares::new(&self.team, batch);
+        let Loss { values, asymmetry, gradient } = loss(shares.range());
         let regularized = asymmetry.is_some();
         let parts = [
             Part::Rows(values.into_dyn()),
@@ -114,9 +133,21 @@ impl Model {
 
     /// As [`Engine::draw`].
     pub fn draw(&self, z: ArrayView2<f64>) -> Draw {
-        let shares = Shares::new(&self.team, z.nrows());
+        self.shared_draw(z.nrows(), |own| self.batch(z.slice(s![own, ..])))
+    }
+
+    /// The same for latents of the prior, those of some samples of a key; each member of a team draws its own.
+    pub fn draw_of_prior(&self, random: &Random, samples: Range<usize>) -> Draw {
+        let first = samples.start;
+        self.shared_draw(samples.len(), |own| {
+            self.prior(random, first + own.start..first + own.end)
+        })
+    }
+
+    fn shared_draw<'a>(&self, batch: usize, own: impl Fn(Range<usize>) -> Batch<'a>) -> Draw {
+        let shares = Shares::new(&self.team, batch);
         let Draw { field, ln_q, ln_pi } =
-            self.engine.draw(self.flow.parameters.view(), self.batch(shares.own(z)));
+            self.engine.draw(self.flow.parameters.view(), own(shares.range()));
         let parts = [field.into_dyn(), ln_q.into_dyn(), ln_pi.into_dyn()];
         let [field, ln_q, ln_pi] = shares.join(parts.map(Part::Rows));
         Draw { field: of_shape(field), ln_q: of_shape(ln_q), ln_pi: of_shape(ln_pi) }

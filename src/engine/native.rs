@@ -270,7 +270,7 @@ impl<T: Real> Native<T> {
         batch: Batch,
         work: impl Fn(&Flow<'_, T>, &mut Workspace<T>) -> R + Sync + Send,
     ) -> Vec<(Range<usize>, R)> {
-        assert_eq!(batch.values.ncols(), self.sites, "a batch is (batch, N)");
+        assert_eq!(batch.dim().1, self.sites, "a batch is (batch, N)");
         let tiles = tiles(batch);
         self.with_flow(parameters, through, |flow| {
             let of_tile = |tile: &Tile| {
@@ -290,8 +290,8 @@ impl<T: Real> Native<T> {
         if tile.samples.len() < LANES {
             field.fill(Lanes::ZERO);
         }
-        for (lane, sample) in tile.samples.clone().enumerate() {
-            for (lanes, &value) in field.iter_mut().zip(batch.values.row(sample)) {
+        for (lane, values) in batch.values(tile.samples.clone()).rows().into_iter().enumerate() {
+            for (lanes, &value) in field.iter_mut().zip(values) {
                 lanes.0[lane] = T::of(value);
             }
         }
@@ -323,7 +323,7 @@ impl<T: Real> Native<T> {
         });
         Image {
             log_det: numbers(&tiles, |(_, log_det)| log_det),
-            field: unload(&tiles, batch.values.dim(), |(field, _)| field),
+            field: unload(&tiles, batch.dim(), |(field, _)| field),
         }
     }
 
@@ -552,7 +552,7 @@ impl<T: Real> Engine for Native<T> {
             (space.image.clone(), ln_q, densities.ln_pi)
         });
         Draw {
-            field: unload(&tiles, z.values.dim(), |(field, ..)| field),
+            field: unload(&tiles, z.dim(), |(field, ..)| field),
             ln_q: numbers(&tiles, |(_, ln_q, _)| ln_q),
             ln_pi: numbers(&tiles, |(.., ln_pi)| ln_pi),
         }
@@ -581,8 +581,8 @@ impl<T: Real> Engine for Native<T> {
         });
         Potential {
             energy: numbers(&tiles, |(energy, ..)| energy),
-            gradient: unload(&tiles, z.values.dim(), |(_, gradient, _)| gradient),
-            field: unload(&tiles, z.values.dim(), |(.., field)| field),
+            gradient: unload(&tiles, z.dim(), |(_, gradient, _)| gradient),
+            field: unload(&tiles, z.dim(), |(.., field)| field),
         }
     }
 
@@ -658,7 +658,7 @@ impl<T: Real> Engine for Native<T> {
         });
         let mut derivatives = Array3::zeros((latents.len(), x.len(), self.sites));
         for (index, mut derivative) in derivatives.outer_iter_mut().enumerate() {
-            derivative.assign(&unload(&tiles, x.values.dim(), |tile| &tile[index]));
+            derivative.assign(&unload(&tiles, x.dim(), |tile| &tile[index]));
         }
         derivatives
     }
@@ -721,7 +721,7 @@ fn sum_parts(parts: Range<usize>, part: &(dyn Fn(usize) -> Part + Sync)) -> Part
 /// A batch in tiles: runs of equal temperatures, cut after each [`LANES`] samples.
 fn tiles(batch: Batch) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = Vec::with_capacity(batch.len().div_ceil(LANES));
-    for (sample, &temperature) in batch.temperatures.iter().enumerate() {
+    for (sample, &temperature) in batch.temperatures().iter().enumerate() {
         match tiles.last_mut() {
             Some(tile)
                 if tile.samples.len() < LANES

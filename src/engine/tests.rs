@@ -90,24 +90,25 @@ fn each_sample_is_evaluated_at_its_own_temperature() {
             let config = FlowConfig { preconditioner, symmetry, ..small_config() };
             let architecture = architecture(4, 2, &config);
             let z = Random::new(6).normals(Use::Latents, 0..temperatures.len(), 16);
-            let all = Batch { values: z.view(), temperatures: aview1(&temperatures) };
+            let all = Batch::new(z.view(), aview1(&temperatures));
             for (engine, flow) in engines(&architecture, Precision::F64) {
                 let parameters = flow.parameters.view();
                 let draw = engine.draw(parameters, all);
-                let x = Batch { values: draw.field.view(), temperatures: aview1(&temperatures) };
+                let x = Batch::new(draw.field.view(), aview1(&temperatures));
                 let potential = engine.potential(parameters, all);
                 let back = engine.inverse(parameters, x);
                 let ln_q = engine.ln_likelihood(parameters, x);
                 let loss = engine.loss(parameters, all, 0.0, Estimator::Path);
                 let mut gradient = Array1::<f64>::zeros(parameters.len());
                 for samples in [0..3, 3..21, 21..23] {
-                    let (one, x) = (all.part(samples.clone()), x.part(samples.clone()));
-                    let temperature = one.temperatures[0];
-                    assert!(one.temperatures.iter().all(|t| *t == temperature));
+                    let temperature = temperatures[samples.start];
+                    assert!(temperatures[samples.clone()].iter().all(|t| *t == temperature));
                     let rows =
                         |array: &Array2<f64>| array.slice(s![samples.clone(), ..]).to_owned();
                     let numbers = |array: &Array1<f64>| array.slice(s![samples.clone()]).to_owned();
-                    let alone = Batch::uniform(one.values, &temperature);
+                    let (z, x) = (rows(&z), rows(&draw.field));
+                    let alone = Batch::uniform(z.view(), &temperature);
+                    let x = Batch::uniform(x.view(), &temperature);
                     let found = engine.draw(parameters, alone);
                     assert!(largest(&(found.field - rows(&draw.field))) < 1e-12);
                     assert!(largest(&(found.ln_q - numbers(&draw.ln_q))) < 1e-10);
@@ -128,6 +129,24 @@ fn each_sample_is_evaluated_at_its_own_temperature() {
                 }
                 assert!(largest(&(gradient - loss.gradient)) < 1e-10);
             }
+        }
+    }
+}
+
+/// Latents that an engine draws are those that the host draws, wherever a batch begins and however it is cut.
+#[test]
+fn engines_draw_the_latents_of_the_host() {
+    let architecture = architecture(4, 2, &small_config());
+    let random = Random::new(8);
+    for (engine, flow) in engines(&architecture, Precision::F64) {
+        let parameters = flow.parameters.view();
+        for samples in [0..40, 7..12, 100..133] {
+            let z = random.normals(Use::Latents, samples.clone(), 16);
+            let given = Batch::uniform(z.view(), &TEMPERATURE);
+            let drawn = Batch::prior(&random, samples, 16, &TEMPERATURE);
+            assert_eq!(engine.draw(parameters, given), engine.draw(parameters, drawn));
+            let losses = [given, drawn].map(|z| engine.loss(parameters, z, 0.0, Estimator::Total));
+            assert_eq!(losses[0], losses[1]);
         }
     }
 }
@@ -567,7 +586,7 @@ mod autograd {
     fn the_machines_device_computes_what_the_cpu_does() {
         use crate::engine::config::DeviceChoice;
 
-        let device = crate::engine::device::select(DeviceChoice::Auto, 0).unwrap();
+        let device = device::select(DeviceChoice::Auto, 0).unwrap();
         let architecture = architecture(4, 2, &small_config());
         let z = batch_of(&architecture);
         let run = RunConfig { engine: EngineChoice::Torch, ..Default::default() };

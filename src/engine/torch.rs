@@ -137,10 +137,15 @@ impl Torch {
         Tensor::from_slice(values).view(shape.as_slice()).to_kind(self.kind).to_device(self.device)
     }
 
+    /// Fields of a batch on the lattice.
+    fn fields(&self, batch: Batch) -> Tensor {
+        self.on_lattice(batch.values(0..batch.len()).view())
+    }
+
     /// Fields on the lattice; torch cannot evaluate none, so that these become one, which [`array`] drops again.
     ///
     /// Shapes: (batch, N) → (batch, L, L).
-    fn fields(&self, fields: ArrayView2<f64>) -> Tensor {
+    fn on_lattice(&self, fields: ArrayView2<f64>) -> Tensor {
         let fields = match fields.nrows() {
             0 => ndarray::Array2::zeros((1, fields.ncols())),
             _ => fields.to_owned(),
@@ -171,10 +176,10 @@ impl Engine for Torch {
         symmetry_weight: f64,
         estimator: Estimator,
     ) -> Loss {
-        let (batch, at) = (z.len(), self.at(z.temperatures));
+        let (batch, at) = (z.len(), self.at(z.temperatures()));
         let leaf = self.leaf(parameters);
         let bound = self.bind(&leaf, &at);
-        let draw = bound.draw(&self.fields(z.values));
+        let draw = bound.draw(&self.fields(z));
         let energies = &draw.ln_q - at.ln_density(&draw.field);
         let asymmetry = bound.asymmetry(&draw);
         let energy = match estimator {
@@ -194,8 +199,8 @@ impl Engine for Torch {
 
     fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: Batch) -> Loss {
         let leaf = self.leaf(parameters);
-        let bound = self.bind(&leaf, &self.at(x.temperatures));
-        let values = -bound.symmetrized_ln_density(&self.fields(x.values));
+        let bound = self.bind(&leaf, &self.at(x.temperatures()));
+        let values = -bound.symmetrized_ln_density(&self.fields(x));
         let gradient = gradient_to(&values.mean(values.kind()), &leaf);
         Loss {
             values: array(&values, x.len()),
@@ -205,23 +210,23 @@ impl Engine for Torch {
     }
 
     fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64> {
-        let flow = self.frozen(parameters, x.temperatures);
-        array(&flow.symmetrized_ln_density(&self.fields(x.values)), x.len())
+        let flow = self.frozen(parameters, x.temperatures());
+        array(&flow.symmetrized_ln_density(&self.fields(x)), x.len())
     }
 
     fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
-        let draw = self.frozen(parameters, z.temperatures).draw(&self.fields(z.values));
+        let draw = self.frozen(parameters, z.temperatures()).draw(&self.fields(z));
         Draw {
             field: array(&draw.field.flatten(1, -1), z.len()),
             ln_q: array(&draw.ln_q, z.len()),
-            ln_pi: array(&self.at(z.temperatures).ln_density(&draw.field), z.len()),
+            ln_pi: array(&self.at(z.temperatures()).ln_density(&draw.field), z.len()),
         }
     }
 
     fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
-        let (batch, at) = (z.len(), self.at(z.temperatures));
-        let leaf = self.fields(z.values).set_requires_grad(true);
-        let draw = self.frozen(parameters, z.temperatures).draw(&leaf);
+        let (batch, at) = (z.len(), self.at(z.temperatures()));
+        let leaf = self.fields(z).set_requires_grad(true);
+        let draw = self.frozen(parameters, z.temperatures()).draw(&leaf);
         let energy = draw.ln_q - ln_prior(&leaf) - at.ln_density(&draw.field);
         let gradient = gradient_to(&energy.sum(energy.kind()), &leaf);
         Potential {
@@ -232,13 +237,13 @@ impl Engine for Torch {
     }
 
     fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image {
-        let flow = self.frozen(parameters, z.temperatures);
-        self.image(flow.map.forward(&self.fields(z.values)), z.len())
+        let flow = self.frozen(parameters, z.temperatures());
+        self.image(flow.map.forward(&self.fields(z)), z.len())
     }
 
     fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image {
-        let flow = self.frozen(parameters, x.temperatures);
-        self.image(flow.map.inverse(&self.fields(x.values)), x.len())
+        let flow = self.frozen(parameters, x.temperatures());
+        self.image(flow.map.inverse(&self.fields(x)), x.len())
     }
 
     fn forward_through(
@@ -248,7 +253,7 @@ impl Engine for Torch {
         z: ArrayView2<f64>,
     ) -> Image {
         let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
-        self.image(flow.map.forward_through(couplings, &self.fields(z)), z.nrows())
+        self.image(flow.map.forward_through(couplings, &self.on_lattice(z)), z.nrows())
     }
 
     fn inverse_through(
@@ -258,7 +263,7 @@ impl Engine for Torch {
         y: ArrayView2<f64>,
     ) -> Image {
         let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
-        self.image(flow.map.inverse_through(couplings, &self.fields(y)), y.nrows())
+        self.image(flow.map.inverse_through(couplings, &self.on_lattice(y)), y.nrows())
     }
 
     fn inverse_derivatives(
@@ -267,10 +272,10 @@ impl Engine for Torch {
         x: Batch,
         latents: &[usize],
     ) -> Array3<f64> {
-        let leaf = self.fields(x.values).set_requires_grad(true);
-        let (z, _) = self.frozen(parameters, x.temperatures).map.inverse(&leaf);
+        let leaf = self.fields(x).set_requires_grad(true);
+        let (z, _) = self.frozen(parameters, x.temperatures()).map.inverse(&leaf);
         let z = z.flatten(1, -1);
-        let mut derivatives = Array3::zeros((latents.len(), x.len(), x.values.ncols()));
+        let mut derivatives = Array3::zeros((latents.len(), x.len(), x.dim().1));
         for (mut derivative, &site) in derivatives.outer_iter_mut().zip(latents) {
             // Each sample's latents depend on that sample alone, so that one gradient holds those of all samples.
             let latent = z.select(1, site as i64).sum(self.kind);

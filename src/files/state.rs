@@ -18,7 +18,7 @@ pub fn number(value: f64) -> ArrayD<f64> {
 pub struct Unusable(pub(crate) String);
 
 /// What was made of a saved state, if it can be used.
-pub type Restored<T> = std::result::Result<T, Unusable>;
+pub type Restored<T> = Result<T, Unusable>;
 
 /// A length that may be any.
 pub const ANY: usize = usize::MAX;

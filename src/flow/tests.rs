@@ -68,7 +68,7 @@ pub(crate) fn architectures() -> Vec<Architecture> {
     for arrangement in [Mera, Checkerboard] {
         table.extend([Transform::Affine, Transform::Bump].map(|transform| {
             let (splits, networks) = (Splits::Random, Networks::Separate);
-            let config = FlowConfig { arrangement, transform, splits, networks, ..small_config() };
+            let config = FlowConfig { arrangement, splits, networks, transform, ..small_config() };
             architecture(4, 2, &config)
         }));
     }

@@ -37,6 +37,11 @@ impl<'a> Shares<'a> {
         rows
     }
 
+    /// Which of the samples are this member's.
+    pub fn range(&self) -> Range<usize> {
+        self.own.clone()
+    }
+
     /// Number of this member's samples.
     pub fn count(&self) -> usize {
         self.own.len()

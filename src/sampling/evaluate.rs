@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::files::state::{ANY, Restored, Saved, array};
 use crate::flow::symmetry::with_signs;
 use crate::lattice::Lattice;
-use crate::random::Use;
 use crate::sampling::config::EvaluateConfig;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::{Importance, importance, mean_and_standard_error};
@@ -52,8 +51,7 @@ impl Evaluation {
         while samples.ln_q.len() < all {
             let first = samples.ln_q.len();
             let last = all.min(first + config.batch as usize);
-            let draw =
-                model.draw(random.normals(Use::Latents, first..last, lattice.sites()).view());
+            let draw = model.draw_of_prior(&random, first..last);
             samples.ln_pi.extend(draw.ln_pi);
             samples.ln_q.extend(draw.ln_q);
             let fields = with_signs(draw.field, model.symmetry(), &random, first);

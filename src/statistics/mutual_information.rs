@@ -377,7 +377,7 @@ mod tests {
         );
         assert!(pulls.iter().all(|pull| pull.abs() < 5.0), "{pulls:.2}");
         assert_eq!(information[[2, 5]], information[[5, 2]]);
-        let means = pairs.class_means(8, |i, j| i.abs_diff(j));
+        let means = pairs.class_means(8, usize::abs_diff);
         assert!(means[0].0.is_nan());
         for (distance, (mean, error)) in means.into_iter().enumerate().skip(1) {
             let expected = exact(0.8f64.powi(distance as i32));

@@ -124,7 +124,7 @@ impl Checkpoints {
 
     /// Seconds that the task has taken, with those before an interruption.
     pub fn seconds(&self) -> f64 {
-        let before = self.restored.get(SECONDS).map_or(0.0, |seconds| seconds.sum());
+        let before = self.restored.get(SECONDS).map_or(0.0, ndarray::ArrayBase::sum);
         before + self.start.elapsed().as_secs_f64()
     }
 
@@ -165,7 +165,7 @@ impl Checkpoints {
     /// task had taken then.
     pub fn finish(&mut self, stage: &str, state: Saved) -> f64 {
         let ended = format!("{stage}/ended_seconds");
-        let kept = self.restored.get(&ended).map(|seconds| seconds.sum());
+        let kept = self.restored.get(&ended).map(ndarray::ArrayBase::sum);
         let seconds = kept.unwrap_or_else(|| self.seconds());
         self.done.extend(under(stage, state));
         self.done.insert(ended, number(seconds));

@@ -89,7 +89,7 @@ fn checkpoint_path(output: &Path) -> PathBuf {
 fn identity(config: &LearnConfig) -> String {
     let mut config = config.clone();
     let precision = config.run.precision;
-    config.run = crate::engine::config::RunConfig { precision, ..Default::default() };
+    config.run = engine::config::RunConfig { precision, ..Default::default() };
     format!("learn {}", sha256(config.to_toml().as_bytes()))
 }
 

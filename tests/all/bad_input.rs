@@ -307,7 +307,7 @@ fn task_file_that_cannot_be_locked_is_no_damaged_one() {
     let sweep = Sweep::finished();
     let path = sweep.task(TINY_TASKS[0]);
     let before = snapshot(&sweep.dir);
-    let locked = fs::File::open(&path).unwrap();
+    let locked = File::open(&path).unwrap();
     locked.lock().unwrap();
     let expected = ["unable to lock file", &path.display().to_string(), "HDF5_USE_FILE_LOCKING"];
     assert_contains(sweep.run().errors()[0], &expected);
@@ -338,7 +338,7 @@ fn folder_of_the_last_version_is_left_alone_with_a_remedy() {
     for name in TINY_TASKS {
         let path = sweep.task(name);
         change_hdf5(&path, |file| {
-            file.attr("format_version").unwrap().write_scalar(&2i64).unwrap()
+            file.attr("format_version").unwrap().write_scalar(&2i64).unwrap();
         });
         let bytes = fs::read(&path).unwrap();
         let signature = bytes.windows(8).position(|it| it == b"\x89HDF\r\n\x1a\n").unwrap();
@@ -369,7 +369,7 @@ fn folder_of_an_older_version_is_left_alone_with_a_remedy() {
     for name in TINY_TASKS {
         let path = sweep.task(name);
         change_hdf5(&path, |file| {
-            file.attr("format_version").unwrap().write_scalar(&1i64).unwrap()
+            file.attr("format_version").unwrap().write_scalar(&1i64).unwrap();
         });
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, [&[0; 512], &bytes[512..]].concat()).unwrap();

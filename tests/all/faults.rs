@@ -191,7 +191,7 @@ fn damage_anywhere_is_detected_or_harmless() {
                 assert!(collected(&sweep).unwrap() == expected, "{told}");
             }
             Some(1) => {
-                assert!(inside == Path::new("config.toml") && seen, "{told}: {}", result.stderr)
+                assert!(inside == Path::new("config.toml") && seen, "{told}: {}", result.stderr);
             }
             other => panic!("{told}: status {other:?}: {}", result.stderr),
         }

@@ -1,6 +1,8 @@
 //! All tests of the program and its physics, one module for what one file is about; in one test program, so that they are
 //! compiled and linked once and fill all cores.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed")]
+
 mod architecture;
 mod bad_input;
 mod calibration;

@@ -165,6 +165,31 @@ fn stopped_sweep_goes_on_where_it_was_and_ends_with_the_same_bits() {
     }
 }
 
+/// A checkpoint says nothing of an engine: what one began another one ends, with its own rounding from there on.
+#[cfg(feature = "torch")]
+#[test]
+fn task_that_one_engine_began_goes_on_with_another() {
+    for [first, second] in [["native", "torch"], ["torch", "native"]] {
+        let of =
+            |engine| one_task().replace("engine = \"native\"", &format!("engine = \"{engine}\""));
+        let sweep = Sweep::new(&of(first));
+        let stopped = interrupted(&sweep, neuralrg(), Interruption::Job("-TERM"), checkpoint(8));
+        assert_eq!(stopped.status, TO_BE_CONTINUED, "{}", stopped.stderr);
+        fs::write(&sweep.config, of(second)).unwrap();
+        let ended = sweep.run();
+        ended.success();
+        assert!(ended.stderr.contains("goes on with train"), "{}", ended.stderr);
+        let parameters = |sweep: &Sweep| -> Vec<f64> {
+            let file = hdf5::File::open(sweep.task("L4_T2_d2_s1")).unwrap();
+            file.dataset("model/parameters").unwrap().read_raw().unwrap()
+        };
+        let unbroken = unbroken();
+        let differences = parameters(&sweep).into_iter().zip(parameters(&unbroken));
+        let largest = differences.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(largest > 0.0 && largest < 1e-4, "{first}, then {second}: {largest:e}");
+    }
+}
+
 fn add(counts: &mut HashMap<String, usize>, more: HashMap<String, usize>) {
     for (stage, count) in more {
         *counts.entry(stage).or_default() += count;

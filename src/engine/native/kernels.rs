@@ -162,7 +162,7 @@ fn product_block<T: Real, const ROWS: usize, const BLOCK: usize>(
             Store::Overwrite | Store::Add => {}
             Store::Elu => sums.as_flattened_mut().iter_mut().for_each(|sum| sum.apply(elu)),
             Store::Tanh => {
-                sums.as_flattened_mut().iter_mut().for_each(|sum| sum.apply(T::hyperbolic_tangent))
+                sums.as_flattened_mut().iter_mut().for_each(|sum| sum.apply(T::hyperbolic_tangent));
             }
         }
         for (r, sums) in sums.iter().enumerate() {

@@ -267,7 +267,7 @@ impl<T: Real> Chunk<'_, T> {
         let record = &mut record.values[self.record.clone()];
         match self.network.coupling.network.transform {
             Transform::Affine => {
-                transform::forward::<T, Affine, 2>(&self.affine(outputs), field, record, log_det)
+                transform::forward::<T, Affine, 2>(&self.affine(outputs), field, record, log_det);
             }
             Transform::Bump => {
                 transform::forward::<T, Bump, 5>(&self.bump(outputs), field, record, log_det);
@@ -280,7 +280,7 @@ impl<T: Real> Chunk<'_, T> {
         let record = &mut record.values[self.record.clone()];
         match self.network.coupling.network.transform {
             Transform::Affine => {
-                transform::inverse::<T, Affine, 2>(&self.affine(outputs), field, record, log_det)
+                transform::inverse::<T, Affine, 2>(&self.affine(outputs), field, record, log_det);
             }
             Transform::Bump => {
                 transform::inverse::<T, Bump, 5>(&self.bump(outputs), field, record, log_det);

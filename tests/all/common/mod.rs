@@ -165,7 +165,7 @@ impl Sweep {
     pub fn new(configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let (config, dir) = (folder.path().join("sweep.toml"), folder.path().join("sweep"));
-        std::fs::write(&config, configuration).expect("temporary files can be written");
+        fs::write(&config, configuration).expect("temporary files can be written");
         Self { folder, config, dir }
     }
 
@@ -183,7 +183,7 @@ impl Sweep {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
             let dir = folder.join(format!("{}-{name}", env!("CARGO_CRATE_NAME")));
             if dir.exists() {
-                std::fs::remove_dir_all(&dir).expect("the tests own this folder");
+                fs::remove_dir_all(&dir).expect("the tests own this folder");
             }
             outcome(neuralrg().arg("run").arg(&sweep.config).arg("-o").arg(&dir)).success();
             dir
@@ -225,8 +225,8 @@ impl Sweep {
 
     /// Names of the files in `tasks`, sorted.
     pub fn task_files(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.join("tasks")).expect("the folder was made");
-        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entries = fs::read_dir(self.dir.join("tasks")).expect("the folder was made");
+        let name = |entry: std::io::Result<fs::DirEntry>| {
             entry.expect("entries can be read").file_name().into_string().expect("text")
         };
         let mut names: Vec<_> = entries.map(name).filter(|name| name.ends_with(".h5")).collect();
@@ -241,8 +241,7 @@ impl Sweep {
         let point = Point { path: &log, number: 1, later: 0 };
         let mut job = Job::start(held_at(self.run_with(command), self, point));
         job.wait_until_held(self, 1);
-        std::fs::create_dir_all(self.task(task).join("in the way"))
-            .expect("the folder can be written");
+        fs::create_dir_all(self.task(task).join("in the way")).expect("the folder can be written");
         release(&held(self));
         job.end()
     }
@@ -257,10 +256,9 @@ pub fn signal(name: &str, processes: &[u32]) {
 
 /// Numbers of all processes that a process has started, and these in turn.
 pub fn descendants(process: u32) -> Vec<u32> {
-    let threads =
-        std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let children =
-        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     let children: Vec<u32> = children
         .flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
         .collect();
@@ -269,14 +267,14 @@ pub fn descendants(process: u32) -> Vec<u32> {
 
 /// Copies a folder with all below it, links aside.
 pub fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("folders can be made");
-    for entry in std::fs::read_dir(from).expect("the folder exists") {
+    fs::create_dir_all(to).expect("folders can be made");
+    for entry in fs::read_dir(from).expect("the folder exists") {
         let path = entry.expect("entries can be read").path();
         let target = to.join(path.file_name().expect("entries have names"));
         if path.is_dir() {
             copy_folder(&path, &target);
         } else if !path.is_symlink() {
-            std::fs::copy(&path, &target).expect("files can be copied");
+            fs::copy(&path, &target).expect("files can be copied");
         }
     }
 }
@@ -284,13 +282,13 @@ pub fn copy_folder(from: &Path, to: &Path) {
 /// Bytes and time of change of every file below a folder, but for the lock's and for claims.
 pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).expect("the folder exists") {
+    for entry in fs::read_dir(folder).expect("the folder exists") {
         let path = entry.expect("entries can be read").path();
         if path.is_dir() {
             files.extend(snapshot(&path));
         } else if path.file_name() != Some("lock".as_ref()) && !path.is_symlink() {
             let modified = path.metadata().and_then(|data| data.modified()).expect("it has a time");
-            files.insert(path.clone(), (std::fs::read(&path).expect("it can be read"), modified));
+            files.insert(path.clone(), (fs::read(&path).expect("it can be read"), modified));
         }
     }
     files
