@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::seal;
 use crate::flow::config::{FlowConfig, Symmetry};
 use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig};
+use crate::targets::Target;
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 use crate::train::data;
 use sweep::{Depths, SweepConfig, Temperatures};
@@ -97,6 +98,11 @@ impl Config {
                  multiple of it, or set it to 1"
             ),
         })
+    }
+
+    /// What the sweep is of.
+    pub fn target(&self) -> Target {
+        Target::ising_dual(self.sweep.linear_size)
     }
 
     /// The temperatures of the sweep.

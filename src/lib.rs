@@ -9,7 +9,7 @@
 //!                         task on which rank  evaluate, sample       files
 //! ```
 //!
-//! ARCHITECTURE.md has all rooms in their order; none imports from one above it.
+//! ARCHITECTURE.md has all rooms in their order, from the bottom up; none imports from one above it in the house.
 //!
 //! | symbol | code | meaning, shape |
 //! |---|---|---|

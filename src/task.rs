@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod cost;
 pub mod export;
+mod judgement;
 pub mod learn;
 pub mod progress;
 pub mod record;

@@ -27,17 +27,22 @@ fn models(architecture: &Architecture, precision: Precision) -> Vec<Model> {
 }
 
 fn models_of(flow: &dyn Fn() -> Flow, precision: Precision) -> Vec<Model> {
-    let mut engines = vec![EngineChoice::Native];
-    if cfg!(feature = "torch") {
-        engines.push(EngineChoice::Torch);
-    }
     let model = |engine| {
         let run = RunConfig { engine, precision, ..Default::default() };
         let flow = flow();
         let target = Target::ising_dual(flow.architecture.linear_size);
         Model::new(flow, target, TEMPERATURE, &run, Device::Cpu)
     };
-    engines.into_iter().map(model).collect()
+    choices().into_iter().map(model).collect()
+}
+
+/// Engines of this program.
+fn choices() -> Vec<EngineChoice> {
+    let mut engines = vec![EngineChoice::Native];
+    if cfg!(feature = "torch") {
+        engines.push(EngineChoice::Torch);
+    }
+    engines
 }
 
 fn batch_of(architecture: &Architecture) -> Array2<f64> {
@@ -70,13 +75,24 @@ fn engines(architecture: &Architecture, precision: Precision) -> Vec<(Box<dyn En
         Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, Some(&target), 1)),
         Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, Some(&target), 1)),
     };
-    let mut engines = vec![(native, flow())];
-    #[cfg(feature = "torch")]
-    {
-        let torch = torch::Torch::new(&flow(), Some(&target), precision, Device::Cpu, 1);
-        engines.push((Box::new(torch), flow()));
-    }
-    engines
+    let torch = torch_engine(architecture, &target, precision);
+    std::iter::once((native, flow())).chain(torch).collect()
+}
+
+#[cfg(feature = "torch")]
+fn torch_engine(
+    architecture: &Architecture,
+    target: &Target,
+    precision: Precision,
+) -> Option<(Box<dyn Engine>, Flow)> {
+    let flow = random_flow(architecture.clone());
+    let torch = torch::Torch::new(&flow, Some(target), precision, Device::Cpu, 1);
+    Some((Box::new(torch), flow))
+}
+
+#[cfg(not(feature = "torch"))]
+fn torch_engine(_: &Architecture, _: &Target, _: Precision) -> Option<(Box<dyn Engine>, Flow)> {
+    None
 }
 
 /// A batch of several temperatures is what its parts are at theirs, with and without the Gaussian layer, wherever the
@@ -98,8 +114,12 @@ fn each_sample_is_evaluated_at_its_own_temperature() {
                 let potential = engine.potential(parameters, all);
                 let back = engine.inverse(parameters, x);
                 let ln_q = engine.ln_likelihood(parameters, x);
+                let forward = engine.forward(parameters, all);
+                let likelihood = engine.likelihood_loss(parameters, x);
+                let derivatives = engine.inverse_derivatives(parameters, x, &[3]);
                 let loss = engine.loss(parameters, all, 0.0, Estimator::Path);
                 let mut gradient = Array1::<f64>::zeros(parameters.len());
+                let mut of_likelihood = gradient.clone();
                 for samples in [0..3, 3..21, 21..23] {
                     let temperature = temperatures[samples.start];
                     assert!(temperatures[samples.clone()].iter().all(|t| *t == temperature));
@@ -123,13 +143,41 @@ fn each_sample_is_evaluated_at_its_own_temperature() {
                     assert!(largest(&(found.log_det - numbers(&back.log_det))) < 1e-10);
                     let found = engine.ln_likelihood(parameters, x);
                     assert!(largest(&(found - numbers(&ln_q))) < 1e-10);
+                    let found = engine.forward(parameters, alone);
+                    assert!(largest(&(found.field - rows(&forward.field))) < 1e-12);
+                    assert!(largest(&(found.log_det - numbers(&forward.log_det))) < 1e-10);
+                    let found = engine.inverse_derivatives(parameters, x, &[3]);
+                    let expected = derivatives.slice(s![.., samples.clone(), ..]);
+                    assert!(largest(&(found - expected)) < 1e-10);
+                    let of_x = engine.likelihood_loss(parameters, x);
                     let found = engine.loss(parameters, alone, 0.0, Estimator::Path);
                     let share = samples.len() as f64 / temperatures.len() as f64;
                     gradient.scaled_add(share, &found.gradient);
+                    of_likelihood.scaled_add(share, &of_x.gradient);
                 }
                 assert!(largest(&(gradient - loss.gradient)) < 1e-10);
+                assert!(largest(&(of_likelihood - likelihood.gradient)) < 1e-10);
             }
         }
+    }
+}
+
+/// Without a target its density is NaN and so is every derivative of it, on all engines.
+#[test]
+fn without_a_target_nothing_that_needs_it_is_a_number() {
+    let architecture = architecture(4, 1, &small_config());
+    let z = batch_of(&architecture);
+    for choice in choices() {
+        let run = RunConfig { engine: choice, precision: Precision::F64, ..Default::default() };
+        let model = Model::without_target(random_flow(architecture.clone()), &run, Device::Cpu);
+        let draw = model.draw(z.view());
+        assert!(draw.ln_pi.iter().all(|value| value.is_nan()));
+        assert!(draw.ln_q.iter().chain(&draw.field).all(|value| value.is_finite()));
+        let loss = model.loss(z.view(), 0.0, Estimator::Total);
+        assert!(loss.values.iter().chain(&loss.gradient).any(|value| value.is_nan()));
+        let potential = model.potential(z.view());
+        assert!(potential.energy.iter().chain(&potential.gradient).any(|value| value.is_nan()));
+        assert!(model.likelihood_loss(draw.field.view()).gradient.iter().all(|g| g.is_finite()));
     }
 }
 

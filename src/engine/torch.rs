@@ -215,18 +215,19 @@ impl Engine for Torch {
     }
 
     fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
-        let draw = self.frozen(parameters, z.temperatures()).draw(&self.fields(z));
+        let at = self.at(z.temperatures());
+        let draw = self.bind(&self.tensor(parameters.to_owned()), &at).draw(&self.fields(z));
         Draw {
             field: array(&draw.field.flatten(1, -1), z.len()),
             ln_q: array(&draw.ln_q, z.len()),
-            ln_pi: array(&self.at(z.temperatures()).ln_density(&draw.field), z.len()),
+            ln_pi: array(&at.ln_density(&draw.field), z.len()),
         }
     }
 
     fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
         let (batch, at) = (z.len(), self.at(z.temperatures()));
         let leaf = self.fields(z).set_requires_grad(true);
-        let draw = self.frozen(parameters, z.temperatures()).draw(&leaf);
+        let draw = self.bind(&self.tensor(parameters.to_owned()), &at).draw(&leaf);
         let energy = draw.ln_q - ln_prior(&leaf) - at.ln_density(&draw.field);
         let gradient = gradient_to(&energy.sum(energy.kind()), &leaf);
         Potential {

@@ -239,7 +239,7 @@ fn write_references(
         .zip(tasks)
         .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
             Some(finished) => finished.head.numbers.references.clone(),
-            None => references(config.sweep.linear_size, temperature),
+            None => references(&config.target(), temperature),
         })
         .collect();
     for item in schema::REFERENCE_SCALARS {

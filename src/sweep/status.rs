@@ -362,8 +362,8 @@ impl TaskStatus {
     fn done(&mut self, head: &Head<Brief>) {
         let Brief { scalars, timing } = head.numbers;
         self.state = State::Done;
-        self.gap = Some(scalars.gap);
-        self.gap_error = Some(scalars.gap_error);
+        self.gap = scalars.gap;
+        self.gap_error = scalars.gap_error;
         self.seconds = Some(timing.wall_seconds);
         self.verdict = Some(head.verdict.clone());
     }

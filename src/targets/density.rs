@@ -44,6 +44,11 @@ impl Density {
         quadratic - x.map_axis(Axis(1), |x| x.iter().map(site).sum::<f64>())
     }
 
+    /// ln|det ∂x/∂y| = -½ Σ ln κ of the Gaussian layer x = κ^{-1/2} y.
+    pub fn layer_log_det(&self) -> f64 {
+        -0.5 * self.spectrum.iter().map(|kappa| kappa.ln()).sum::<f64>()
+    }
+
     /// κ^power of every mode.
     pub fn spectrum_to(&self, power: f64) -> Vec<f64> {
         self.spectrum.iter().map(|kappa| kappa.powf(power)).collect()

@@ -10,6 +10,7 @@ use ndarray::{Array1, ArrayView1, s};
 use safetensors::Dtype;
 use serde::Serialize;
 
+use crate::engine::Model;
 use crate::engine::config::Precision;
 use crate::error::Result;
 use crate::files::atomic::write_atomically;
@@ -17,7 +18,6 @@ use crate::files::tensor_file::Tensor;
 use crate::flow::config::Symmetry;
 use crate::flow::coupling::{Conditioner, Convolution, Coupling, Networks, Shell, Transform};
 use crate::flow::{Architecture, Flow};
-use crate::targets::ising::coupling_eigenvalues;
 use crate::task::trained::{Trained, check_output};
 
 /// Metadata `format` of the file.
@@ -56,7 +56,7 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     check_output(task, output)?;
     let trained = Trained::load(task)?;
     let flow = &trained.model.flow;
-    let temperature = trained.task.temperature;
+    let temperature = trained.model.temperature();
     let structure =
         serde_json::to_string(&structure(flow, temperature)).expect("a structure has a JSON form");
     let metadata = [
@@ -68,7 +68,7 @@ pub fn export(task: &Path, output: &Path) -> Result<()> {
     ];
     let metadata: HashMap<String, String> =
         metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let tensors = tensors(flow, temperature, trained.config.run.precision);
+    let tensors = tensors(&trained.model, trained.config.run.precision);
     let bytes = safetensors::serialize(tensors, &Some(metadata)).expect("names are unique");
     write_atomically(output, &bytes)
 }
@@ -101,7 +101,8 @@ fn structure(flow: &Flow, temperature: f64) -> Structure {
     }
 }
 
-fn tensors(flow: &Flow, temperature: f64, precision: Precision) -> BTreeMap<String, Tensor> {
+fn tensors(model: &Model, precision: Precision) -> BTreeMap<String, Tensor> {
+    let flow = &model.flow;
     let mut tensors = BTreeMap::new();
     for (i, coupling) in flow.couplings().iter().enumerate() {
         let mut put =
@@ -126,9 +127,8 @@ fn tensors(flow: &Flow, temperature: f64, precision: Precision) -> BTreeMap<Stri
     }
     let Architecture { linear_size, ref config, .. } = flow.architecture;
     if config.preconditioner {
-        let eigenvalues = Array1::from(coupling_eigenvalues(linear_size, 1.0 / temperature));
-        let shape = [linear_size, linear_size];
-        let scales = numbers(eigenvalues.sqrt().view(), &shape, Precision::F64);
+        let scales = Array1::from(model.density().spectrum_to(-0.5));
+        let scales = numbers(scales.view(), &[linear_size, linear_size], Precision::F64);
         tensors.insert("preconditioner".into(), scales);
     }
     tensors

@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::files::atomic::write_atomically;
 use crate::files::seal::{open_line, seal_line};
 use crate::ranks::{Ranks, Team};
-use crate::targets::exact::exact_ising;
 use crate::task::Task;
 use crate::task::cost::Cost;
 use crate::train::Progress;
@@ -78,7 +77,8 @@ pub struct TaskProgress {
     train_steps: i64,
     samples: i64,
     trajectories: i64,
-    ln_z: f64,
+    /// -ln Z, where it is known.
+    exact: Option<f64>,
     gap: Option<(f64, f64)>,
     seconds_before: f64,
     /// The first report comes after an interruption.
@@ -128,7 +128,7 @@ impl TaskProgress {
             samples: config.evaluate.samples,
             trajectories: (config.hmc.warmup + config.hmc.trajectories)
                 * (1 + config.controls.samplers.len() as i64),
-            ln_z: -exact_ising(task.linear_size, task.temperature).free_energy_field,
+            exact: task.target().exact(task.temperature).map(|exact| exact.free_energy_field),
             gap: None,
             seconds_before: 0.0,
             resumed: false,
@@ -200,8 +200,8 @@ impl TaskProgress {
 
     /// Training has done a step.
     pub fn trained(&mut self, progress: Progress) {
-        if let Some((loss, error)) = progress.loss {
-            self.gap = Some((loss + self.ln_z, error));
+        if let (Some((loss, error)), Some(exact)) = (progress.loss, self.exact) {
+            self.gap = Some((loss - exact, error));
         }
         let message = self
             .gap

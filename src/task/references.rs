@@ -1,21 +1,26 @@
-//! What a task is compared with: functions of L and T only.
+//! What a task is compared with: functions of target and temperature only, where these are known.
 
 use crate::files::Numbers;
-use crate::targets::exact::{ExactIsing, exact_ising};
-use crate::targets::gaussian::gaussian_free_energy;
+use crate::targets::Target;
+use crate::targets::exact::ExactIsing;
 
-/// Exact values and the Gaussian yardstick, functions of L and T only.
-pub fn references(linear_size: usize, temperature: f64) -> Numbers {
+/// Exact values and the Gaussian yardstick, by the names of [`crate::files::schema::REFERENCE_SCALARS`].
+pub fn references(target: &Target, temperature: f64) -> Numbers {
+    let mut numbers = Numbers::new();
+    let mut insert = |name: &str, value| {
+        numbers.insert(name.to_owned(), value);
+    };
+    let Some(exact) = target.exact(temperature) else { return numbers };
     let ExactIsing { ln_z_ising, free_energy_field, energy_per_site, specific_heat_per_site } =
-        exact_ising(linear_size, temperature);
-    let gaussian = gaussian_free_energy(linear_size, temperature);
-    let numbers = [
-        ("free_energy_exact", free_energy_field),
-        ("ising_free_energy_exact", -ln_z_ising),
-        ("energy_exact", energy_per_site),
-        ("specific_heat_exact", specific_heat_per_site),
-        ("free_energy_gaussian", gaussian),
-        ("relative_error_gaussian", (gaussian - free_energy_field) / free_energy_field.abs()),
-    ];
-    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+        exact;
+    insert("free_energy_exact", free_energy_field);
+    insert("ising_free_energy_exact", -ln_z_ising);
+    insert("energy_exact", energy_per_site);
+    insert("specific_heat_exact", specific_heat_per_site);
+    if let Some(gaussian) = target.gaussian(temperature) {
+        insert("free_energy_gaussian", gaussian);
+        let relative = (gaussian - free_energy_field) / free_energy_field.abs();
+        insert("relative_error_gaussian", relative);
+    }
+    numbers
 }

@@ -47,8 +47,10 @@ pub struct Brief {
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Gap {
-    pub gap: f64,
-    pub gap_error: f64,
+    #[serde(default)]
+    pub gap: Option<f64>,
+    #[serde(default)]
+    pub gap_error: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

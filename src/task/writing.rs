@@ -46,9 +46,10 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
 
     write_configuration(file, &record.configuration)?;
     write_text(file, schema::VERDICT, &verdict_text(&record.verdict))?;
-    write_numbers(&file.create_group(schema::SCALARS)?, schema::task_scalars(), &record.scalars)?;
+    let scalars = schema::task_scalars();
+    write_known_numbers(&file.create_group(schema::SCALARS)?, scalars, &record.scalars)?;
     let references = schema::REFERENCE_SCALARS.iter();
-    write_numbers(&file.create_group(schema::REFERENCES)?, references, &record.references)?;
+    write_known_numbers(&file.create_group(schema::REFERENCES)?, references, &record.references)?;
     let timing = schema::TIMING_SCALARS.iter();
     write_numbers(&file.create_group(schema::TIMING)?, timing, &record.timing)?;
 

@@ -19,7 +19,6 @@ use crate::lattice::{Lattice, SIZES, is_size};
 use crate::random::Random;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::gamma_method;
-use crate::targets::Target;
 use crate::targets::dual::draw_field;
 use crate::targets::wolff;
 use crate::train::config::DataConfig;
@@ -84,7 +83,7 @@ impl Data {
         };
         if rows != columns || !is_size(rows) {
             return Err(source.problem(&format!(
-                "pictures of {rows} × {columns} pixels; pad them to squares with {SIZES} of rows"
+                "pictures of {rows} × {columns} pixels; pad them to squares whose side is {SIZES}"
             )));
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;
@@ -141,10 +140,10 @@ impl Data {
 
     /// What a model makes of the held-out fields, and of as many that it was trained on.
     ///
-    /// -ln q in nats; in bits per pixel where the fields come from pixels; and where they are samples of the target at
-    /// `temperature`, whose ln Z is given, KL(π ‖ q) = E_π[ln π - ln q] - ln Z. Errors take the autocorrelation along the
+    /// -ln q in nats; in bits per pixel where the fields come from pixels; and where they are samples of the model's target,
+    /// whose ln Z is given, KL(π ‖ q) = E_π[ln π - ln q] - ln Z. Errors take the autocorrelation along the
     /// file into account. By the names of [`schema::HELD_OUT_SCALARS`].
-    pub fn judge(&self, model: &Model, target: Option<(f64, f64)>) -> Numbers {
+    pub fn judge(&self, model: &Model, ln_z: Option<f64>) -> Numbers {
         let losses = -in_batches(self.held_out.view(), |x| model.ln_likelihood(x));
         let compared = self.held_out.nrows().min(self.training.nrows());
         let trained = self.training.slice(s![..compared, ..]);
@@ -160,8 +159,8 @@ impl Data {
         if let Some(pixels) = &self.pixels {
             insert("bits_per_dimension", &pixels.bits_per_dimension(&losses));
         }
-        if let Some((temperature, ln_z)) = target {
-            let target = Target::ising_dual(self.linear_size).density(temperature);
+        if let Some(ln_z) = ln_z {
+            let target = model.density();
             let ln_pi = in_batches(self.held_out.view(), |x| target.ln_density(x));
             insert("forward_kl", &(ln_pi + &losses - ln_z));
         }

@@ -127,8 +127,7 @@ fn forward_kl_falls_to_what_an_independent_estimate_says() {
     let data = DataConfig { file, held_out: 3000, sha256: String::new() };
     let data = Data::at_temperature(&data, 4, CRITICAL_TEMPERATURE).unwrap();
     let ln_z = -exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
-    let judge =
-        |model: &Model| -> Numbers { data.judge(model, Some((CRITICAL_TEMPERATURE, ln_z))) };
+    let judge = |model: &Model| -> Numbers { data.judge(model, Some(ln_z)) };
 
     let (config, mut model, seed) = small_flow("[train]\nsteps = 150\nbatch = 64\n");
     let before = judge(&model);
@@ -356,7 +355,7 @@ fn bad_files_of_pictures_are_refused() {
     refused("`log_jacobian` must have a finite number for each sample");
     write_pictures(&pictures, &Array3::zeros((300, 7, 7)), &vec![0.0; 300]);
     refused(
-        "pictures of 7 × 7 pixels; pad them to squares with an even number from 4 to 1024 of rows",
+        "pictures of 7 × 7 pixels; pad them to squares whose side is an even number from 4 to 1024",
     );
     write_pictures(&pictures, &Array3::zeros((300, 4, 8)), &vec![0.0; 300]);
     refused("pictures of 4 × 8 pixels");

@@ -1,15 +1,22 @@
 //! ln q of given fields, by the inverse pass, and the gradient of its mean.
 
 use super::density::{Sums, ln_normal};
+use super::energy::pull_back_ln_q;
 use super::lanes::{LANES, Lanes, Real};
 use super::passes::Flow;
-use super::{Native, Part, Tile, Workspace, add, negate, pull_back_ln_q};
+use super::tile::{Part, Tile, add, negate};
+use super::{Native, Workspace};
 use crate::engine::Batch;
 use crate::flow::config::Symmetry;
 
 impl<T: Real> Native<T> {
     /// Losses of some tiles of the fields x, (batch, N), and their share of the gradient.
-    pub(super) fn likelihood_of_tiles(&self, flow: &Flow<'_, T>, x: Batch, tiles: &[Tile]) -> Part {
+    pub(super) fn likelihood_of_tiles(
+        &self,
+        flow: &Flow<'_, T>,
+        x: Batch,
+        tiles: &[Tile<T>],
+    ) -> Part {
         let mut part = Part::new(flow);
         self.with_workspace(flow, |space| {
             for tile in tiles {
@@ -48,11 +55,8 @@ impl<T: Real> Native<T> {
     /// From x in `space.field` to its latent there, with the mixture also to that of -x in `space.mirror`;
     /// both inverse passes are recorded. Returns the flow's ln q(x) and, with the mixture, ln q(-x).
     pub(super) fn invert(&self, flow: &Flow<'_, T>, space: &mut Workspace<T>) -> [Sums; 2] {
-        let constant = self.log_det_preconditioner(space);
         let Workspace { at, field, record, mirror, mirror_record, scratch, .. } = space;
-        if let Some(at) = at.as_deref() {
-            self.apply_preconditioner(&at.inverse_root, field, scratch);
-        }
+        let constant = self.undo_layer(at, field, scratch);
         let mut ln_q_mirror = [0.0; LANES];
         if self.symmetry == Symmetry::Mixture {
             negate(field, mirror);
