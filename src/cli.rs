@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::lattice::{SIZES, is_size};
+use crate::lattice::{ALLOWED_SIZES, is_size};
 use crate::signals;
 use output::report;
 
@@ -103,7 +103,7 @@ pub struct Lattices {
 
 fn parse_linear_size(text: &str) -> Result<usize> {
     let allowed = |&size: &usize| is_size(size);
-    let problem = || Error::Usage(format!("L must be {SIZES}"));
+    let problem = || Error::Usage(format!("L must be {ALLOWED_SIZES}"));
     text.parse().ok().filter(allowed).ok_or_else(problem)
 }
 

@@ -41,7 +41,7 @@ pub fn halvings(linear_size: usize) -> usize {
 }
 
 /// L that lattices may have, in words.
-pub const SIZES: &str = "an even number from 4 to 1024";
+pub const ALLOWED_SIZES: &str = "an even number from 4 to 1024";
 
 /// Whether a lattice may have this L.
 pub fn is_size(linear_size: usize) -> bool {

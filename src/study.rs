@@ -18,8 +18,7 @@ use crate::files::seal;
 use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
 use crate::lattice::on_lattice;
 use crate::random::Use;
-use crate::sampling::states;
-use crate::sampling::states::TargetSamples;
+use crate::sampling::states::{self, TargetSamples};
 use crate::seed::Stage;
 use crate::statistics::between_chain;
 use crate::statistics::mutual_information::{self, Pairs, of_independent};
@@ -28,10 +27,8 @@ use crate::study::response::responses;
 use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::own_tasks;
 use crate::task::Task;
-use crate::task::study_file::StudyRecord;
-use crate::task::study_file::{study_path, study_written, write_study};
-use crate::task::task_file::Head;
-use crate::task::task_file::{Origin, TaskFile};
+use crate::task::study_file::{StudyRecord, study_path, study_written, write_study};
+use crate::task::task_file::{Head, Origin, TaskFile};
 use crate::task::trained::Trained;
 
 /// Samples whose coarse fields are kept.

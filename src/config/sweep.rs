@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Check, Problem, check_list, require};
-use crate::lattice::{SIZES, halvings, is_size};
+use crate::lattice::{ALLOWED_SIZES, halvings, is_size};
 
 /// `[sweep]`: the tasks, one per temperature, depth and seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl SweepConfig {
     pub(super) fn resolve(&mut self) -> Check {
         require(!self.name.trim().is_empty(), "sweep.name", "\"\"", "a name that is not empty")?;
         let size = self.linear_size;
-        require(is_size(size), "sweep.linear_size", size, SIZES)?;
+        require(is_size(size), "sweep.linear_size", size, ALLOWED_SIZES)?;
         let temperatures = self.temperatures.expand()?;
         let checked = check_list("sweep.temperatures", &temperatures, |t| {
             (0.01..=1000.0).contains(t).then_some(()).ok_or("from 0.01 to 1000".into())

@@ -1,4 +1,4 @@
-//! Section `[run]` of configurations: the machine.
+//! Section `[run]` of configurations, the machine; and how gradients are estimated (`train.estimator`).
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub enum EngineChoice {
 pub struct RunConfig {
     pub device: DeviceChoice,
     pub engine: EngineChoice,
-    /// CPU threads of each rank. Results are repeated to the bit for equal threads only.
+    /// CPU threads of each rank. With torch results are repeated to the bit for equal threads only.
     pub threads: usize,
     /// MPI ranks that work on one task together, each on its share of every batch. Results are repeated to the
     /// bit for equal numbers only.

@@ -83,13 +83,13 @@ pub struct Native<T> {
 struct AtTemperature<T> {
     /// κ; empty with the Gaussian layer.
     spectrum: Multipliers<T>,
-    layer: Option<Layer<T>>,
+    layer: Option<GaussianLayer<T>>,
     site: SitePotential,
 }
 
 /// The Gaussian layer x = κ^(-1/2) y at one temperature.
 #[derive(Debug)]
-struct Layer<T> {
+struct GaussianLayer<T> {
     /// κ^(-1/2) and κ^(1/2).
     scales: Multipliers<T>,
     inverse_scales: Multipliers<T>,
@@ -158,9 +158,9 @@ impl<T: Real> Native<T> {
         let density = target.density(temperature);
         let power = |power: f64| self.spectral.multipliers(&density.spectrum_to(power));
         let at = Arc::new(AtTemperature {
-            // With the Gaussian layer κ goes into the prior.
+            // With the layer the quadratic form is ½ |y|².
             spectrum: if self.preconditioner { Vec::new() } else { power(1.0) },
-            layer: self.preconditioner.then(|| Layer {
+            layer: self.preconditioner.then(|| GaussianLayer {
                 scales: power(-0.5),
                 inverse_scales: power(0.5),
                 log_det: density.layer_log_det(),
@@ -474,6 +474,6 @@ impl<T: Real> Workspace<T> {
 }
 
 /// The Gaussian layer, if there is one.
-fn layer<T>(at: &Option<Arc<AtTemperature<T>>>) -> Option<&Layer<T>> {
+fn layer<T>(at: &Option<Arc<AtTemperature<T>>>) -> Option<&GaussianLayer<T>> {
     at.as_deref()?.layer.as_ref()
 }

@@ -581,7 +581,7 @@ mod autograd {
             let flow = random_flow(architecture.clone());
             let target = Target::ising_dual(architecture.linear_size);
             let torch = Torch::new(&flow, Some(&target), Precision::F64, Device::Cpu, 1);
-            let map = torch.frozen(flow.parameters.view(), aview1(&[TEMPERATURE])).map;
+            let map = torch.map(flow.parameters.view(), TEMPERATURE);
             let size = architecture.linear_size as i64;
             let fields = |x: &Tensor| x.view([-1, size, size]);
             let z = batch_of(&architecture);
@@ -604,7 +604,7 @@ mod autograd {
             let flow = random_flow(architecture.clone());
             let target = Target::ising_dual(architecture.linear_size);
             let torch = Torch::new(&flow, Some(&target), Precision::F64, Device::Cpu, 1);
-            let map = torch.frozen(flow.parameters.view(), aview1(&[TEMPERATURE])).map;
+            let map = torch.map(flow.parameters.view(), TEMPERATURE);
             let size = architecture.linear_size;
             let z = batch_of(&architecture);
             let model = models(&architecture, Precision::F64).remove(0);

@@ -86,6 +86,12 @@ impl Torch {
         }
     }
 
+    /// The flow's map at these parameters and one temperature.
+    #[cfg(test)]
+    pub(super) fn map(&self, parameters: ArrayView1<f64>, temperature: f64) -> Map {
+        self.frozen(parameters, &self.at(ndarray::aview1(&[temperature]))).map
+    }
+
     /// Target and Gaussian layer at these temperatures, one of each sample.
     fn at(&self, temperatures: ArrayView1<f64>) -> At {
         let Some(target) = &self.target else { return At::default() };
@@ -122,12 +128,8 @@ impl Torch {
     }
 
     /// The same with no gradients to the parameters.
-    pub(super) fn frozen(
-        &self,
-        parameters: ArrayView1<f64>,
-        temperatures: ArrayView1<f64>,
-    ) -> SymmetrizedFlow {
-        self.bind(&self.tensor(parameters.to_owned()), &self.at(temperatures))
+    fn frozen(&self, parameters: ArrayView1<f64>, at: &At) -> SymmetrizedFlow {
+        self.bind(&self.tensor(parameters.to_owned()), at)
     }
 
     fn tensor<D: Dimension>(&self, array: Array<f64, D>) -> Tensor {
@@ -210,13 +212,13 @@ impl Engine for Torch {
     }
 
     fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64> {
-        let flow = self.frozen(parameters, x.temperatures());
+        let flow = self.frozen(parameters, &self.at(x.temperatures()));
         array(&flow.symmetrized_ln_density(&self.fields(x)), x.len())
     }
 
     fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
         let at = self.at(z.temperatures());
-        let draw = self.bind(&self.tensor(parameters.to_owned()), &at).draw(&self.fields(z));
+        let draw = self.frozen(parameters, &at).draw(&self.fields(z));
         Draw {
             field: array(&draw.field.flatten(1, -1), z.len()),
             ln_q: array(&draw.ln_q, z.len()),
@@ -227,7 +229,7 @@ impl Engine for Torch {
     fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
         let (batch, at) = (z.len(), self.at(z.temperatures()));
         let leaf = self.fields(z).set_requires_grad(true);
-        let draw = self.bind(&self.tensor(parameters.to_owned()), &at).draw(&leaf);
+        let draw = self.frozen(parameters, &at).draw(&leaf);
         let energy = draw.ln_q - ln_prior(&leaf) - at.ln_density(&draw.field);
         let gradient = gradient_to(&energy.sum(energy.kind()), &leaf);
         Potential {
@@ -238,12 +240,12 @@ impl Engine for Torch {
     }
 
     fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image {
-        let flow = self.frozen(parameters, z.temperatures());
+        let flow = self.frozen(parameters, &self.at(z.temperatures()));
         self.image(flow.map.forward(&self.fields(z)), z.len())
     }
 
     fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image {
-        let flow = self.frozen(parameters, x.temperatures());
+        let flow = self.frozen(parameters, &self.at(x.temperatures()));
         self.image(flow.map.inverse(&self.fields(x)), x.len())
     }
 
@@ -253,7 +255,7 @@ impl Engine for Torch {
         couplings: Range<usize>,
         z: ArrayView2<f64>,
     ) -> Image {
-        let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
+        let flow = self.frozen(parameters, &At::default());
         self.image(flow.map.forward_through(couplings, &self.on_lattice(z)), z.nrows())
     }
 
@@ -263,7 +265,7 @@ impl Engine for Torch {
         couplings: Range<usize>,
         y: ArrayView2<f64>,
     ) -> Image {
-        let flow = self.bind(&self.tensor(parameters.to_owned()), &At::default());
+        let flow = self.frozen(parameters, &At::default());
         self.image(flow.map.inverse_through(couplings, &self.on_lattice(y)), y.nrows())
     }
 
@@ -274,7 +276,7 @@ impl Engine for Torch {
         latents: &[usize],
     ) -> Array3<f64> {
         let leaf = self.fields(x).set_requires_grad(true);
-        let (z, _) = self.frozen(parameters, x.temperatures()).map.inverse(&leaf);
+        let (z, _) = self.frozen(parameters, &self.at(x.temperatures())).map.inverse(&leaf);
         let z = z.flatten(1, -1);
         let mut derivatives = Array3::zeros((latents.len(), x.len(), x.dim().1));
         for (mut derivative, &site) in derivatives.outer_iter_mut().zip(latents) {

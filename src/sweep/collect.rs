@@ -8,8 +8,7 @@ use ndarray::{Array1, ArrayD, ArrayView, ArrayViewD, Axis, Dimension, stack};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::atomic::{check_writable, folder_of};
-use crate::files::content::write_hdf5;
-use crate::files::content::{describe, write_number, write_text};
+use crate::files::content::{describe, write_hdf5, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::{Numbers, dimension_scale, seal};
 use crate::sampling::diagnostics::{LEAST_WEIGHTED_SAMPLES, judge_pulls};
@@ -232,14 +231,14 @@ fn write_references(
     config: &Config,
     finished: &[Option<Finished>],
 ) -> hdf5::Result<()> {
-    let temperatures = config.temperatures();
+    let (target, temperatures) = (config.target(), config.temperatures());
     let tasks = finished.chunks(finished.len() / temperatures.len());
     let numbers: Vec<Numbers> = temperatures
         .iter()
         .zip(tasks)
         .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
             Some(finished) => finished.head.numbers.references.clone(),
-            None => references(&config.target(), temperature),
+            None => references(&target, temperature),
         })
         .collect();
     for item in schema::REFERENCE_SCALARS {

@@ -10,9 +10,8 @@ use crate::config::learn::LearnConfig;
 use crate::engine::device::{self, Device};
 use crate::engine::{self, Model};
 use crate::error::{Error, Result};
-use crate::files::content::write_hdf5;
 use crate::files::content::{
-    write_array, write_configuration, write_known_numbers, write_number, write_text,
+    write_array, write_configuration, write_hdf5, write_known_numbers, write_number, write_text,
 };
 use crate::files::seal::{self, Seal, sha256};
 use crate::files::state::Saved;

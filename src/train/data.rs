@@ -11,11 +11,10 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView4, Axis, 
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::files::Numbers;
-use crate::files::content::write_hdf5;
-use crate::files::content::{write_array, write_number, write_text};
+use crate::files::content::{write_array, write_hdf5, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::seal::{self, Seal};
-use crate::lattice::{Lattice, SIZES, is_size};
+use crate::lattice::{ALLOWED_SIZES, Lattice, is_size};
 use crate::random::Random;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::gamma_method;
@@ -83,7 +82,7 @@ impl Data {
         };
         if rows != columns || !is_size(rows) {
             return Err(source.problem(&format!(
-                "pictures of {rows} × {columns} pixels; pad them to squares whose side is {SIZES}"
+                "pictures of {rows} × {columns} pixels; pad them to squares whose side is {ALLOWED_SIZES}"
             )));
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use ndarray::{Array, Array1, Array2, ArrayView2, Dimension, s};
-use neuralrg::engine::Batch;
-use neuralrg::engine::Engine;
 use neuralrg::engine::config::Estimator;
 use neuralrg::engine::native::{Native, Real};
+use neuralrg::engine::{Batch, Engine};
 use neuralrg::flow::config::{Arrangement, FlowConfig, Splits, Symmetry};
 use neuralrg::flow::coupling::{Conditioner, Coupling, Network, Networks, Transform};
 use neuralrg::flow::symmetry::ln_prior;

@@ -15,8 +15,7 @@ use neuralrg::random::Random;
 use neuralrg::sampling::config::HmcConfig;
 use neuralrg::sampling::states::{self, TargetSamples};
 use neuralrg::statistics::between_chain;
-use neuralrg::targets::Target;
-use neuralrg::targets::observe;
+use neuralrg::targets::{Target, observe};
 use neuralrg::task::Task;
 
 /// The command of each of [`STUDIES`].

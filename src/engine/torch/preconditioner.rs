@@ -19,9 +19,7 @@ impl Preconditioner {
     /// Of one density for all samples, or of one for each.
     pub(super) fn new(densities: &[Density], kind: Kind, device: Device) -> Self {
         let size = densities[0].lattice.linear_size() as i64;
-        let log_det =
-            |density: &Density| -0.5 * density.spectrum.iter().map(|kappa| kappa.ln()).sum::<f64>();
-        let log_det: Vec<f64> = densities.iter().map(log_det).collect();
+        let log_det: Vec<f64> = densities.iter().map(Density::layer_log_det).collect();
         let scales: Vec<f64> =
             densities.iter().flat_map(|density| density.spectrum_to(-0.5)).collect();
         let scales = Tensor::from_slice(&scales).view([-1, size, size]).narrow(2, 0, size / 2 + 1);
