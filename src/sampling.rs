@@ -4,6 +4,7 @@ pub mod adaptation;
 pub mod config;
 pub mod course;
 pub mod diagnostics;
+pub mod estimates;
 pub mod evaluate;
 pub mod hmc;
 pub mod independence;

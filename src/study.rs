@@ -26,6 +26,7 @@ use crate::study::coarse::{COUPLINGS, Kept, effective_couplings, great_circle, k
 use crate::study::response::responses;
 use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::own_tasks;
+use crate::targets::observe::Observable;
 use crate::task::Task;
 use crate::task::study_file::{StudyRecord, study_path, study_written, write_study};
 use crate::task::task_file::{Head, Origin, TaskFile};
@@ -182,9 +183,8 @@ const THINNING: f64 = 2.0;
 /// Trajectories from one sample to the next that is nearly independent of it, from the autocorrelation times of a
 /// task.
 fn spacing(head: &Head) -> i64 {
-    let times =
-        schema::OBSERVABLE_SCALARS.iter().map(|[item, ..]| format!("{}_tau_int", item.name));
-    let longest = times.map(|name| head.scalar(&name)).fold(0.5, f64::max);
+    let times = Observable::TABLE.map(|(_, naming)| format!("{}_tau_int", naming.name));
+    let longest = times.iter().map(|name| head.scalar(name)).fold(0.5, f64::max);
     (THINNING * longest).ceil() as i64
 }
 

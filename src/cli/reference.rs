@@ -9,7 +9,8 @@ use super::output::{hint, print};
 use crate::config::sweep::decimal_comma_hint;
 use crate::files::atomic::check_writable;
 use crate::seed::{Stage, TaskSeed};
-use crate::targets::{observe, wolff};
+use crate::targets::observe::{Derived, Observable};
+use crate::targets::wolff;
 use crate::train::data;
 
 /// Sample the Ising spins on the L × L torus by cluster Monte Carlo, as CSV with standard errors.
@@ -37,11 +38,12 @@ pub fn reference(arguments: &Reference) -> anyhow::Result<()> {
     let Reference { lattices, measurements, seed, fields: path } = arguments;
     let (measurements, seed) = (*measurements as usize, *seed);
     hint(decimal_comma_hint(&lattices.temperatures));
-    let names = observe::SCALARS
-        .iter()
-        .flat_map(|name| [(*name).to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
-    let derived = observe::DERIVED.iter();
-    let derived = derived.flat_map(|name| [(*name).to_owned(), format!("{name}_error")]);
+    let names = Observable::TABLE
+        .map(|(_, naming)| naming.name)
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), format!("{name}_error"), format!("{name}_tau_int")]);
+    let derived = Derived::TABLE.into_iter();
+    let derived = derived.flat_map(|(_, [name, ..])| [name.to_owned(), format!("{name}_error")]);
     let header: Vec<String> =
         ["temperature".to_owned()].into_iter().chain(names).chain(derived).collect();
     let path = path.as_ref().map(std::path::absolute).transpose()?;

@@ -1,6 +1,10 @@
 //! Names, units, axes and meaning of every dataset in the HDF5 files; the tables of docs/files.md are made of them. No
 //! number is written under another name.
 
+use std::sync::LazyLock;
+
+use crate::targets::observe::{Derived, Naming, Observable};
+
 /// One dataset.
 #[derive(Debug, Clone, Copy)]
 pub struct Item {
@@ -49,8 +53,7 @@ pub const EVALUATE: &str = "evaluate";
 /// With a group for each sampler, and one for the samples that are reweighted.
 pub const CHAINS_GROUP: &str = "chains";
 pub const REWEIGHTING: &str = "reweighting";
-/// Group of a sampler's group: numbers by the names of [`observable_scalars`], [`DERIVED_SCALARS`] and
-/// [`SAMPLER_SCALARS`].
+/// Group of a sampler's group: numbers by the names of [`sampler_scalars`].
 pub const ESTIMATES: &str = "estimates";
 /// Attribute of a sampler's group and of the file: `ok`, or what is wrong, separated by "; ".
 pub const VERDICT: &str = "verdict";
@@ -81,6 +84,11 @@ const fn array(
 /// The resolved configuration as TOML text.
 pub const CONFIGURATION: Item = number("configuration", "1", "resolved configuration as TOML");
 
+/// Estimates that are compared with exact values; their deviations in standard errors are called so with `_pull` behind.
+pub const COMPARED: [&str; 4] =
+    ["energy", "specific_heat", IMPORTANCE_FREE_ENERGY, "bridge_free_energy"];
+pub const IMPORTANCE_FREE_ENERGY: &str = "importance_free_energy";
+
 /// Results of a task besides those of [`sampler_scalars`], one number each; the collected file has all of them over
 /// (temperature, depth, seed).
 pub const TASK_SCALARS: &[Item] = &[
@@ -92,7 +100,7 @@ pub const TASK_SCALARS: &[Item] = &[
     number("gap_per_site_error", "nat", "standard error of gap_per_site"),
     number("relative_error", "1", "gap / |ln Z| of the field (the paper's convention)"),
     number("relative_error_error", "1", "standard error of relative_error"),
-    number("importance_free_energy", "nat", "importance-weighted estimate of -ln Z"),
+    number(IMPORTANCE_FREE_ENERGY, "nat", "importance-weighted estimate of -ln Z"),
     number(
         "importance_free_energy_error",
         "nat",
@@ -140,44 +148,6 @@ pub const TASK_SCALARS: &[Item] = &[
     number("problems", "1", "how many problems the verdict lists; 0: ok"),
     number("skipped_steps", "1", "training steps skipped for a non-finite loss or gradient"),
 ];
-
-/// An observable with its error and diagnostics; the names are those of [`crate::targets::observe::SCALARS`].
-macro_rules! observable {
-    ($name:literal, $units:literal, $what:literal) => {
-        [
-            number($name, $units, $what),
-            number(concat!($name, "_error"), $units, "standard error, autocorrelation included"),
-            number(
-                concat!($name, "_tau_int"),
-                "trajectory",
-                concat!("integrated autocorrelation time of ", $name),
-            ),
-            number(concat!($name, "_tau_int_error"), "trajectory", "standard error of that time"),
-            number(
-                concat!($name, "_r_hat"),
-                "1",
-                concat!("rank-normalized split R-hat of ", $name, ", at most 1000"),
-            ),
-            number(
-                concat!($name, "_ess_bulk"),
-                "1",
-                "effective samples in the bulk, of all chains",
-            ),
-            number(
-                concat!($name, "_ess_tail"),
-                "1",
-                "effective samples in the tails, of all chains",
-            ),
-        ]
-    };
-}
-
-/// A quantity derived from means, with its jackknife error; names as [`crate::targets::observe::DERIVED`].
-macro_rules! derived {
-    ($name:literal, $units:literal, $what:literal) => {
-        [number($name, $units, $what), number(concat!($name, "_error"), $units, "jackknife error")]
-    };
-}
 
 /// What is known of the mutual information of one kind of variables.
 macro_rules! mutual_information {
@@ -227,30 +197,6 @@ macro_rules! effective {
     };
 }
 
-/// Observables of a sampler; those of latent HMC are scalars of the task too.
-pub const OBSERVABLE_SCALARS: [[Item; 7]; 7] = [
-    observable!("energy", "J", "energy per site"),
-    observable!("magnetization_squared", "1", "<m^2>, the uniform structure factor / N"),
-    observable!("magnetization_fourth", "1", "<m^4>"),
-    observable!("magnetization_absolute", "1", "<|m|> of sampled spins"),
-    observable!("magnetization", "1", "<m> with its sign, 0 by symmetry"),
-    observable!("energy_squared", "J^2", "<e^2> of the energy per site e"),
-    observable!("structure_factor_k_min", "1", "S(k) at k = 2 pi / L, mean of both axes"),
-];
-
-/// What follows from means of observables.
-pub const DERIVED_SCALARS: [[Item; 2]; 5] = [
-    derived!("specific_heat", "k_B", "specific heat per site, beta^2 N (<e^2> - <e>^2)"),
-    derived!("binder_cumulant", "1", "1 - <m^4> / (3 <m^2>^2)"),
-    derived!("susceptibility", "1/J", "beta N <m^2> per site"),
-    derived!("susceptibility_connected", "1/J", "beta N (<m^2> - <|m|>^2) per site"),
-    derived!(
-        "correlation_length",
-        "lattice sites",
-        "second-moment correlation length, sqrt(S(0) / S(2 pi/L) - 1) / (2 sin(pi/L))"
-    ),
-];
-
 /// A sampler's own record.
 pub const SAMPLER_SCALARS: &[Item] = &[
     number("acceptance", "1", "mean acceptance of the measured trajectories"),
@@ -269,10 +215,37 @@ pub const SAMPLER_SCALARS: &[Item] = &[
     number("ess_per_gradient", "1", "ess_least / gradients of all chains; 0 where none are taken"),
 ];
 
+/// What files have of an observable behind its mean: what is added to its name, units, where these are not its own, and
+/// meaning with {} for its name.
+const BEHIND_MEANS: [(&str, Option<&str>, &str); 6] = [
+    ("_error", None, "standard error, autocorrelation included"),
+    ("_tau_int", Some("trajectory"), "integrated autocorrelation time of {}"),
+    ("_tau_int_error", Some("trajectory"), "standard error of that time"),
+    ("_r_hat", Some("1"), "rank-normalized split R-hat of {}, at most 1000"),
+    ("_ess_bulk", Some("1"), "effective samples in the bulk, of all chains"),
+    ("_ess_tail", Some("1"), "effective samples in the tails, of all chains"),
+];
+
+/// Observables with errors and diagnostics, and what follows from their means with errors.
+static ESTIMATES_OF_OBSERVABLES: LazyLock<Vec<Item>> = LazyLock::new(|| {
+    let mut items = Vec::new();
+    for (_, Naming { name, units, of_mean, .. }) in Observable::TABLE {
+        items.push(number(name, units, of_mean));
+        items.extend(BEHIND_MEANS.map(|(ending, other_units, meaning)| {
+            let meaning = meaning.replace("{}", name).leak();
+            number(format!("{name}{ending}").leak(), other_units.unwrap_or(units), meaning)
+        }));
+    }
+    for (_, [name, units, meaning]) in Derived::TABLE {
+        items.push(number(name, units, meaning));
+        items.push(number(format!("{name}_error").leak(), units, "jackknife error"));
+    }
+    items
+});
+
 /// Estimates and diagnostics of a sampler.
 pub fn sampler_scalars() -> impl Iterator<Item = &'static Item> {
-    let derived = DERIVED_SCALARS.as_flattened().iter();
-    OBSERVABLE_SCALARS.as_flattened().iter().chain(derived).chain(SAMPLER_SCALARS)
+    ESTIMATES_OF_OBSERVABLES.iter().chain(SAMPLER_SCALARS)
 }
 
 /// All scalars of a task: its own and those of latent HMC.
@@ -356,26 +329,25 @@ pub const LATENT: Item = array("latent", "1", &["draw", "row", "column"], "laten
 pub const SIGN: Item =
     array("sign", "1", &["draw"], "sign of the Z2 mixture, 1 where there is no mixture");
 
-/// Chains of a sampler, in the order of [`crate::targets::observe::SCALARS`] and [`crate::sampling::sampler::RECORDED`].
-pub const CHAINS: [Item; 12] = [
-    array("energy", "J", &["chain", "trajectory"], "energy per site"),
-    array("magnetization_squared", "1", &["chain", "trajectory"], "m^2"),
-    array("magnetization_fourth", "1", &["chain", "trajectory"], "m^4"),
-    array("magnetization_absolute", "1", &["chain", "trajectory"], "|m| of sampled spins"),
-    array("magnetization", "1", &["chain", "trajectory"], "m, with its sign"),
-    array("energy_squared", "J^2", &["chain", "trajectory"], "square of the energy per site"),
-    array("structure_factor_k_min", "1", &["chain", "trajectory"], "S(k) at k = 2 pi / L"),
-    array("ln_weight", "nat", &["chain", "trajectory"], "ln pi(x) - ln q(x); NaN without a flow"),
-    array("acceptance", "1", &["chain", "trajectory"], "acceptance probability"),
-    array("energy_error", "nat", &["chain", "trajectory"], "change of H; infinite if not finite"),
-    array(
-        "hamiltonian",
-        "nat",
-        &["chain", "trajectory"],
-        "H after the trajectory; U without momenta",
-    ),
-    array("accepted", "1", &["chain", "trajectory"], "1 where the proposal was accepted"),
+const PER_TRAJECTORY: &[&str] = &["chain", "trajectory"];
+
+/// What is recorded of each trajectory besides the observables, in the order of
+/// [`Recorded`](crate::sampling::sampler::Recorded).
+pub const RECORDED: [Item; 5] = [
+    array("ln_weight", "nat", PER_TRAJECTORY, "ln pi(x) - ln q(x); NaN without a flow"),
+    array("acceptance", "1", PER_TRAJECTORY, "acceptance probability"),
+    array("energy_error", "nat", PER_TRAJECTORY, "change of H; infinite if not finite"),
+    array("hamiltonian", "nat", PER_TRAJECTORY, "H after the trajectory; U without momenta"),
+    array("accepted", "1", PER_TRAJECTORY, "1 where the proposal was accepted"),
 ];
+
+/// Chains of a sampler: the observables, and what is recorded besides.
+pub static CHAINS: LazyLock<Vec<Item>> = LazyLock::new(|| {
+    let observables = Observable::TABLE.map(|(_, Naming { name, units, of_state, .. })| {
+        array(name, units, PER_TRAJECTORY, of_state)
+    });
+    [&observables[..], &RECORDED].concat()
+});
 
 /// What a flow that learns from samples makes of the held-out ones; some only for the target's, some only for pictures.
 pub const HELD_OUT_SCALARS: &[Item] = &[

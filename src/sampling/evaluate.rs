@@ -11,7 +11,7 @@ use crate::lattice::Lattice;
 use crate::sampling::config::EvaluateConfig;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::{Importance, importance, mean_and_standard_error};
-use crate::targets::observe;
+use crate::targets::observe::{self, Observable};
 
 /// Independent samples of the flow.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Evaluation {
     pub ln_q: Vec<f64>,
     /// ln π(x) of each sample.
     pub ln_pi: Vec<f64>,
-    /// (sample, observable), observables as in [`observe::SCALARS`].
+    /// (sample, observable), observables as in [`Observable::TABLE`].
     pub scalars: Array2<f64>,
     /// (sample, N): the first samples, with signs drawn.
     pub fields: Array2<f64>,
@@ -44,7 +44,7 @@ impl Evaluation {
         let mut samples = restored.unwrap_or_else(|| Self {
             ln_q: Vec::new(),
             ln_pi: Vec::new(),
-            scalars: Array2::zeros((0, observe::SCALARS.len())),
+            scalars: Array2::zeros((0, Observable::COUNT)),
             fields: Array2::zeros((0, lattice.sites())),
         });
         let (all, keep) = (config.samples as usize, config.keep_samples as usize);
@@ -87,7 +87,7 @@ impl Evaluation {
         Ok(Self {
             ln_q,
             ln_pi: array(state, "ln_pi", drawn)?.to_vec(),
-            scalars: array(state, "scalars", (drawn, observe::SCALARS.len()))?,
+            scalars: array(state, "scalars", (drawn, Observable::COUNT))?,
             fields: array(state, "fields", (kept, sites))?,
         })
     }

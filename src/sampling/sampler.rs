@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack
 
 use crate::engine::{Model, Potential};
 use crate::error::Result;
+use crate::files::schema;
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::lattice::{Lattice, on_lattice};
@@ -18,14 +19,29 @@ use crate::sampling::hmc::{self, State, Trajectory};
 use crate::sampling::independence;
 use crate::sampling::physical::PhysicalPotential;
 use crate::seed::{Stage, TaskSeed};
-use crate::targets::observe;
+use crate::targets::observe::{self, Observable};
 
 /// What is recorded of each trajectory behind the observables, in this order.
-pub const RECORDED: [&str; 5] =
-    ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    LnWeight,
+    Acceptance,
+    EnergyError,
+    Hamiltonian,
+    Accepted,
+}
+
+impl Recorded {
+    pub const COUNT: usize = schema::RECORDED.len();
+
+    /// Its place among all that is recorded.
+    pub const fn place(self) -> usize {
+        Observable::COUNT + self as usize
+    }
+}
 
 /// Numbers recorded of each trajectory of each chain.
-const COLUMNS: usize = observe::SCALARS.len() + RECORDED.len();
+const COLUMNS: usize = Observable::COUNT + Recorded::COUNT;
 
 /// What moves chains: a potential for HMC, or a flow that proposes.
 pub enum Kernel<'a> {
@@ -145,7 +161,7 @@ pub struct Sampling {
     /// (chains, N)
     pub position: Array2<f64>,
     pub adaptation: Adaptation,
-    /// (trajectory, chain, [`observe::SCALARS`] and [`RECORDED`]) of the measured trajectories.
+    /// (trajectory, chain, [`Observable::TABLE`] and [`Recorded`]) of the measured trajectories.
     pub records: Array3<f64>,
     /// (chains, N): sum of S(k) over the measured trajectories.
     pub structure_sum: Array2<f64>,
@@ -268,7 +284,7 @@ impl Sampling {
             self.records.view().permuted_axes([2, 1, 0]).as_standard_layout().into_owned();
         let structure_factors = &self.structure_sum / config.trajectories as f64;
         let correlations = observe::correlation(&self.lattice, structure_factors.view());
-        let energy_errors = records.index_axis(Axis(0), observe::SCALARS.len() + 2);
+        let energy_errors = records.index_axis(Axis(0), Recorded::EnergyError.place());
         let divergent = energy_errors.iter().filter(|&&error| error > config.divergence_threshold);
         Chains {
             sampler,
@@ -289,7 +305,7 @@ impl Sampling {
 #[derive(Debug)]
 pub struct Chains {
     pub sampler: Sampler,
-    /// ([`observe::SCALARS`] and [`RECORDED`], chain, trajectory).
+    /// ([`Observable::TABLE`] and [`Recorded`], chain, trajectory).
     pub records: Array3<f64>,
     /// (chain, k_x, k_y): structure factor averaged along each chain.
     pub structure_factors: Array3<f64>,
@@ -309,16 +325,19 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// Chains of one of [`observe::SCALARS`] or [`RECORDED`]. Shapes: (chain, trajectory).
-    pub fn get(&self, name: &str) -> ArrayView2<'_, f64> {
-        let mut names = observe::SCALARS.iter().chain(&RECORDED);
-        let index = names.position(|other| *other == name).expect("the name is in a list");
-        self.records.index_axis(Axis(0), index)
+    /// Chains of one observable. Shapes: (chain, trajectory).
+    pub fn observable(&self, observable: Observable) -> ArrayView2<'_, f64> {
+        self.records.index_axis(Axis(0), observable as usize)
+    }
+
+    /// Chains of what is recorded besides. Shapes: (chain, trajectory).
+    pub fn recorded(&self, recorded: Recorded) -> ArrayView2<'_, f64> {
+        self.records.index_axis(Axis(0), recorded.place())
     }
 
     /// Chains of all observables. Shapes: (observable, chain, trajectory).
     pub fn scalars(&self) -> ndarray::ArrayView3<'_, f64> {
-        self.records.slice(ndarray::s![..observe::SCALARS.len(), .., ..])
+        self.records.slice(ndarray::s![..Observable::COUNT, .., ..])
     }
 
     /// Most proposals that one chain rejected in a row.
@@ -331,7 +350,7 @@ impl Chains {
             });
             runs.max().unwrap_or(0)
         };
-        let accepted: Array2<f64> = self.get("accepted").to_owned();
+        let accepted: Array2<f64> = self.recorded(Recorded::Accepted).to_owned();
         accepted.rows().into_iter().map(longest).max().unwrap_or(0)
     }
 }

@@ -14,10 +14,10 @@ use crate::files::{Numbers, dimension_scale, seal};
 use crate::sampling::diagnostics::{LEAST_WEIGHTED_SAMPLES, judge_pulls};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::{plan, summary};
-use crate::task::Task;
-use crate::task::references::references;
+use crate::task::results::References;
 use crate::task::study_file::{study_path, study_written};
 use crate::task::task_file::{Head, Origin, TaskArrays, TaskFile};
+use crate::task::{Task, numbers};
 
 /// What was collected.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
         }
         line
     };
-    ["energy", "specific_heat", "importance_free_energy", "bridge_free_energy"].map(line).into()
+    schema::COMPARED.map(line).into()
 }
 
 /// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
@@ -111,7 +111,7 @@ fn judgement(heads: &[&Head], name: &str) -> String {
         .iter()
         .filter(|head| {
             let weighted = head.scalar("effective_sample_size") * head.scalar("weighted_samples");
-            name != "importance_free_energy" || weighted >= LEAST_WEIGHTED_SAMPLES
+            name != schema::IMPORTANCE_FREE_ENERGY || weighted >= LEAST_WEIGHTED_SAMPLES
         })
         .map(|head| head.scalar(&format!("{name}_pull")))
         .filter(|pull| !pull.is_nan())
@@ -238,7 +238,7 @@ fn write_references(
         .zip(tasks)
         .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
             Some(finished) => finished.head.numbers.references.clone(),
-            None => references(&target, temperature),
+            None => numbers::of_references(References::of(&target, temperature).as_ref()),
         })
         .collect();
     for item in schema::REFERENCE_SCALARS {

@@ -8,31 +8,91 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Zip, aview1};
 use crate::lattice::Lattice;
 use crate::random::{Random, Use};
 
-/// The scalar observables, in the order of the last axis of [`scalars`].
-pub const SCALARS: [&str; 7] = [
-    "energy",
-    "magnetization_squared",
-    "magnetization_fourth",
-    "magnetization_absolute",
-    "magnetization",
-    "energy_squared",
-    "structure_factor_k_min",
-];
+/// A scalar observable of the spins. Estimators, chains, files and documents have them in the order of
+/// [`Observable::TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observable {
+    Energy,
+    MagnetizationSquared,
+    MagnetizationFourth,
+    MagnetizationAbsolute,
+    Magnetization,
+    EnergySquared,
+    StructureFactorKMin,
+}
 
-/// What follows from their means, in the order of [`derived`].
-pub const DERIVED: [&str; 5] = [
-    "specific_heat",
-    "binder_cumulant",
-    "susceptibility",
-    "susceptibility_connected",
-    "correlation_length",
-];
+/// What follows from means of observables, in the order of [`Derived::TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Derived {
+    SpecificHeat,
+    BinderCumulant,
+    Susceptibility,
+    SusceptibilityConnected,
+    CorrelationLength,
+}
+
+/// How files and texts name a quantity.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming {
+    pub name: &'static str,
+    /// As papers write it.
+    pub symbol: &'static str,
+    /// Unit in the notation of UDUNITS; "1" for numbers.
+    pub units: &'static str,
+    /// What the quantity is, of one state and as a mean over states.
+    pub of_state: &'static str,
+    pub of_mean: &'static str,
+}
+
+/// A row of a table: name, symbol, units, meaning for one state, meaning as a mean.
+const fn row([name, symbol, units, of_state, of_mean]: [&'static str; 5]) -> Naming {
+    Naming { name, symbol, units, of_state, of_mean }
+}
+
+impl Observable {
+    pub const COUNT: usize = Self::TABLE.len();
+    /// All of them with their names.
+    #[rustfmt::skip]
+    pub const TABLE: [(Self, Naming); 7] = [
+        (Self::Energy, row(["energy", "energy", "J", "energy per site", "energy per site"])),
+        (Self::MagnetizationSquared, row(["magnetization_squared", "m^2", "1", "m^2", "<m^2>, the uniform structure factor / N"])),
+        (Self::MagnetizationFourth, row(["magnetization_fourth", "m^4", "1", "m^4", "<m^4>"])),
+        (Self::MagnetizationAbsolute, row(["magnetization_absolute", "|m|", "1", "|m| of sampled spins", "<|m|> of sampled spins"])),
+        (Self::Magnetization, row(["magnetization", "m", "1", "m, with its sign", "<m> with its sign, 0 by symmetry"])),
+        (Self::EnergySquared, row(["energy_squared", "energy^2", "J^2", "square of the energy per site", "<e^2> of the energy per site e"])),
+        (Self::StructureFactorKMin, row(["structure_factor_k_min", "S(2 pi/L)", "1", "S(k) at k = 2 pi / L", "S(k) at k = 2 pi / L, mean of both axes"])),
+    ];
+
+    /// The name that files have for it.
+    pub fn name(self) -> &'static str {
+        Self::TABLE[self as usize].1.name
+    }
+}
+
+impl Derived {
+    pub const COUNT: usize = Self::TABLE.len();
+    /// All of them with name, units and meaning.
+    #[rustfmt::skip]
+    pub const TABLE: [(Self, [&str; 3]); 5] = [
+        (Self::SpecificHeat, ["specific_heat", "k_B", "specific heat per site, beta^2 N (<e^2> - <e>^2)"]),
+        (Self::BinderCumulant, ["binder_cumulant", "1", "1 - <m^4> / (3 <m^2>^2)"]),
+        (Self::Susceptibility, ["susceptibility", "1/J", "beta N <m^2> per site"]),
+        (Self::SusceptibilityConnected, ["susceptibility_connected", "1/J", "beta N (<m^2> - <|m|>^2) per site"]),
+        (Self::CorrelationLength, ["correlation_length", "lattice sites",
+            "second-moment correlation length, sqrt(S(0) / S(2 pi/L) - 1) / (2 sin(pi/L))"]),
+    ];
+
+    /// The name that files have for it.
+    pub fn name(self) -> &'static str {
+        Self::TABLE[self as usize].1[0]
+    }
+}
 
 /// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
 /// drawn spins (s_i = +1 with probability 1/(1 + e^{-2x_i}) = (1 + t_i)/2), m = (1/N) Σ t_i, e², and S(k) at the smallest
 /// wave number 2π/L, averaged over both directions, from the [`structure_factor`] of x. The first sample has number `first`.
 ///
-/// Shapes: x (batch, N), structure_factor (batch, N) → (batch, 7), in the order of [`SCALARS`].
+/// Shapes: x (batch, N), structure_factor (batch, N) → (batch, 7), in the order of [`Observable::TABLE`].
 pub fn scalars(
     lattice: &Lattice,
     x: ArrayView2<f64>,
@@ -41,7 +101,7 @@ pub fn scalars(
     first: usize,
 ) -> Array2<f64> {
     let numbers = random.uniforms(Use::Spins, first..first + x.nrows(), lattice.sites());
-    let mut values = Array2::zeros((x.nrows(), SCALARS.len()));
+    let mut values = Array2::zeros((x.nrows(), Observable::COUNT));
     let mut t = vec![0.0; lattice.sites()];
     Zip::from(values.rows_mut())
         .and(x.rows())
@@ -61,7 +121,7 @@ fn scalars_of_one(
     t: &[f64],
     structure_factor: ArrayView1<f64>,
     numbers: ArrayView1<f64>,
-) -> [f64; SCALARS.len()] {
+) -> [f64; Observable::COUNT] {
     let sites = t.len() as f64;
     let [energy, energy_squared] = energy_moments(linear_size, t);
     let [second, fourth] = magnetization_moments(t);
@@ -103,13 +163,13 @@ fn energy_moments(linear_size: usize, t: &[f64]) -> [f64; 2] {
     [energy, energy * energy + same + sharing]
 }
 
-/// Derived quantities from means of [`SCALARS`], on N = L² sites at temperature T, in the order of [`DERIVED`]:
+/// Derived quantities from means of the observables, on N = L² sites at temperature T, in the order of [`Derived::TABLE`]:
 /// specific heat per site β² N (<e²> - <e>²), Binder cumulant 1 - <m⁴>/(3 <m²>²), susceptibility per site β N <m²> and
 /// its connected form β N (<m²> - <|m|>²), second-moment correlation length
 /// √(S(0)/S(2π/L) - 1) / (2 sin(π/L)), 0 where the root is of a negative number.
-pub fn derived(means: &[f64], linear_size: usize, temperature: f64) -> [f64; 5] {
+pub fn derived(means: &[f64], linear_size: usize, temperature: f64) -> [f64; Derived::COUNT] {
     let &[energy, m_2, m_4, m_absolute, _, energy_squared, structure] = means else {
-        unreachable!("one mean for each of SCALARS")
+        unreachable!("one mean for each observable")
     };
     let (sites, beta) = ((linear_size * linear_size) as f64, 1.0 / temperature);
     let ratio = sites * m_2 / structure - 1.0;
@@ -165,6 +225,16 @@ mod tests {
     use super::*;
     use ndarray::Array1;
 
+    #[test]
+    fn tables_have_each_quantity_in_its_place() {
+        for (place, (observable, _)) in Observable::TABLE.into_iter().enumerate() {
+            assert_eq!(observable as usize, place);
+        }
+        for (place, (derived, _)) in Derived::TABLE.into_iter().enumerate() {
+            assert_eq!(derived as usize, place);
+        }
+    }
+
     fn scalars_of(x: ArrayView2<f64>, seed: u64) -> Array2<f64> {
         let lattice = Lattice::new(x.ncols().isqrt());
         let structure_factor = structure_factor(&lattice, x);
@@ -209,11 +279,13 @@ mod tests {
         }
         let found = scalars_of(x.view(), 1);
         let expected = [energy, m2, m4, absolute, magnetization, energy_squared, smallest];
-        for ((found, expected), name) in found.row(0).iter().zip(expected).zip(SCALARS) {
-            let sampled = name == "magnetization_absolute";
+        let row = found.row(0);
+        for ((found, expected), (observable, _)) in row.iter().zip(expected).zip(Observable::TABLE)
+        {
+            let sampled = observable == Observable::MagnetizationAbsolute;
             assert!(
                 sampled || (found - expected).abs() < 1e-12,
-                "{name}: {found} instead of {expected}"
+                "{observable:?}: {found} instead of {expected}"
             );
         }
         // |m| is that of drawn spins: a multiple of 1/8, whose mean over draws is the sum.

@@ -6,20 +6,20 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::statistics::{Estimate, block_sums, gamma_method, jackknife};
-use crate::targets::observe;
+use crate::targets::observe::{self, Derived, Observable};
 
 /// Independent chains, so that errors can be seen between them too.
 const CHAINS: u64 = 16;
 /// Measurements of a chain that are thrown away, as a share of those that are kept.
 const WARMUP_SHARE: usize = 5;
 
-/// Observables of the reference, as [`observe::SCALARS`] without the diagnostics and [`observe::DERIVED`].
+/// Observables of the reference, as [`Observable::TABLE`] without the diagnostics and [`Derived::TABLE`].
 #[derive(Debug)]
 pub struct Reference {
-    /// (observable) in the order of [`observe::SCALARS`], autocorrelation times in measurements.
+    /// (observable) in the order of [`Observable::TABLE`], autocorrelation times in measurements.
     pub scalars: Vec<Estimate>,
-    /// (quantity) in the order of [`observe::DERIVED`], values with errors by the jackknife.
-    pub derived: [(f64, f64); observe::DERIVED.len()],
+    /// (quantity) in the order of [`Derived::TABLE`], values with errors by the jackknife.
+    pub derived: [(f64, f64); Derived::COUNT],
 }
 
 /// All measurements of a sampling.
@@ -27,7 +27,7 @@ pub struct Reference {
 pub struct Sample {
     linear_size: usize,
     temperature: f64,
-    /// (observable, chain, draw), observables as in [`observe::SCALARS`].
+    /// (observable, chain, draw), observables as in [`Observable::TABLE`].
     values: Array3<f64>,
     /// (measurement, site): the spins ±1, chain after chain; no measurement unless they were kept.
     pub spins: Array2<i8>,
@@ -77,8 +77,8 @@ impl Lattice {
         flipped
     }
 
-    /// The observables in the order of [`observe::SCALARS`].
-    fn measure(&self) -> [f64; observe::SCALARS.len()] {
+    /// The observables in the order of [`Observable::TABLE`].
+    fn measure(&self) -> [f64; Observable::COUNT] {
         let sites = self.spins.len() as f64;
         let spin = |site: usize| f64::from(self.spins[site]);
         let bonds: f64 = (0..self.spins.len())
@@ -124,7 +124,7 @@ pub fn sample(
             run_chain(linear_size, temperature, draws, keep_spins, &mut rng)
         })
         .collect();
-    let mut values = Array3::zeros((observe::SCALARS.len(), chains.len(), draws));
+    let mut values = Array3::zeros((Observable::COUNT, chains.len(), draws));
     let mut spins = Vec::new();
     for (index, (chain, kept)) in chains.into_iter().enumerate() {
         values.slice_mut(s![.., index, ..]).assign(&chain.t());
@@ -180,7 +180,7 @@ fn run_chain(
         clusters += 1;
     }
     let clusters = (clusters / warmup).max(1);
-    let mut values = Array2::zeros((draws, observe::SCALARS.len()));
+    let mut values = Array2::zeros((draws, Observable::COUNT));
     let mut spins = Vec::new();
     for mut row in values.rows_mut() {
         for _ in 0..clusters {

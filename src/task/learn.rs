@@ -27,6 +27,7 @@ use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::task::checkpoint::Checkpoints;
 use crate::task::judgement::check_finite;
+use crate::task::numbers;
 use crate::task::run::with_learning_rates;
 use crate::task::writing::write_training;
 use crate::train::data::Data;
@@ -119,7 +120,7 @@ fn train(
     })?;
     let history = training.history();
 
-    let held_out = data.judge(&model, None);
+    let held_out = numbers::of_held_out(&data.judge(&model, None));
     check_finite(&held_out)?;
     let (random, samples) = (seed.at(Stage::Evaluate, 0), 0..config.learn.samples as usize);
     let z = random.normals(Use::Latents, samples, linear_size * linear_size);

@@ -3,7 +3,8 @@
 use ndarray::{Array2, Array3, Axis, concatenate, stack};
 
 use super::judgement::{self, check_finite};
-use super::references::references;
+use super::numbers::{self, Times};
+use super::results::{References, Results};
 use crate::clock::unix_now;
 use crate::config::Config;
 use crate::engine::Model;
@@ -16,6 +17,7 @@ use crate::ranks::Team;
 use crate::sampling::config::Sampler;
 use crate::sampling::course::Course;
 use crate::sampling::diagnostics::{self, LEAST_WEIGHTED_SAMPLES};
+use crate::sampling::estimates::{Estimates, Reweighted};
 use crate::sampling::evaluate::Evaluation;
 use crate::sampling::sampler::{self, Chains, Kernel, Sampling};
 use crate::seed::{Stage, TaskSeed};
@@ -50,7 +52,8 @@ pub fn run_task(
     progress: &mut TaskProgress,
 ) -> Result<TaskRecord> {
     let memory = PeakMemory::start();
-    let references = references(&task.target(), task.temperature);
+    let references = References::of(&task.target(), task.temperature);
+    let references = references.as_ref();
     let data = config.data.as_ref();
     let data = data.map(|data| Data::at_temperature(data, task.linear_size, task.temperature));
     let data = data.transpose()?;
@@ -60,36 +63,23 @@ pub fn run_task(
     let mut model = stages.build(parent, device).with_team(team);
     let (history, course, trained) = stages.train(&mut model, data.as_ref())?;
     let (evaluation, evaluated) = stages.evaluate(&model)?;
-    let held_out = held_out(data.as_ref(), &model, &references)?;
-    let chains = stages.sample(&model, Sampler::Latent)?;
-    let controls = config.controls.samplers.iter();
-    let controls: Vec<Chains> =
-        controls.map(|&name| stages.sample(&model, name)).collect::<Result<_>>()?;
+    let held_out = held_out(data.as_ref(), &model, references)?;
+    let samplers = [Sampler::Latent].into_iter().chain(config.controls.samplers.iter().copied());
+    let samplers: Vec<Chains> =
+        samplers.map(|sampler| stages.sample(&model, sampler)).collect::<Result<_>>()?;
 
-    let estimates = diagnostics::estimates(&chains, task.linear_size, task.temperature);
-    let mut scalars = judgement::scalars(task, &evaluation, (&chains, &estimates), &references)?;
-    let verdict = judgement::verdict(&scalars, &references, config);
-    scalars.insert("skipped_steps".into(), history.skipped_steps as f64);
-    scalars.insert("problems".into(), verdict.len() as f64);
-    let mut samplers = vec![sampler_record(&chains, estimates, config)];
-    samplers.extend(controls.iter().map(|chains| {
-        let estimates = diagnostics::estimates(chains, task.linear_size, task.temperature);
-        sampler_record(chains, estimates, config)
-    }));
-    samplers.push(reweighting(&evaluation, task));
-    let mut timing = times_of_samplers(controls.iter().chain([&chains]));
-    timing.extend(
-        [
-            ("train_seconds", trained),
-            ("evaluate_seconds", evaluated - trained),
-            ("hmc_seconds", chains.seconds.iter().sum()),
-            ("ess_per_second", scalars["ess_least"] / chains.seconds[1]),
-            ("wall_seconds", checkpoints.seconds()),
-            ("peak_memory_bytes", memory.bytes()),
-            ("finished_unix_seconds", unix_now() as f64),
-        ]
-        .map(|(name, value)| (name.into(), value)),
-    );
+    let results = Results::new(task, &evaluation, &samplers[0], references);
+    let verdict = judgement::verdict(&results, references, config);
+    let scalars = numbers::of_results(&results, verdict.len(), history.skipped_steps);
+    check_finite(&scalars)?;
+    let times = Times {
+        train: trained,
+        evaluate: evaluated - trained,
+        wall: checkpoints.seconds(),
+        finished: unix_now() as f64,
+    };
+    let ess_least = results.estimates.ess_least;
+    let of_samplers = samplers.iter().map(|chains| sampler_record(chains, task, config));
     Ok(TaskRecord {
         task: *task,
         parent: parent.map(|parent| parent.task),
@@ -99,15 +89,15 @@ pub fn run_task(
         threads: config.run.threads,
         scalars,
         verdict,
-        references,
-        timing,
+        references: numbers::of_references(references),
+        timing: numbers::of_times(times, &samplers, ess_least, memory.bytes()),
         halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
+        lattice: lattice_observables(&samplers[0]),
+        samplers: of_samplers.chain([reweighting(&evaluation, task)]).collect(),
         ln_q: evaluation.ln_q,
         ln_pi: evaluation.ln_pi,
         samples: evaluation.fields,
-        lattice: lattice_observables(&chains),
-        samplers,
         course: course.values(),
         held_out,
         parameters: model.flow.parameters,
@@ -207,24 +197,17 @@ impl Stages<'_> {
     }
 }
 
-/// What the model makes of the held-out fields, if it learned from any. By the names of [`schema::HELD_OUT_SCALARS`].
-fn held_out(data: Option<&Data>, model: &Model, references: &Numbers) -> Result<Numbers> {
-    let exact = references.get("free_energy_exact");
-    let ln_z = exact.map(|free_energy| -free_energy);
-    let numbers = data.map_or_else(Numbers::new, |data| data.judge(model, ln_z));
-    check_finite(&numbers)?;
-    Ok(numbers)
-}
-
-/// Seconds of the warm-up and of the measured trajectories of every sampler, NaN of those that did not run.
-fn times_of_samplers<'a>(ran: impl Iterator<Item = &'a Chains> + Clone) -> Numbers {
-    let times = |sampler: Sampler| {
-        let seconds = ran.clone().find(|chains| chains.sampler == sampler);
-        let [warmup, measured] = seconds.map_or([f64::NAN; 2], |ran| ran.seconds);
-        let name = sampler.name();
-        [(format!("{name}_warmup_seconds"), warmup), (format!("{name}_seconds"), measured)]
-    };
-    Sampler::ALL.into_iter().flat_map(times).collect()
+/// What the model makes of the held-out fields, if it learned from any.
+fn held_out(
+    data: Option<&Data>,
+    model: &Model,
+    references: Option<&References>,
+) -> Result<Numbers> {
+    let ln_z = references.map(|references| -references.exact.free_energy_field);
+    let held_out = data.map(|data| numbers::of_held_out(&data.judge(model, ln_z)));
+    let held_out = held_out.unwrap_or_default();
+    check_finite(&held_out)?;
+    Ok(held_out)
 }
 
 /// Replaces the random parameters of `flow` by those of a trained task, as far as it has them.
@@ -236,12 +219,13 @@ fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
 }
 
 /// What a sampler leaves in the task's file.
-fn sampler_record(chains: &Chains, estimates: Numbers, config: &Config) -> SamplerRecord {
+fn sampler_record(chains: &Chains, task: &Task, config: &Config) -> SamplerRecord {
+    let estimates = Estimates::new(chains, task.linear_size, task.temperature);
     SamplerRecord {
         name: chains.sampler.name(),
         chains: chains.records.clone(),
         verdict: diagnostics::verdict(&estimates, chains.sampler, &config.hmc),
-        estimates,
+        estimates: numbers::of_estimates(&estimates),
         warmup_rule: sampler::warmup_rule(&config.hmc),
     }
 }
@@ -252,18 +236,14 @@ fn reweighting(evaluation: &Evaluation, task: &Task) -> SamplerRecord {
     let scalars = evaluation.scalars.t().insert_axis(Axis(1));
     let ln_weights = Array2::from_shape_vec((1, count), evaluation.ln_weights());
     let ln_weights = ln_weights.expect("one weight a sample");
+    let estimates = Reweighted::new(scalars, ln_weights.view(), task.linear_size, task.temperature);
     let weighted = evaluation.importance().effective_sample_size * count as f64;
     let problem = || {
         format!("the weights are worth {weighted:.0} of {count} samples: these numbers say nothing")
     };
     SamplerRecord {
         name: schema::REWEIGHTING,
-        estimates: diagnostics::reweighted(
-            scalars,
-            ln_weights.view(),
-            task.linear_size,
-            task.temperature,
-        ),
+        estimates: numbers::of_reweighted(&estimates),
         chains: concatenate(Axis(0), &[scalars, ln_weights.view().insert_axis(Axis(0))])
             .expect("one weight a sample"),
         verdict: (weighted < LEAST_WEIGHTED_SAMPLES).then(problem).into_iter().collect(),

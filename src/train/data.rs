@@ -10,7 +10,6 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView4, Axis, 
 
 use crate::engine::Model;
 use crate::error::{Error, Result};
-use crate::files::Numbers;
 use crate::files::content::{write_array, write_hdf5, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::seal::{self, Seal};
@@ -137,34 +136,44 @@ impl Data {
         self.training.select(Axis(0), places).mapv(f64::from)
     }
 
-    /// What a model makes of the held-out fields, and of as many that it was trained on.
-    ///
-    /// -ln q in nats; in bits per pixel where the fields come from pixels; and where they are samples of the model's target,
-    /// whose ln Z is given, KL(π ‖ q) = E_π[ln π - ln q] - ln Z. Errors take the autocorrelation along the
-    /// file into account. By the names of [`schema::HELD_OUT_SCALARS`].
-    pub fn judge(&self, model: &Model, ln_z: Option<f64>) -> Numbers {
+    /// What a model makes of the held-out fields, and of as many that it was trained on; where the fields are samples of the
+    /// model's target its ln Z is given.
+    pub fn judge(&self, model: &Model, ln_z: Option<f64>) -> HeldOut {
         let losses = -in_batches(self.held_out.view(), |x| model.ln_likelihood(x));
         let compared = self.held_out.nrows().min(self.training.nrows());
         let trained = self.training.slice(s![..compared, ..]);
         let trained = -in_batches(trained, |x| model.ln_likelihood(x));
-        let mut numbers = Numbers::from([("samples".to_owned(), losses.len() as f64)]);
-        let mut insert = |name: &str, values: &Array1<f64>| {
+        let mean = |values: &Array1<f64>| {
             let estimate = gamma_method(values.view().insert_axis(Axis(0)));
-            numbers.insert(name.to_owned(), estimate.mean);
-            numbers.insert(format!("{name}_error"), estimate.error);
+            (estimate.mean, estimate.error)
         };
-        insert("negative_ln_likelihood", &losses);
-        insert("training_negative_ln_likelihood", &trained);
-        if let Some(pixels) = &self.pixels {
-            insert("bits_per_dimension", &pixels.bits_per_dimension(&losses));
-        }
-        if let Some(ln_z) = ln_z {
+        let forward_kl = |ln_z: f64| {
             let target = model.density();
             let ln_pi = in_batches(self.held_out.view(), |x| target.ln_density(x));
-            insert("forward_kl", &(ln_pi + &losses - ln_z));
+            mean(&(ln_pi + &losses - ln_z))
+        };
+        let pixels = self.pixels.as_ref();
+        HeldOut {
+            samples: losses.len(),
+            negative_ln_likelihood: mean(&losses),
+            training_negative_ln_likelihood: mean(&trained),
+            bits_per_dimension: pixels.map(|pixels| mean(&pixels.bits_per_dimension(&losses))),
+            forward_kl: ln_z.map(forward_kl),
         }
-        numbers
     }
+}
+
+/// What held-out fields say of a flow: (mean, error), the autocorrelation along the file taken into account.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeldOut {
+    pub samples: usize,
+    /// -ln q in nats; and of as many fields that were trained on.
+    pub negative_ln_likelihood: (f64, f64),
+    pub training_negative_ln_likelihood: (f64, f64),
+    /// In bits per pixel where the fields come from pixels.
+    pub bits_per_dimension: Option<(f64, f64)>,
+    /// KL(π ‖ q) = E_π[ln π - ln q] - ln Z in nats where ln Z is known.
+    pub forward_kl: Option<(f64, f64)>,
 }
 
 impl Pixels {

@@ -9,14 +9,15 @@ use ndarray::{Array2, Array3, ArrayView3, Axis};
 use neuralrg::engine::Model;
 use neuralrg::files::Numbers;
 use neuralrg::sampling::config::{EvaluateConfig, HmcConfig, Sampler, Start};
-use neuralrg::sampling::diagnostics::{estimates, pull, reweighted};
+use neuralrg::sampling::diagnostics::pull;
+use neuralrg::sampling::estimates::{Estimates, Reweighted};
 use neuralrg::sampling::evaluate::Evaluation;
-use neuralrg::sampling::sampler::{Chains, Kernel, sample};
+use neuralrg::sampling::sampler::{Chains, Kernel, Recorded, sample};
 use neuralrg::statistics::bridge::bridge;
 use neuralrg::statistics::{importance, mean_and_standard_error};
 use neuralrg::targets::exact::exact_ising;
 use neuralrg::targets::wolff::reference;
-use neuralrg::task::Task;
+use neuralrg::task::{Task, numbers};
 
 /// Samples of a run of reweighting, for each trajectory of latent HMC: they cost little.
 const REWEIGHTED: i64 = 4;
@@ -107,7 +108,7 @@ fn batch(
             let records = records.to_owned();
             let (structure_factors, correlations) = (nothing(), nothing());
             let chains = Chains { records, structure_factors, correlations, ..all };
-            estimates(&chains, linear_size, temperature)
+            numbers::of_estimates(&Estimates::new(&chains, linear_size, temperature))
         };
         batches.map(run).collect()
     } else {
@@ -120,7 +121,8 @@ fn batch(
         let scalars = evaluation.scalars.t().insert_axis(Axis(1));
         let batches = scalars.axis_chunks_iter(Axis(2), each as usize);
         let batches = batches.zip(weights.axis_chunks_iter(Axis(1), each as usize));
-        batches.map(|(x, weights)| reweighted(x, weights, linear_size, temperature)).collect()
+        let run = |(x, weights)| Reweighted::new(x, weights, linear_size, temperature);
+        batches.map(|batch| numbers::of_reweighted(&run(batch))).collect()
     };
     assert_eq!(runs.len(), BATCH as usize);
     runs
@@ -193,7 +195,7 @@ fn free_energies_of_the_bridge_are_calibrated_with_a_poor_flow() {
     let of_flow = evaluation.ln_weights();
     let exact = exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
     let runs = of_flow.chunks(samples as usize);
-    let chains = of_target.get("ln_weight");
+    let chains = of_target.recorded(Recorded::LnWeight);
     let pulls: Vec<f64> = runs
         .zip(chains.axis_chunks_iter(Axis(0), chains.nrows() / RUNS))
         .map(|(of_flow, of_target)| {

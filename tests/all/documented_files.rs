@@ -9,6 +9,7 @@ use crate::common::{Sweep, TINY, everything_measured, make_hdf5, neuralrg, outco
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenArray};
 use hdf5::{Dataset, Group, ObjectReference1, ReferencedObject};
 use neuralrg::files::schema::{self, Item};
+use neuralrg::targets::observe::{Derived, Observable};
 
 /// Set to anything, it makes the tests write the tables instead of comparing them.
 const WRITE: &str = "NEURALRG_WRITE_DOCUMENTS";
@@ -233,9 +234,12 @@ fn a_task_file_holds_what_the_tables_say() {
     }
     let reweighting = samplers.group(schema::REWEIGHTING).unwrap();
     assert_holds(&reweighting, &schema::CHAINS[..8]);
-    let means = names(schema::OBSERVABLE_SCALARS.iter().flat_map(|it| [it[0].name, it[1].name]));
-    let derived = names(schema::DERIVED_SCALARS.as_flattened().iter().map(|item| item.name));
-    let of_means = |item: &Item| means.contains(item.name) || derived.contains(item.name);
+    let observables = Observable::TABLE.map(|(_, naming)| naming.name);
+    let derived = Derived::TABLE.map(|(_, [name, ..])| name);
+    let of_means = |item: &Item| {
+        let name = item.name.strip_suffix("_error").unwrap_or(item.name);
+        observables.contains(&name) || derived.contains(&name)
+    };
     let estimates: Vec<Item> = estimates.into_iter().filter(of_means).collect();
     assert_holds(&reweighting.group(schema::ESTIMATES).unwrap(), &estimates);
     assert_attributes("a task file", &root, &[&samplers.group("latent").unwrap(), &reweighting]);

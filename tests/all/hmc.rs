@@ -11,13 +11,14 @@ use neuralrg::flow::{Architecture, Flow};
 use neuralrg::random::{Random, Use};
 use neuralrg::ranks::Team;
 use neuralrg::sampling::config::{HmcConfig, Sampler, Start};
-use neuralrg::sampling::diagnostics;
+use neuralrg::sampling::estimates::Estimates;
 use neuralrg::sampling::hmc::{State, hamiltonian, leapfrog, trajectory};
 use neuralrg::sampling::physical::PhysicalPotential;
-use neuralrg::sampling::sampler::{self, Chains, Kernel, Sampling};
+use neuralrg::sampling::sampler::{self, Chains, Kernel, Recorded, Sampling};
 use neuralrg::seed::Stage;
 use neuralrg::statistics::{between_chain, gamma_method, mean_and_standard_error};
 use neuralrg::targets::Target;
+use neuralrg::targets::observe::{Derived, Observable};
 use neuralrg::task::Task;
 use neuralrg::train::config::{Schedule, TrainConfig};
 use neuralrg::train::train;
@@ -168,7 +169,7 @@ fn adaptation_reaches_the_target_acceptance() {
             ..Default::default()
         };
         let chains = sample(&untrained_model(Symmetry::None, 2.7, Precision::F64), 2.7, &config);
-        let acceptance = chains.get("acceptance").mean().unwrap();
+        let acceptance = chains.recorded(Recorded::Acceptance).mean().unwrap();
         assert!((acceptance - target_acceptance).abs() < 0.05, "{acceptance}");
     }
 }
@@ -194,35 +195,42 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
         exact.magnetization_4,
         exact.abs_magnetization,
     ];
-    for ((name, expected), values) in neuralrg::targets::observe::SCALARS
-        .iter()
-        .zip(expected)
-        .zip(chains.scalars().axis_iter(Axis(0)))
+    for (((observable, _), expected), values) in
+        Observable::TABLE.iter().zip(expected).zip(chains.scalars().axis_iter(Axis(0)))
     {
         let estimate = gamma_method(values);
         let pull = (estimate.mean - expected) / estimate.error;
         assert!(
             pull.abs() < 4.0,
-            "{name}: {} ± {}, exact {expected}",
+            "{observable:?}: {} ± {}, exact {expected}",
             estimate.mean,
             estimate.error
         );
-        assert!(estimate.error < 0.02 * expected.abs(), "{name}: error {}", estimate.error);
+        assert!(estimate.error < 0.02 * expected.abs(), "{observable:?}: error {}", estimate.error);
     }
-    let numbers = diagnostics::estimates(chains, 4, temperature);
+    let estimates = Estimates::new(chains, 4, temperature);
+    let mean = |observable| {
+        let estimate = estimates.observable(observable).estimate;
+        (estimate.mean, estimate.error)
+    };
     let (m_2, m_4) = (exact.magnetization_2, exact.magnetization_4);
     let connected = 16.0 / temperature * (m_2 - exact.abs_magnetization.powi(2));
     let ratio = exact.structure_factor[0][0] / exact.structure_factor[0][1];
-    for (name, expected) in [
-        ("magnetization", 0.0),
-        ("specific_heat", exact.specific_heat_per_site),
-        ("binder_cumulant", 1.0 - m_4 / (3.0 * m_2 * m_2)),
-        ("susceptibility", 16.0 * m_2 / temperature),
-        ("susceptibility_connected", connected),
-        ("correlation_length", (ratio - 1.0).sqrt() / 2f64.sqrt()),
-        ("structure_factor_k_min", exact.structure_factor[0][1]),
-    ] {
-        let (value, error) = (numbers[name], numbers[&format!("{name}_error")]);
+    let derived = [
+        (Derived::SpecificHeat, exact.specific_heat_per_site),
+        (Derived::BinderCumulant, 1.0 - m_4 / (3.0 * m_2 * m_2)),
+        (Derived::Susceptibility, 16.0 * m_2 / temperature),
+        (Derived::SusceptibilityConnected, connected),
+        (Derived::CorrelationLength, (ratio - 1.0).sqrt() / 2f64.sqrt()),
+    ];
+    let derived = derived
+        .map(|(quantity, expected)| (quantity.name(), estimates.derived(quantity), expected));
+    let smallest = exact.structure_factor[0][1];
+    let means = [
+        ("magnetization", mean(Observable::Magnetization), 0.0),
+        ("structure_factor_k_min", mean(Observable::StructureFactorKMin), smallest),
+    ];
+    for (name, (value, error), expected) in derived.into_iter().chain(means) {
         assert!(((value - expected) / error).abs() < 4.0, "{name}: {value} ± {error}, {expected}");
         assert!(error < 0.02 * expected.abs().max(1.0), "{name}: error {error}");
     }
@@ -297,7 +305,7 @@ fn global_moves_carry_chains_between_sectors() {
     let time_of_m = |global_moves| {
         let config = HmcConfig { global_moves, chains: 64, ..long_chains() };
         let chains = sample(&model, temperature, &config);
-        gamma_method(chains.get("magnetization")).tau_int
+        gamma_method(chains.observable(Observable::Magnetization)).tau_int
     };
     let (with, without) = (time_of_m(true), time_of_m(false));
     println!("tau_int of m with {with:.2}, without {without:.2}");

@@ -13,7 +13,6 @@ use neuralrg::config::learn::LearnConfig;
 use neuralrg::engine::Model;
 use neuralrg::engine::device::Device;
 use neuralrg::error::Error;
-use neuralrg::files::Numbers;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::lattice::Lattice;
 use neuralrg::random::Random;
@@ -21,7 +20,8 @@ use neuralrg::seed::{Stage, TaskSeed};
 use neuralrg::signals::Stop;
 use neuralrg::statistics::gamma_method;
 use neuralrg::targets::exact::exact_ising;
-use neuralrg::targets::{Target, observe, wolff};
+use neuralrg::targets::observe::{self, Observable};
+use neuralrg::targets::{Target, wolff};
 use neuralrg::task::Task;
 use neuralrg::task::learn::learn;
 use neuralrg::train::config::DataConfig;
@@ -67,7 +67,7 @@ fn fields_of_cluster_spins_have_the_enumerated_moments() {
         for (index, expected) in
             [(0, exact.energy_per_site), (1, exact.magnetization_2), (2, exact.magnetization_4)]
         {
-            checks.push((observe::SCALARS[index], scalars.column(index), expected));
+            checks.push((Observable::TABLE[index].1.name, scalars.column(index), expected));
         }
         // x = (K+αI)s + (K+αI)^{1/2} ξ: <|x_k|²>/N = λ_k² S(k) + λ_k, and by symmetry <x> = 0.
         let powers = lattice.power_spectrum(x.view()) / 16.0;
@@ -126,7 +126,7 @@ fn forward_kl_falls_to_what_an_independent_estimate_says() {
     let data = DataConfig { file, held_out: 3000, sha256: String::new() };
     let data = Data::at_temperature(&data, 4, CRITICAL_TEMPERATURE).unwrap();
     let ln_z = -exact_ising(4, CRITICAL_TEMPERATURE).free_energy_field;
-    let judge = |model: &Model| -> Numbers { data.judge(model, Some(ln_z)) };
+    let judge = |model: &Model| data.judge(model, Some(ln_z));
 
     let (config, mut model, seed) = small_flow("[train]\nsteps = 150\nbatch = 64\n");
     let before = judge(&model);
@@ -135,16 +135,16 @@ fn forward_kl_falls_to_what_an_independent_estimate_says() {
     training.run(&mut model, &config.train, objective, &seed, |_, _, _| Ok(())).unwrap();
     let after = judge(&model);
 
-    let [kl, error] = ["forward_kl", "forward_kl_error"].map(|name| after[name]);
+    let (kl, error) = after.forward_kl.unwrap();
     println!("{before:?}\n{after:?}");
-    assert!(kl + 10.0 * error < before["forward_kl"], "{kl} ± {error}, before {before:?}");
+    assert!(kl + 10.0 * error < before.forward_kl.unwrap().0, "{kl} ± {error}, before {before:?}");
     let (independent, its_error) = independent_forward_kl(&model);
     let pull = (kl - independent) / error.hypot(its_error);
     assert!(pull.abs() < 4.0, "{kl} ± {error}, independent {independent} ± {its_error}");
     assert!(independent > -4.0 * its_error && error.max(its_error) < 0.05, "{error}, {its_error}");
     // What training and held-out samples cost differs by overfitting, of which there is hardly any.
-    let difference = after["negative_ln_likelihood"] - after["training_negative_ln_likelihood"];
-    let error = after["negative_ln_likelihood_error"] * 2f64.sqrt();
+    let difference = after.negative_ln_likelihood.0 - after.training_negative_ln_likelihood.0;
+    let error = after.negative_ln_likelihood.1 * 2f64.sqrt();
     assert!(difference.abs() < 4.0 * error, "{difference} ± {error}");
 }
 

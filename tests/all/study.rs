@@ -15,7 +15,8 @@ use neuralrg::random::Random;
 use neuralrg::sampling::config::HmcConfig;
 use neuralrg::sampling::states::{self, TargetSamples};
 use neuralrg::statistics::between_chain;
-use neuralrg::targets::{Target, observe};
+use neuralrg::targets::Target;
+use neuralrg::targets::observe::{self, Observable};
 use neuralrg::task::Task;
 
 /// The command of each of [`STUDIES`].
@@ -251,10 +252,10 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
         let structure = observe::structure_factor(&lattice, fields);
         let random = Random::new(draw as u64);
         let scalars = observe::scalars(&lattice, fields, structure.view(), &random, 0);
-        for (column, name) in ["energy", "magnetization_squared"].into_iter().enumerate() {
-            let place = observe::SCALARS.iter().position(|other| *other == name).unwrap();
+        let observables = [Observable::Energy, Observable::MagnetizationSquared];
+        for (column, observable) in observables.into_iter().enumerate() {
             let mut sum = sums.column_mut(column);
-            sum += &scalars.column(place);
+            sum += &scalars.column(observable as usize);
         }
     }
     let (mean, error) = between_chain((sums / 8.0).view());

@@ -1,0 +1,223 @@
+//! The numbers of a task: free energies, what the chains say, and how far from exact values all this is where such are known.
+
+use super::Task;
+use crate::sampling::diagnostics::{LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
+use crate::sampling::estimates::Estimates;
+use crate::sampling::evaluate::Evaluation;
+use crate::sampling::sampler::{Chains, Recorded};
+use crate::statistics::bridge::bridge;
+use crate::statistics::{Forward, Importance, forward};
+use crate::targets::Target;
+use crate::targets::exact::{ExactIsing, gaussian_integral};
+use crate::targets::observe::{Derived, Observable};
+
+/// What a task is compared with: functions of target and temperature only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct References {
+    pub exact: ExactIsing,
+    /// Free energy of the best pair of Gaussians, in nats.
+    pub gaussian: Option<f64>,
+}
+
+impl References {
+    /// Those of a target at temperature T, where its exact values are known.
+    pub fn of(target: &Target, temperature: f64) -> Option<Self> {
+        let exact = target.exact(temperature)?;
+        Some(Self { exact, gaussian: target.gaussian(temperature) })
+    }
+}
+
+/// All results of a task; pairs are (value, standard error), free energies in nats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// Variational free energy, a bound above -ln Z.
+    pub free_energy: (f64, f64),
+    /// By importance weights; its error is at least the distance to the bridge where chains find weight that the flow misses.
+    pub importance: Importance,
+    /// Samples that the importance weights are of.
+    pub weighted_samples: usize,
+    /// What samples of the target say of the flow.
+    pub forward: Forward,
+    /// -ln Z from samples of flow and target together.
+    pub bridge_free_energy: (f64, f64),
+    /// The same of the Ising spins.
+    pub ising_free_energy: (f64, f64),
+    /// Those of latent HMC.
+    pub estimates: Estimates,
+    pub deviations: Option<Deviations>,
+}
+
+/// How far a task is from exact values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deviations {
+    /// free_energy + ln Z, the KL divergence of q from the target.
+    pub gap: (f64, f64),
+    pub gap_per_site: (f64, f64),
+    /// gap / |ln Z|.
+    pub relative_error: (f64, f64),
+    /// Of the estimates of [`COMPARED`](crate::files::schema::COMPARED), in standard errors.
+    pub pulls: [f64; 4],
+}
+
+impl Results {
+    /// What samples of the flow and chains of latent HMC say together.
+    pub fn new(
+        task: &Task,
+        evaluation: &Evaluation,
+        chains: &Chains,
+        references: Option<&References>,
+    ) -> Self {
+        let of_target = chains.recorded(Recorded::LnWeight);
+        let mut importance = evaluation.importance();
+        let forward = forward(of_target, importance.free_energy);
+        let (bridge_free_energy, error) = bridge(&evaluation.ln_weights(), of_target);
+        if misses_weight(&importance, &forward) {
+            // No jackknife over the weights sees what is missing.
+            let distance = (importance.free_energy - bridge_free_energy).abs();
+            importance.free_energy_error = importance.free_energy_error.max(distance);
+        }
+        let gaussian = gaussian_integral(task.linear_size, task.temperature);
+        let mut results = Self {
+            free_energy: evaluation.free_energy(),
+            importance,
+            weighted_samples: evaluation.ln_q.len(),
+            forward,
+            bridge_free_energy: (bridge_free_energy, error),
+            ising_free_energy: (bridge_free_energy - gaussian, error),
+            estimates: Estimates::new(chains, task.linear_size, task.temperature),
+            deviations: None,
+        };
+        let sites = task.linear_size * task.linear_size;
+        results.deviations = references.map(|known| results.deviations_from(&known.exact, sites));
+        results
+    }
+
+    fn deviations_from(&self, exact: &ExactIsing, sites: usize) -> Deviations {
+        let (free_energy, error) = self.free_energy;
+        let exact_free_energy = exact.free_energy_field;
+        let gap = free_energy - exact_free_energy;
+        let over = |divisor: f64| (gap / divisor, error / divisor);
+        let energy = self.estimates.observable(Observable::Energy).estimate;
+        let pull = |(value, error), exact| pull(value, error, exact);
+        Deviations {
+            gap: (gap, error),
+            gap_per_site: over(sites as f64),
+            relative_error: over(exact_free_energy.abs()),
+            pulls: [
+                pull((energy.mean, energy.error), exact.energy_per_site),
+                pull(self.estimates.derived(Derived::SpecificHeat), exact.specific_heat_per_site),
+                pull(
+                    (self.importance.free_energy, self.importance.free_energy_error),
+                    exact_free_energy,
+                ),
+                pull(self.bridge_free_energy, exact_free_energy),
+            ],
+        }
+    }
+
+    /// Samples of the target that the importance weights are worth.
+    pub fn samples_worth(&self) -> f64 {
+        self.importance.effective_sample_size * self.weighted_samples as f64
+    }
+
+    /// Whether importance weights are worth enough samples to estimate anything.
+    pub fn has_weights(&self) -> bool {
+        self.samples_worth() >= LEAST_WEIGHTED_SAMPLES
+    }
+
+    /// Whether the flow is known to miss weight of the target.
+    pub fn misses_weight(&self) -> bool {
+        misses_weight(&self.importance, &self.forward)
+    }
+}
+
+/// Whether samples of the target have far smaller weights under the flow than its own samples know of.
+fn misses_weight(importance: &Importance, forward: &Forward) -> bool {
+    forward.effective_sample_size < LEAST_FORWARD_SHARE * importance.effective_sample_size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use ndarray::{Array2, Array3};
+
+    use crate::config::Config;
+    use crate::engine::Model;
+    use crate::engine::device::Device;
+    use crate::flow::Flow;
+    use crate::random::{Random, Use};
+    use crate::sampling::config::{EvaluateConfig, Sampler};
+
+    const TASK: Task = Task { linear_size: 4, temperature: 2.3, depth: 1, seed: 1 };
+
+    fn evaluation() -> Evaluation {
+        let text = "[sweep]\nname = 'test'\nlinear_size = 4\ntemperatures = [2.3]\ndepths = [1]\n";
+        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        let flow = Flow::initialize(TASK.architecture(&config.flow), &Random::new(1));
+        let model = Model::new(flow, TASK.target(), 2.3, &config.run, Device::Cpu);
+        let evaluate = EvaluateConfig { samples: 64, batch: 64, keep_samples: 1 };
+        Evaluation::draw(&model, &evaluate, &TASK.streams(), None, |_| Ok(())).unwrap()
+    }
+
+    /// Chains of white noise whose ln π/q lie about `ln_weight`.
+    fn chains(ln_weight: f64) -> Chains {
+        let columns = Observable::COUNT + Recorded::COUNT;
+        let noise = Random::new(2).normals(Use::Latents, 0..columns * 4, 50) * 0.01;
+        let mut records = noise.into_shape_with_order((columns, 4, 50)).unwrap();
+        records += 1.0;
+        records
+            .index_axis_mut(ndarray::Axis(0), Recorded::LnWeight.place())
+            .mapv_inplace(|noise| noise - 1.0 + ln_weight);
+        Chains {
+            sampler: Sampler::Latent,
+            records,
+            structure_factors: Array3::zeros((4, 4, 4)),
+            correlations: Array3::zeros((4, 4, 4)),
+            divergences: 0,
+            warmup_divergences: 0,
+            step_size: 0.1,
+            trajectory_length: 1.0,
+            gradients: 50,
+            seconds: [1.0, 2.0],
+        }
+    }
+
+    #[test]
+    fn without_exact_values_there_are_no_deviations() {
+        let (evaluation, chains) = (evaluation(), chains(16.0));
+        let unknown = Results::new(&TASK, &evaluation, &chains, None);
+        assert_eq!(unknown.deviations, None);
+        let known = References::of(&TASK.target(), TASK.temperature);
+        let results = Results::new(&TASK, &evaluation, &chains, known.as_ref());
+        let deviations = results.deviations.as_ref().unwrap();
+        assert!(deviations.gap.0 > 0.0);
+        assert_eq!(deviations.gap.0 / 16.0, deviations.gap_per_site.0);
+        assert_eq!(Results { deviations: None, ..results }, unknown);
+    }
+
+    /// Chains where ln w lies as it does under the flow, and chains that are mostly where it proposes nothing.
+    #[test]
+    fn importance_weights_that_miss_some_have_an_error_that_says_so() {
+        let evaluation = evaluation();
+        let jackknife = evaluation.importance().free_energy_error;
+        let typical = -evaluation.importance().free_energy;
+        let overlapping = Results::new(&TASK, &evaluation, &chains(typical), None);
+        assert!(!overlapping.misses_weight());
+        assert_eq!(overlapping.importance.free_energy_error, jackknife);
+
+        let mut apart = chains(typical);
+        let mut ln_weights: Array2<f64> = apart.recorded(Recorded::LnWeight).to_owned();
+        ln_weights.slice_mut(ndarray::s![.., ..25]).mapv_inplace(|ln_weight| ln_weight + 20.0);
+        apart
+            .records
+            .index_axis_mut(ndarray::Axis(0), Recorded::LnWeight.place())
+            .assign(&ln_weights);
+        let results = Results::new(&TASK, &evaluation, &apart, None);
+        assert!(results.misses_weight());
+        let distance = (results.importance.free_energy - results.bridge_free_energy.0).abs();
+        assert!(distance > jackknife, "{distance} {jackknife}");
+        assert_eq!(results.importance.free_energy_error, distance);
+    }
+}
