@@ -290,8 +290,10 @@ impl PeakMemory {
     }
 
     fn bytes(&self) -> f64 {
-        let status = procfs::process::Process::myself().and_then(|process| process.status());
-        let kilobytes = status.ok().and_then(|status| status.vmhwm);
-        kilobytes.map_or(f64::NAN, |kilobytes| kilobytes as f64 * 1024.0)
+        // A line "VmHWM:     1234 kB" (proc(5)); NaN on systems that have none.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.and_then(|peak| peak.trim().strip_suffix("kB")?.trim().parse().ok());
+        kilobytes.map_or(f64::NAN, |kilobytes: f64| kilobytes * 1024.0)
     }
 }

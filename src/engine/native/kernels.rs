@@ -74,14 +74,15 @@ pub fn product<T: Real>(
             "x86_64+avx512f" => product_rows::<T, 12>(weights, rows, inputs, &mut outputs, store, |weight, input, sum| unsafe {
                 T::add_scaled_512(weight, input, sum);
             }),
-            _ => product_rows::<T, 6>(weights, rows, inputs, &mut outputs, store, |weight, input, sum| {
-                for (sum, input) in sum.0.iter_mut().zip(&input.0) {
-                    *sum = weight.fused(*input, *sum);
-                }
-            }),
+            "x86_64+avx2" => product_rows::<T, 6>(weights, rows, inputs, &mut outputs, store, add_scaled),
+            _ => product_rows::<T, PLAIN>(weights, rows, inputs, &mut outputs, store, add_scaled),
         }
     }
 }
+
+/// Sums in registers at once on plain targets. An x86 machine without AVX2 has no fused multiplication either and is slow
+/// anyway: more would only take long to compile.
+const PLAIN: usize = if cfg!(target_arch = "x86_64") { 1 } else { 6 };
 
 /// Most rows whose sums are in registers at once.
 pub const GROUP: usize = 4;
@@ -200,7 +201,7 @@ pub fn outer_product<T: Real>(
             outer_strips::<T, 6, 10, 12, 16>(rows, deltas, inputs, gradient, sums, add, totals);
         }
         "x86_64+avx2" => outer_strips::<T, 3, 6, 12, 8>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 8>),
-        _ => outer_strips::<T, 4, 6, 6, 4>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 4>),
+        _ => outer_strips::<T, PLAIN, PLAIN, PLAIN, 4>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 4>),
     }
 }
 
@@ -339,6 +340,12 @@ fn outer_block<T: Real, const OUT: usize, const IN: usize, const WIDTH: usize>(
 #[inline(always)]
 fn first_of<T, const N: usize>(values: &[T]) -> &[T; N] {
     values.first_chunk().expect("a whole block")
+}
+
+/// sum += factor × numbers.
+#[inline(always)]
+fn add_scaled<T: Real>(factor: T, numbers: &Lanes<T>, sum: &mut Lanes<T>) {
+    add_product(&[factor; LANES], &numbers.0, &mut sum.0);
 }
 
 /// sum += a × b.
