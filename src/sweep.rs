@@ -5,12 +5,15 @@ pub mod claims;
 pub mod collect;
 pub mod distribute;
 pub mod events;
+mod finished;
 pub mod folder;
 pub mod plan;
 pub mod queue;
+mod reception;
 pub mod schedule;
 pub mod status;
 pub mod summary;
+mod work;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,25 +26,22 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
 use crate::engine;
-use crate::engine::device::{self, Device};
+use crate::engine::device::{self};
 use crate::error::{Error, Result};
-use crate::files::atomic::wait_for;
 use crate::host;
 use crate::ranks::{Ranks, Team};
 use crate::signals::Stop;
-use crate::sweep::claims::{Claim, Claims, JobFile};
-use crate::sweep::distribute::{Counts, Desk, Permission};
+use crate::sweep::claims::JobFile;
+use crate::sweep::distribute::{Counts, Desk};
 use crate::sweep::events::{Event, Events};
-use crate::sweep::folder::{SweepDir, SweepLock};
+use crate::sweep::finished::{keep_outcome, open_finished};
+use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::PlannedTask;
 use crate::sweep::queue::{Crew, Outcome, Queue};
+use crate::sweep::reception::Reception;
+use crate::sweep::work::Worker;
 use crate::task::Task;
-use crate::task::checkpoint::Checkpoints;
-use crate::task::progress::TaskProgress;
-use crate::task::run::{Parent, run_task};
-use crate::task::task_file::{Brief, Head, Origin, TaskFile};
-use crate::task::trained::check_flow;
-use crate::task::writing::write_task;
+use crate::task::task_file::{Brief, Head, Origin};
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -62,91 +62,6 @@ struct Assignment {
     configuration: String,
     missing: Vec<usize>,
     costs: Vec<f64>,
-}
-
-/// Rank 0's desk: claims tasks for the job and keeps the event log.
-#[derive(Debug)]
-struct Reception {
-    config: Config,
-    dir: SweepDir,
-    tasks: Vec<PlannedTask>,
-    claims: Arc<Claims>,
-    events: Events,
-    job: JobFile,
-    started: SystemTime,
-    _lock: SweepLock,
-}
-
-impl Reception {
-    fn name(&self, task: usize) -> String {
-        self.tasks[task].task.name()
-    }
-
-    /// Whether a task that nobody works on is to be done here.
-    fn look_at(&self, task: &Task) -> Permission {
-        // A failure that was recorded since this job began is another job's.
-        if self.dir.failed_at(task).is_some_and(|time| time > self.started)
-            && !self.dir.task_path(task).exists()
-        {
-            return Permission::Failed;
-        }
-        match is_finished(task, &self.config, &self.dir) {
-            Ok(true) => Permission::Done,
-            Ok(false) => Permission::Granted,
-            Err(error) => {
-                record_failure(task, &error, &self.dir);
-                Permission::Failed
-            }
-        }
-    }
-}
-
-impl Desk for Reception {
-    fn claim(&self, task: usize, rank: usize) -> Permission {
-        let (name, job) = (self.name(task), &self.job.info.id);
-        let from = match self.claims.claim(&name, job) {
-            Ok(Claim::Taken { from }) => from,
-            Ok(Claim::Held) => return Permission::Elsewhere,
-            Err(error) => {
-                record_failure(&self.tasks[task].task, &error, &self.dir);
-                return Permission::Failed;
-            }
-        };
-        let permission = self.look_at(&self.tasks[task].task);
-        if permission != Permission::Granted {
-            self.claims.release(&name, job);
-            return permission;
-        }
-        if let Some(dead) = &from {
-            log::warn!("task {name} is taken over from the job {dead}, which is gone");
-        }
-        let taken_over_from = from.as_deref();
-        self.events.write(&Event::TaskStarted { task: &name, rank, taken_over_from });
-        permission
-    }
-
-    fn ended(&self, task: usize, rank: usize, outcome: Outcome) {
-        let name = self.name(task);
-        let message = self.dir.failure(&self.tasks[task].task).unwrap_or_default();
-        let (task, message) = (name.as_str(), message.trim());
-        self.events.write(&match outcome {
-            Outcome::Done { .. } => Event::TaskDone { task, rank },
-            Outcome::Failed => Event::TaskFailed { task, rank, message },
-            Outcome::Stopped => Event::TaskStopped { task, rank },
-            Outcome::Paused { remaining: remaining_seconds, .. } => {
-                Event::TaskPaused { task, rank, remaining_seconds }
-            }
-        });
-        self.claims.release(&name, &self.job.info.id);
-    }
-
-    fn given_up(&self, task: usize) {
-        let parent = self.tasks[task].parent;
-        let parent = parent.expect("only tasks that start from another are given up");
-        let error = Error::ParentFailed { parent: self.name(parent) };
-        record_failure(&self.tasks[task].task, &error, &self.dir);
-        self.events.write(&Event::TaskGivenUp { task: &self.name(task) });
-    }
 }
 
 /// Rank 0 reads the configuration and looks what `root` still lacks of all tasks, or of the one with the
@@ -286,36 +201,6 @@ fn seconds_of_finished(
     }
 }
 
-/// Whether a task that this job has claimed has its file; a damaged one is moved aside.
-fn is_finished(task: &Task, config: &Config, dir: &SweepDir) -> Result<bool> {
-    if !dir.task_path(task).exists() {
-        return Ok(false);
-    }
-    match open_finished(task, config, &Origin::new(config), dir) {
-        Ok(_) => Ok(true),
-        Err(error @ Error::DamagedTask { .. }) => {
-            let aside = dir.move_aside(task)?;
-            log::warn!("{error}: moved to {}, the task runs again", aside.display());
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The file of a finished task, which must be of `origin`, and its flow that of the configuration.
-fn open_finished(
-    task: &Task,
-    config: &Config,
-    origin: &Origin,
-    dir: &SweepDir,
-) -> Result<TaskFile> {
-    let path = dir.task_path(task);
-    let file = TaskFile::of(&path, task, origin)?;
-    let architecture = task.architecture(&config.flow);
-    check_flow(&file, &architecture)?;
-    Ok(file)
-}
-
 /// Runs the missing tasks on all ranks, each on its own device.
 ///
 /// # Errors
@@ -389,124 +274,6 @@ fn conclude(config: &Config, dir: &SweepDir) {
         log::info!("all {all} tasks are finished; next: neuralrg collect {root}");
     } else {
         log::info!("{done} of {all} tasks are finished; more: neuralrg status {root}");
-    }
-}
-
-/// Tidies up behind a task that has ended, and keeps its error.
-fn keep_outcome(task: &Task, outcome: &Result<Outcome>, dir: &SweepDir) {
-    if matches!(outcome, Ok(Outcome::Stopped | Outcome::Paused { .. })) {
-        return;
-    }
-    dir.forget(task);
-    if let Err(error) = outcome {
-        record_failure(task, error, dir);
-    }
-}
-
-/// Tells of a failed task and keeps its error in the folder.
-fn record_failure(task: &Task, error: &Error, dir: &SweepDir) {
-    log::error!("task {} failed: {error}", task.name());
-    if let Err(error) = dir.record_failure(task, error) {
-        log::error!("task {}: {error}", task.name());
-    }
-}
-
-/// What a rank needs to work on tasks.
-struct Worker<'a> {
-    config: &'a Config,
-    dir: &'a SweepDir,
-    device: Device,
-    team: &'a Team,
-    ranks: &'a Ranks,
-    stop: &'a Stop,
-    bars: &'a MultiProgress,
-}
-
-impl Worker<'_> {
-    /// Runs one task, or pauses it after `slice`; as the leader of the team, writes its file. A panic inside counts
-    /// as the task's failure, not the rank's.
-    fn work_on(
-        &self,
-        task: &Task,
-        parent: Option<&Task>,
-        slice: Option<Duration>,
-    ) -> Result<Outcome> {
-        let Self { config, dir, team, .. } = self;
-        let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
-        let mut progress = TaskProgress::new(
-            task,
-            config,
-            (&dir.progress_path(task), &dir.log_path(task)),
-            (self.ranks, team),
-            self.bars,
-        );
-        progress.note(&format!("task {} begins{origin}", task.name()));
-        let interval = config.run.checkpoint_interval();
-        let path = dir.checkpoint_path(task);
-        let stop = self.stop.clone();
-        let mut checkpoints =
-            Checkpoints::open(path, &task.name(), interval, stop, team).pause_after(slice);
-        let outcome = team.together(|| {
-            checkpoints.share();
-            let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
-            let place = (*team, self.device);
-            run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
-        });
-        if !team.leads() {
-            // The queue hears of the task from the leader.
-            return outcome.map(|record| Outcome::Done { seconds: record.timing["wall_seconds"] });
-        }
-        match outcome {
-            Err(Error::Stopped) => {
-                progress.stopped();
-                return Ok(Outcome::Stopped);
-            }
-            Err(Error::Paused) => {
-                progress.paused();
-                let seconds = checkpoints.seconds();
-                let remaining = progress.remaining_seconds(seconds);
-                return Ok(Outcome::Paused { seconds, remaining });
-            }
-            _ => {}
-        }
-        let written = outcome.and_then(|record| {
-            progress.completed();
-            write_task(&dir.task_path(task), &record, config)
-                .inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
-            Ok(record)
-        });
-        match &written {
-            // What comes of a checkpoint is always the same, so that these fail again from it.
-            Ok(_) | Err(Error::TrainingDiverged { .. } | Error::NotFinite { .. }) => {
-                checkpoints.remove();
-            }
-            Err(_) => {}
-        }
-        let record = written.inspect_err(|error| progress.log_only(&error.to_string()))?;
-        let seconds = record.timing["wall_seconds"];
-        progress.note(&format!(
-            "task {} is done: gap {:.4} ± {:.4} nat, {:.1} s",
-            task.name(),
-            record.scalars["gap"],
-            record.scalars["gap_error"],
-            seconds
-        ));
-        Ok(Outcome::Done { seconds })
-    }
-
-    /// What a task needs of the finished one that it starts from; the leader reads it.
-    fn read_parent(&self, task: &Task) -> Result<Parent> {
-        let read = || {
-            wait_for(&self.dir.task_path(task));
-            open_finished(task, self.config, &Origin::new(self.config), self.dir)
-                .and_then(|file| Ok(file.flow()?.parameters))
-                .map_err(|error| Error::UnreadableParent {
-                    parent: task.name(),
-                    cause: Box::new(error),
-                })
-        };
-        let parameters = if self.team.leads() { read()? } else { Vec::new() };
-        Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
     }
 }
 

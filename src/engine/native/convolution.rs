@@ -2,7 +2,10 @@
 
 use super::kernels::{Store, Units, UnitsMut};
 use super::lanes::{Lanes, Real};
-use super::network::{Conditioned, Layout, Panels, deactivate, gather, place_ones, scatter};
+use super::network::layout::Layout;
+use super::network::panels::{Panels, place_ones};
+use super::network::stencil::{gather, scatter};
+use super::network::{Conditioned, deactivate};
 use crate::flow::coupling::Coupling;
 
 /// Sites that are worked on together.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::density::{Sums, dot, ln_normal, share, sum_ln_cosh, tanh};
 use super::lanes::{LANES, Lanes, Real};
-use super::network::Panels;
+use super::network::panels::Panels;
 use super::passes::{Flow, Record};
 use super::tile::{Part, Tile, add, add_product, negate, subtract};
 use super::{AtTemperature, Native, Workspace, layer};

@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use super::convolution::Features;
 use super::lanes::{LANES, Lanes, Real};
-use super::network::{Activations, Conditioned, Layout, Panels};
+use super::network::Conditioned;
+use super::network::layout::Layout;
+use super::network::panels::{Activations, Panels};
 use super::transform::{self, Affine, Bump, Cotangents, Direction, Monotone, Sites};
 use crate::flow::coupling::{Conditioner, Coupling, Transform};
 

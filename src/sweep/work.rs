@@ -1,0 +1,139 @@
+//! What one rank does with a task that it is given.
+
+use std::time::Duration;
+
+use indicatif::MultiProgress;
+
+use super::finished::open_finished;
+use super::folder::SweepDir;
+use super::queue::Outcome;
+use crate::config::Config;
+use crate::engine::device::Device;
+use crate::error::{Error, Result};
+use crate::files::atomic::wait_for;
+use crate::ranks::{Ranks, Team};
+use crate::signals::Stop;
+use crate::task::Task;
+use crate::task::checkpoint::Checkpoints;
+use crate::task::progress::TaskProgress;
+use crate::task::record::TaskRecord;
+use crate::task::run::{Parent, run_task};
+use crate::task::task_file::Origin;
+use crate::task::writing::write_task;
+
+/// What a rank needs to work on tasks.
+pub(super) struct Worker<'a> {
+    pub config: &'a Config,
+    pub dir: &'a SweepDir,
+    pub device: Device,
+    pub team: &'a Team,
+    pub ranks: &'a Ranks,
+    pub stop: &'a Stop,
+    pub bars: &'a MultiProgress,
+}
+
+impl Worker<'_> {
+    /// Runs one task, or pauses it after `slice`; as the leader of the team, writes its file. A panic inside counts
+    /// as the task's failure, not the rank's.
+    pub fn work_on(
+        &self,
+        task: &Task,
+        parent: Option<&Task>,
+        slice: Option<Duration>,
+    ) -> Result<Outcome> {
+        let Self { config, dir, team, .. } = self;
+        let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
+        let mut progress = TaskProgress::new(
+            task,
+            config,
+            (&dir.progress_path(task), &dir.log_path(task)),
+            (self.ranks, team),
+            self.bars,
+        );
+        progress.note(&format!("task {} begins{origin}", task.name()));
+        let interval = config.run.checkpoint_interval();
+        let path = dir.checkpoint_path(task);
+        let stop = self.stop.clone();
+        let mut checkpoints =
+            Checkpoints::open(path, &task.name(), interval, stop, team).pause_after(slice);
+        let outcome = team.together(|| {
+            checkpoints.share();
+            let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
+            let place = (*team, self.device);
+            run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
+        });
+        match outcome {
+            // The queue hears of the task from the leader.
+            outcome if !team.leads() => {
+                outcome.map(|record| Outcome::Done { seconds: seconds_of(&record) })
+            }
+            Err(Error::Stopped) => {
+                progress.stopped();
+                Ok(Outcome::Stopped)
+            }
+            Err(Error::Paused) => {
+                progress.paused();
+                let seconds = checkpoints.seconds();
+                let remaining = progress.remaining_seconds(seconds);
+                Ok(Outcome::Paused { seconds, remaining })
+            }
+            outcome => self.write(task, outcome, &mut checkpoints, &mut progress),
+        }
+    }
+
+    /// Writes the file of a task that came to its end, and tells of it.
+    fn write(
+        &self,
+        task: &Task,
+        outcome: Result<TaskRecord>,
+        checkpoints: &mut Checkpoints,
+        progress: &mut TaskProgress,
+    ) -> Result<Outcome> {
+        let written = outcome.and_then(|record| {
+            progress.completed();
+            write_task(&self.dir.task_path(task), &record, self.config)
+                .inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
+            Ok(record)
+        });
+        match &written {
+            // What comes of a checkpoint is always the same, so that these fail again from it.
+            Ok(_) | Err(Error::TrainingDiverged { .. } | Error::NotFinite { .. }) => {
+                checkpoints.remove();
+            }
+            Err(_) => {}
+        }
+        let record = written.inspect_err(|error| progress.log_only(&error.to_string()))?;
+        let seconds = seconds_of(&record);
+        // Where no exact value is known there is no gap.
+        let quantity =
+            ["gap", "free_energy"].into_iter().find(|it| record.scalars.contains_key(*it));
+        let quantity = quantity.expect("every task has a free energy");
+        progress.note(&format!(
+            "task {} is done: {} {:.4} ± {:.4} nat, {seconds:.1} s",
+            task.name(),
+            quantity.replace('_', " "),
+            record.scalars[quantity],
+            record.scalars[&format!("{quantity}_error")],
+        ));
+        Ok(Outcome::Done { seconds })
+    }
+
+    /// What a task needs of the finished one that it starts from; the leader reads it.
+    fn read_parent(&self, task: &Task) -> Result<Parent> {
+        let read = || {
+            wait_for(&self.dir.task_path(task));
+            open_finished(task, self.config, &Origin::new(self.config), self.dir)
+                .and_then(|file| Ok(file.flow()?.parameters))
+                .map_err(|error| Error::UnreadableParent {
+                    parent: task.name(),
+                    cause: Box::new(error),
+                })
+        };
+        let parameters = if self.team.leads() { read()? } else { Vec::new() };
+        Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
+    }
+}
+
+fn seconds_of(record: &TaskRecord) -> f64 {
+    record.timing["wall_seconds"]
+}
