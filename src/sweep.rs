@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
 use crate::engine;
-use crate::engine::device::{self};
+use crate::engine::device;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::ranks::{Ranks, Team};

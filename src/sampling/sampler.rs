@@ -7,7 +7,6 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack
 
 use crate::engine::{Model, Potential};
 use crate::error::Result;
-use crate::files::schema;
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
 use crate::flow::symmetry::{ln_prior, with_signs};
 use crate::lattice::{Lattice, on_lattice};
@@ -32,7 +31,10 @@ pub enum Recorded {
 }
 
 impl Recorded {
-    pub const COUNT: usize = schema::RECORDED.len();
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] =
+        [Self::LnWeight, Self::Acceptance, Self::EnergyError, Self::Hamiltonian, Self::Accepted];
+    pub const COUNT: usize = Self::ALL.len();
 
     /// Its place among all that is recorded.
     pub const fn place(self) -> usize {
@@ -270,8 +272,14 @@ impl Sampling {
         let ln_weights = kernel.ln_weights(&moved.state);
         let accepted: Array1<f64> = moved.accepted.iter().copied().map(f64::from).collect();
         let Trajectory { acceptance, energy_error, hamiltonian, .. } = moved;
-        let own = [&ln_weights, acceptance, energy_error, hamiltonian, &accepted];
-        let row = stack(Axis(1), &own.map(Array1::view))
+        let own = Recorded::ALL.map(|recorded| match recorded {
+            Recorded::LnWeight => ln_weights.view(),
+            Recorded::Acceptance => acceptance.view(),
+            Recorded::EnergyError => energy_error.view(),
+            Recorded::Hamiltonian => hamiltonian.view(),
+            Recorded::Accepted => accepted.view(),
+        });
+        let row = stack(Axis(1), &own)
             .and_then(|own| concatenate(Axis(1), &[scalars.view(), own.view()]))
             .expect("one row for each chain");
         self.records.push(Axis(0), row.view()).expect("as many chains and columns");
@@ -389,4 +397,20 @@ pub fn sample(
     });
     sampling.finish(kernel, config, (seed, stage), after)?;
     Ok(sampling)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::schema;
+
+    #[test]
+    fn what_is_recorded_has_its_place_and_the_name_of_the_schema() {
+        let names = ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
+        for (place, recorded) in Recorded::ALL.into_iter().enumerate() {
+            assert_eq!(recorded.place(), Observable::COUNT + place);
+            assert_eq!(schema::CHAINS[recorded.place()].name, names[place]);
+        }
+        assert_eq!(schema::CHAINS.len(), COLUMNS);
+    }
 }

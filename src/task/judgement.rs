@@ -31,7 +31,7 @@ pub(super) fn verdict(
         ));
     }
     let Some(deviations) = &results.deviations else { return problems };
-    for (name, deviation) in schema::COMPARED.into_iter().zip(deviations.pulls) {
+    for (name, deviation) in deviations.pulls() {
         let meaningful = name != schema::IMPORTANCE_FREE_ENERGY || results.has_weights();
         if deviation.abs() > LARGEST_PULL && meaningful {
             problems.push(format!("{name} is {deviation:.1} standard errors from the exact value"));
@@ -105,6 +105,7 @@ mod tests {
     use crate::statistics::{Estimate, Forward, Importance};
     use crate::targets::exact::ExactIsing;
     use crate::targets::observe::{Derived, Observable};
+    use crate::task::numbers;
     use crate::task::results::Deviations;
 
     fn config() -> Config {
@@ -153,7 +154,10 @@ mod tests {
                 gap: (1.0, 0.1),
                 gap_per_site: (0.1, 0.01),
                 relative_error: (0.001, 1e-4),
-                pulls: [1.0, 1.0, 3.9, 1.0],
+                energy: 1.0,
+                specific_heat: 1.0,
+                importance_free_energy: 3.9,
+                bridge_free_energy: 1.0,
             }),
         }
     }
@@ -174,6 +178,10 @@ mod tests {
     fn without_exact_values_there_is_a_verdict_too() {
         let mut results = Results { deviations: None, ..healthy() };
         assert_eq!(verdict(&results, None, &config()), Vec::<String>::new());
+        let numbers = numbers::of_results(&results, 0, 0);
+        let compared = |name: &str| name.starts_with("gap") || name.ends_with("_pull");
+        assert!(!numbers.keys().any(|name| compared(name)), "{numbers:?}");
+        assert_eq!(numbers::of_references(None), Numbers::new());
         results.estimates.divergences = 7;
         assert_eq!(verdict(&results, None, &config()).len(), 1);
     }
@@ -198,7 +206,7 @@ mod tests {
         let energy = &mut observables[Observable::Energy as usize];
         (energy.r_hat, energy.ess_bulk, energy.estimate.tau_int) = (1.3, 20.0, 90.0);
         let deviations = results.deviations.as_mut().unwrap();
-        (deviations.gap, deviations.pulls[0]) = ((8.3, 0.1), 7.0);
+        (deviations.gap, deviations.energy) = ((8.3, 0.1), 7.0);
         let mut config = config();
         assert_eq!(
             verdict_of(&results, &config),

@@ -1,8 +1,8 @@
 //! The numbers of a task under the names that files have for them, those of [`schema`](crate::files::schema).
 
-use super::results::{Deviations, References, Results};
+use super::results::{References, Results};
 use crate::files::Numbers;
-use crate::files::schema::COMPARED;
+use crate::files::schema::IMPORTANCE_FREE_ENERGY;
 use crate::sampling::config::Sampler;
 use crate::sampling::estimates::{Estimates, Measured, Reweighted};
 use crate::sampling::sampler::Chains;
@@ -49,7 +49,7 @@ pub fn of_results(results: &Results, problems: usize, skipped_steps: i64) -> Num
     let &Results { importance, forward, weighted_samples, .. } = results;
     named.pair("free_energy", results.free_energy);
     let Importance { free_energy, free_energy_error, .. } = importance;
-    named.pair("importance_free_energy", (free_energy, free_energy_error));
+    named.pair(IMPORTANCE_FREE_ENERGY, (free_energy, free_energy_error));
     named.number("effective_sample_size", importance.effective_sample_size);
     named.number("weighted_samples", weighted_samples as f64);
     named.number("largest_weight_share", importance.largest_weight_share);
@@ -59,11 +59,11 @@ pub fn of_results(results: &Results, problems: usize, skipped_steps: i64) -> Num
     named.number("forward_weight_mean", forward.weight_mean);
     named.pair("bridge_free_energy", results.bridge_free_energy);
     named.pair("ising_free_energy", results.ising_free_energy);
-    if let Some(Deviations { gap, gap_per_site, relative_error, pulls }) = results.deviations {
-        named.pair("gap", gap);
-        named.pair("gap_per_site", gap_per_site);
-        named.pair("relative_error", relative_error);
-        for (name, pull) in COMPARED.into_iter().zip(pulls) {
+    if let Some(deviations) = &results.deviations {
+        named.pair("gap", deviations.gap);
+        named.pair("gap_per_site", deviations.gap_per_site);
+        named.pair("relative_error", deviations.relative_error);
+        for (name, pull) in deviations.pulls() {
             named.number(&format!("{name}_pull"), pull);
         }
     }

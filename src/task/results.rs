@@ -1,6 +1,7 @@
 //! The numbers of a task: free energies, what the chains say, and how far from exact values all this is where such are known.
 
 use super::Task;
+use crate::files::schema::IMPORTANCE_FREE_ENERGY;
 use crate::sampling::diagnostics::{LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
 use crate::sampling::estimates::Estimates;
 use crate::sampling::evaluate::Evaluation;
@@ -55,8 +56,23 @@ pub struct Deviations {
     pub gap_per_site: (f64, f64),
     /// gap / |ln Z|.
     pub relative_error: (f64, f64),
-    /// Of the estimates of [`COMPARED`](crate::files::schema::COMPARED), in standard errors.
-    pub pulls: [f64; 4],
+    /// Deviations in standard errors.
+    pub energy: f64,
+    pub specific_heat: f64,
+    pub importance_free_energy: f64,
+    pub bridge_free_energy: f64,
+}
+
+impl Deviations {
+    /// Deviations in standard errors, by the names of [`COMPARED`](crate::files::schema::COMPARED).
+    pub fn pulls(&self) -> [(&'static str, f64); 4] {
+        [
+            ("energy", self.energy),
+            ("specific_heat", self.specific_heat),
+            (IMPORTANCE_FREE_ENERGY, self.importance_free_energy),
+            ("bridge_free_energy", self.bridge_free_energy),
+        ]
+    }
 }
 
 impl Results {
@@ -64,7 +80,7 @@ impl Results {
     pub fn new(
         task: &Task,
         evaluation: &Evaluation,
-        chains: &Chains,
+        (chains, estimates): (&Chains, &Estimates),
         references: Option<&References>,
     ) -> Self {
         let of_target = chains.recorded(Recorded::LnWeight);
@@ -72,9 +88,11 @@ impl Results {
         let forward = forward(of_target, importance.free_energy);
         let (bridge_free_energy, error) = bridge(&evaluation.ln_weights(), of_target);
         if misses_weight(&importance, &forward) {
-            // No jackknife over the weights sees what is missing.
-            let distance = (importance.free_energy - bridge_free_energy).abs();
-            importance.free_energy_error = importance.free_energy_error.max(distance);
+            importance.free_energy_error = larger_error(
+                importance.free_energy_error,
+                importance.free_energy,
+                bridge_free_energy,
+            );
         }
         let gaussian = gaussian_integral(task.linear_size, task.temperature);
         let mut results = Self {
@@ -84,7 +102,7 @@ impl Results {
             forward,
             bridge_free_energy: (bridge_free_energy, error),
             ising_free_energy: (bridge_free_energy - gaussian, error),
-            estimates: Estimates::new(chains, task.linear_size, task.temperature),
+            estimates: estimates.clone(),
             deviations: None,
         };
         let sites = task.linear_size * task.linear_size;
@@ -103,15 +121,16 @@ impl Results {
             gap: (gap, error),
             gap_per_site: over(sites as f64),
             relative_error: over(exact_free_energy.abs()),
-            pulls: [
-                pull((energy.mean, energy.error), exact.energy_per_site),
-                pull(self.estimates.derived(Derived::SpecificHeat), exact.specific_heat_per_site),
-                pull(
-                    (self.importance.free_energy, self.importance.free_energy_error),
-                    exact_free_energy,
-                ),
-                pull(self.bridge_free_energy, exact_free_energy),
-            ],
+            energy: pull((energy.mean, energy.error), exact.energy_per_site),
+            specific_heat: pull(
+                self.estimates.derived(Derived::SpecificHeat),
+                exact.specific_heat_per_site,
+            ),
+            importance_free_energy: pull(
+                (self.importance.free_energy, self.importance.free_energy_error),
+                exact_free_energy,
+            ),
+            bridge_free_energy: pull(self.bridge_free_energy, exact_free_energy),
         }
     }
 
@@ -131,6 +150,12 @@ impl Results {
     }
 }
 
+/// The jackknife's error of the importance-weighted free energy, which does not see what the weights miss, or its distance
+/// to the bridge where that is larger.
+fn larger_error(jackknife: f64, importance: f64, bridge: f64) -> f64 {
+    jackknife.max((importance - bridge).abs())
+}
+
 /// Whether samples of the target have far smaller weights under the flow than its own samples know of.
 fn misses_weight(importance: &Importance, forward: &Forward) -> bool {
     forward.effective_sample_size < LEAST_FORWARD_SHARE * importance.effective_sample_size
@@ -146,6 +171,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::Model;
     use crate::engine::device::Device;
+    use crate::files::schema;
     use crate::flow::Flow;
     use crate::random::{Random, Use};
     use crate::sampling::config::{EvaluateConfig, Sampler};
@@ -159,6 +185,10 @@ mod tests {
         let model = Model::new(flow, TASK.target(), 2.3, &config.run, Device::Cpu);
         let evaluate = EvaluateConfig { samples: 64, batch: 64, keep_samples: 1 };
         Evaluation::draw(&model, &evaluate, &TASK.streams(), None, |_| Ok(())).unwrap()
+    }
+
+    fn results(evaluation: &Evaluation, chains: &Chains, known: Option<&References>) -> Results {
+        Results::new(&TASK, evaluation, (chains, &Estimates::new(chains, 4, 2.3)), known)
     }
 
     /// Chains of white noise whose ln π/q lie about `ln_weight`.
@@ -187,14 +217,14 @@ mod tests {
     #[test]
     fn without_exact_values_there_are_no_deviations() {
         let (evaluation, chains) = (evaluation(), chains(16.0));
-        let unknown = Results::new(&TASK, &evaluation, &chains, None);
+        let unknown = results(&evaluation, &chains, None);
         assert_eq!(unknown.deviations, None);
         let known = References::of(&TASK.target(), TASK.temperature);
-        let results = Results::new(&TASK, &evaluation, &chains, known.as_ref());
-        let deviations = results.deviations.as_ref().unwrap();
+        let found = results(&evaluation, &chains, known.as_ref());
+        let deviations = found.deviations.as_ref().unwrap();
         assert!(deviations.gap.0 > 0.0);
         assert_eq!(deviations.gap.0 / 16.0, deviations.gap_per_site.0);
-        assert_eq!(Results { deviations: None, ..results }, unknown);
+        assert_eq!(Results { deviations: None, ..found }, unknown);
     }
 
     /// Chains where ln w lies as it does under the flow, and chains that are mostly where it proposes nothing.
@@ -203,7 +233,7 @@ mod tests {
         let evaluation = evaluation();
         let jackknife = evaluation.importance().free_energy_error;
         let typical = -evaluation.importance().free_energy;
-        let overlapping = Results::new(&TASK, &evaluation, &chains(typical), None);
+        let overlapping = results(&evaluation, &chains(typical), None);
         assert!(!overlapping.misses_weight());
         assert_eq!(overlapping.importance.free_energy_error, jackknife);
 
@@ -214,10 +244,18 @@ mod tests {
             .records
             .index_axis_mut(ndarray::Axis(0), Recorded::LnWeight.place())
             .assign(&ln_weights);
-        let results = Results::new(&TASK, &evaluation, &apart, None);
-        assert!(results.misses_weight());
-        let distance = (results.importance.free_energy - results.bridge_free_energy.0).abs();
+        let missed = results(&evaluation, &apart, None);
+        assert!(missed.misses_weight());
+        let distance = (missed.importance.free_energy - missed.bridge_free_energy.0).abs();
         assert!(distance > jackknife, "{distance} {jackknife}");
-        assert_eq!(results.importance.free_energy_error, distance);
+        assert_eq!(missed.importance.free_energy_error, distance);
+        assert_eq!(larger_error(0.5, -10.0, -10.1), 0.5);
+    }
+
+    #[test]
+    fn what_is_compared_has_the_names_of_the_schema() {
+        let known = References::of(&TASK.target(), TASK.temperature);
+        let found = results(&evaluation(), &chains(16.0), known.as_ref());
+        assert_eq!(found.deviations.unwrap().pulls().map(|(name, _)| name), schema::COMPARED);
     }
 }

@@ -16,7 +16,7 @@ use crate::flow::{Flow, transfer};
 use crate::ranks::Team;
 use crate::sampling::config::Sampler;
 use crate::sampling::course::Course;
-use crate::sampling::diagnostics::{self, LEAST_WEIGHTED_SAMPLES};
+use crate::sampling::diagnostics;
 use crate::sampling::estimates::{Estimates, Reweighted};
 use crate::sampling::evaluate::Evaluation;
 use crate::sampling::sampler::{self, Chains, Kernel, Sampling};
@@ -68,10 +68,19 @@ pub fn run_task(
     let samplers: Vec<Chains> =
         samplers.map(|sampler| stages.sample(&model, sampler)).collect::<Result<_>>()?;
 
-    let results = Results::new(task, &evaluation, &samplers[0], references);
+    let estimates: Vec<Estimates> = samplers
+        .iter()
+        .map(|chains| Estimates::new(chains, task.linear_size, task.temperature))
+        .collect();
+    let of_target = (&samplers[0], &estimates[0]);
+    let results = Results::new(task, &evaluation, of_target, references);
     let verdict = judgement::verdict(&results, references, config);
     let scalars = numbers::of_results(&results, verdict.len(), history.skipped_steps);
     check_finite(&scalars)?;
+    let sampled = samplers.iter().zip(&estimates);
+    let mut records: Vec<_> =
+        sampled.map(|(chains, estimates)| sampler_record(chains, estimates, config)).collect();
+    records.push(reweighting(&evaluation, &results, task));
     let times = Times {
         train: trained,
         evaluate: evaluated - trained,
@@ -79,7 +88,6 @@ pub fn run_task(
         finished: unix_now() as f64,
     };
     let ess_least = results.estimates.ess_least;
-    let of_samplers = samplers.iter().map(|chains| sampler_record(chains, task, config));
     Ok(TaskRecord {
         task: *task,
         parent: parent.map(|parent| parent.task),
@@ -94,7 +102,7 @@ pub fn run_task(
         halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         lattice: lattice_observables(&samplers[0]),
-        samplers: of_samplers.chain([reweighting(&evaluation, task)]).collect(),
+        samplers: records,
         ln_q: evaluation.ln_q,
         ln_pi: evaluation.ln_pi,
         samples: evaluation.fields,
@@ -219,34 +227,35 @@ fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
 }
 
 /// What a sampler leaves in the task's file.
-fn sampler_record(chains: &Chains, task: &Task, config: &Config) -> SamplerRecord {
-    let estimates = Estimates::new(chains, task.linear_size, task.temperature);
+fn sampler_record(chains: &Chains, estimates: &Estimates, config: &Config) -> SamplerRecord {
     SamplerRecord {
         name: chains.sampler.name(),
         chains: chains.records.clone(),
-        verdict: diagnostics::verdict(&estimates, chains.sampler, &config.hmc),
-        estimates: numbers::of_estimates(&estimates),
+        verdict: diagnostics::verdict(estimates, chains.sampler, &config.hmc),
+        estimates: numbers::of_estimates(estimates),
         warmup_rule: sampler::warmup_rule(&config.hmc),
     }
 }
 
 /// The evaluation's samples as one chain with weights, and what these make of the observables.
-fn reweighting(evaluation: &Evaluation, task: &Task) -> SamplerRecord {
+fn reweighting(evaluation: &Evaluation, results: &Results, task: &Task) -> SamplerRecord {
     let count = evaluation.ln_q.len();
     let scalars = evaluation.scalars.t().insert_axis(Axis(1));
     let ln_weights = Array2::from_shape_vec((1, count), evaluation.ln_weights());
     let ln_weights = ln_weights.expect("one weight a sample");
     let estimates = Reweighted::new(scalars, ln_weights.view(), task.linear_size, task.temperature);
-    let weighted = evaluation.importance().effective_sample_size * count as f64;
-    let problem = || {
-        format!("the weights are worth {weighted:.0} of {count} samples: these numbers say nothing")
+    let problem = |worth: f64| {
+        format!("the weights are worth {worth:.0} of {count} samples: these numbers say nothing")
     };
     SamplerRecord {
         name: schema::REWEIGHTING,
         estimates: numbers::of_reweighted(&estimates),
         chains: concatenate(Axis(0), &[scalars, ln_weights.view().insert_axis(Axis(0))])
             .expect("one weight a sample"),
-        verdict: (weighted < LEAST_WEIGHTED_SAMPLES).then(problem).into_iter().collect(),
+        verdict: (!results.has_weights())
+            .then(|| problem(results.samples_worth()))
+            .into_iter()
+            .collect(),
         warmup_rule: "independent samples of the flow, to be weighted by exp(ln_weight)".into(),
     }
 }

@@ -43,8 +43,8 @@ fn sources() -> BTreeMap<String, String> {
     files
 }
 
-/// Everything that stands behind `crate::` in a file, paths in braces spelled out.
-fn imports(code: &str) -> BTreeSet<String> {
+/// Everything that stands behind `crate::` or `super::` in a file, from the root on and paths in braces spelled out.
+fn imports(file: &str, code: &str) -> BTreeSet<String> {
     fn spell(prefix: &str, text: &str, found: &mut BTreeSet<String>) {
         let mut depth = 0;
         let separator = |letter: char| {
@@ -61,8 +61,19 @@ fn imports(code: &str) -> BTreeSet<String> {
         }
     }
     let mut found = BTreeSet::new();
-    for (place, _) in code.match_indices("crate::") {
-        let rest = &code[place + "crate::".len()..];
+    let roots = ["crate::", "super::"].into_iter().flat_map(|root| code.match_indices(root));
+    for (place, root) in roots.filter(|&(place, _)| !code[..place].ends_with("super::")) {
+        let mut rest = &code[place + root.len()..];
+        let mut above = file;
+        if root == "super::" {
+            above = above.rsplit_once("::").map_or("", |(above, _)| above);
+            while let Some(further) = rest.strip_prefix("super::") {
+                (rest, above) = (further, above.rsplit_once("::").map_or("", |(above, _)| above));
+            }
+        } else {
+            above = "";
+        }
+        let prefix = if above.is_empty() { String::new() } else { format!("{above}::") };
         let in_statement = code[..place].trim_end().ends_with("use");
         let end = if in_statement {
             rest.find(';').expect("a statement ends")
@@ -70,7 +81,7 @@ fn imports(code: &str) -> BTreeSet<String> {
             let part_of_path = |letter: char| letter.is_alphanumeric() || "_:".contains(letter);
             rest.find(|letter| !part_of_path(letter)).unwrap_or(rest.len())
         };
-        spell("", &rest[..end].replace(['\n', ' '], ""), &mut found);
+        spell(&prefix, &rest[..end].replace(['\n', ' '], ""), &mut found);
     }
     found
 }
@@ -89,7 +100,7 @@ fn imports_never_go_up() {
     let mut upward = Vec::new();
     for (file, code) in &files {
         let own = floor(&rooms, &room(file));
-        for import in imports(code).iter().filter(|path| file_of(path, &files).is_some()) {
+        for import in imports(file, code).iter().filter(|path| file_of(path, &files).is_some()) {
             if floor(&rooms, &room(import)) > own {
                 upward.push(format!("{file} imports {import}"));
             }
@@ -102,7 +113,7 @@ fn imports_never_go_up() {
 fn no_files_import_each_other_in_a_circle() {
     let files = sources();
     let of = |(file, code): (&String, &String)| {
-        let targets = imports(code).iter().filter_map(|path| file_of(path, &files)).collect();
+        let targets = imports(file, code).iter().filter_map(|path| file_of(path, &files)).collect();
         (file.clone(), targets)
     };
     let mut edges: BTreeMap<String, BTreeSet<&str>> = files.iter().map(of).collect();

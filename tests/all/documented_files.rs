@@ -132,7 +132,7 @@ fn tables_are_those_of_the_schema() {
         text.lines().zip(expected.lines()).find(|(line, expected)| line != expected)
     {
         panic!(
-            "docs/files.md is not what src/files/schema.rs says, from this line on: {line}\n\
+            "docs/files.md is not what src/files/schema/ says, from this line on: {line}\n\
              write its tables anew with {WRITE}=1 cargo test --release --test documented_files"
         );
     }

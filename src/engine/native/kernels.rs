@@ -83,6 +83,7 @@ pub fn product<T: Real>(
 /// Sums in registers at once on plain targets. An x86 machine without AVX2 has no fused multiplication either and is slow
 /// anyway: more would only take long to compile.
 const PLAIN: usize = if cfg!(target_arch = "x86_64") { 1 } else { 6 };
+const PLAIN_OF_FOUR: usize = if cfg!(target_arch = "x86_64") { 1 } else { 4 };
 
 /// Most rows whose sums are in registers at once.
 pub const GROUP: usize = 4;
@@ -201,7 +202,7 @@ pub fn outer_product<T: Real>(
             outer_strips::<T, 6, 10, 12, 16>(rows, deltas, inputs, gradient, sums, add, totals);
         }
         "x86_64+avx2" => outer_strips::<T, 3, 6, 12, 8>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 8>),
-        _ => outer_strips::<T, PLAIN, PLAIN, PLAIN, 4>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 4>),
+        _ => outer_strips::<T, PLAIN_OF_FOUR, PLAIN, PLAIN, 4>(rows, deltas, inputs, gradient, sums, add_product, totals::<T, 4>),
     }
 }
 

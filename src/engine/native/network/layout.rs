@@ -2,23 +2,13 @@
 
 use super::super::kernels::GROUP;
 use super::super::lanes::{LANES, Real};
+use super::dense::Dense;
 use crate::flow::coupling::{Conditioner, Coupling, Kernel, Transform};
 
 /// Bytes that the panels of a chunk of rows may fill: a part of a core's second-level cache.
 const CHUNK_BYTES: usize = 352 * 1024;
 
 const MAX_CHUNK_ROWS: usize = 64;
-
-/// out = W in + b, with the place of W (outputs, inputs) in the flat parameters, behind it b, and that of the
-/// transposed copy (inputs then bias, outputs) among the packed ones.
-#[derive(Debug, Clone)]
-pub struct Dense {
-    pub inputs: usize,
-    pub outputs: usize,
-    pub(super) weights: usize,
-    pub(super) biased: bool,
-    pub(super) packed: usize,
-}
 
 /// One of the networks of a coupling, all of which see the same inputs.
 #[derive(Debug, Clone)]
@@ -62,7 +52,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn dense(&mut self, inputs: usize, outputs: usize, biased: bool) -> Dense {
+    fn dense(&mut self, inputs: usize, outputs: usize, biased: bool) -> Dense {
         let weights = self.parameters;
         let dense = Dense { inputs, outputs, weights, biased, packed: self.packed };
         self.parameters += outputs * dense.units();
