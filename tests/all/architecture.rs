@@ -31,7 +31,10 @@ fn sources() -> BTreeMap<String, String> {
                 add(&path, &format!("{prefix}{name}::"), files);
             } else if path.extension().is_some_and(|end| end == "rs") && name != "tests" {
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+                let tests =
+                    ["", "pub(crate) "].map(|of| format!("\n#[cfg(test)]\n{of}mod tests {{"));
+                let end = tests.iter().filter_map(|tests| text.find(tests.as_str())).min();
+                let code = &text[..end.unwrap_or(text.len())];
                 let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
                 files.insert(format!("{prefix}{name}"), code.collect::<Vec<_>>().join("\n"));
             }
