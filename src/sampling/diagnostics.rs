@@ -132,6 +132,7 @@ pub fn judge_pulls(pulls: &[f64]) -> (f64, f64, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::sampler::tests::chains_of;
     use crate::sampling::sampler::{Chains, Recorded};
     use ndarray::{Array3, Axis, s};
     use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -152,18 +153,7 @@ mod tests {
             values += shift;
         }
         records.slice_mut(s![count - 1, .., ..]).fill(1.0);
-        Chains {
-            sampler: Sampler::Latent,
-            records,
-            structure_factors: Array3::zeros((8, 4, 4)),
-            correlations: Array3::zeros((8, 4, 4)),
-            divergences: 0,
-            warmup_divergences: 3,
-            step_size: 0.1,
-            trajectory_length: 1.0,
-            gradients: 4000,
-            seconds: [1.0, 2.0],
-        }
+        chains_of(records)
     }
 
     fn verdict_of(chains: &Chains) -> Vec<String> {

@@ -400,9 +400,26 @@ pub fn sample(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::files::schema;
+
+    /// Chains of latent HMC that went well, with these records.
+    pub(crate) fn chains_of(records: Array3<f64>) -> Chains {
+        let count = records.dim().1;
+        Chains {
+            sampler: Sampler::Latent,
+            records,
+            structure_factors: Array3::zeros((count, 4, 4)),
+            correlations: Array3::zeros((count, 4, 4)),
+            divergences: 0,
+            warmup_divergences: 3,
+            step_size: 0.1,
+            trajectory_length: 1.0,
+            gradients: 4000,
+            seconds: [1.0, 2.0],
+        }
+    }
 
     #[test]
     fn what_is_recorded_has_its_place_and_the_name_of_the_schema() {

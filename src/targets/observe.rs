@@ -62,11 +62,6 @@ impl Observable {
         (Self::EnergySquared, row(["energy_squared", "energy^2", "J^2", "square of the energy per site", "<e^2> of the energy per site e"])),
         (Self::StructureFactorKMin, row(["structure_factor_k_min", "S(2 pi/L)", "1", "S(k) at k = 2 pi / L", "S(k) at k = 2 pi / L, mean of both axes"])),
     ];
-
-    /// The name that files have for it.
-    pub fn name(self) -> &'static str {
-        Self::TABLE[self as usize].1.name
-    }
 }
 
 impl Derived {
@@ -81,11 +76,6 @@ impl Derived {
         (Self::CorrelationLength, ["correlation_length", "lattice sites",
             "second-moment correlation length, sqrt(S(0) / S(2 pi/L) - 1) / (2 sin(pi/L))"]),
     ];
-
-    /// The name that files have for it.
-    pub fn name(self) -> &'static str {
-        Self::TABLE[self as usize].1[0]
-    }
 }
 
 /// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of

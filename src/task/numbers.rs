@@ -11,7 +11,7 @@ use crate::targets::exact::ExactIsing;
 use crate::targets::observe::{Derived, Observable};
 use crate::train::data::HeldOut;
 
-/// Wall times of a task in seconds.
+/// What a task took: wall times in seconds, and memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     pub train: f64,
@@ -20,6 +20,8 @@ pub struct Times {
     pub wall: f64,
     /// Since 1970.
     pub finished: f64,
+    /// Peak of the process in bytes.
+    pub peak_memory: f64,
 }
 
 /// Numbers and pairs (value, error) by name.
@@ -143,12 +145,7 @@ pub fn of_held_out(held_out: &HeldOut) -> Numbers {
 
 /// What differs between two runs of a task, by [`TIMING_SCALARS`](crate::files::schema::TIMING_SCALARS): times, NaN of
 /// samplers that did not run, and memory.
-pub fn of_times(
-    times: Times,
-    samplers: &[Chains],
-    ess_least: f64,
-    peak_memory_bytes: f64,
-) -> Numbers {
+pub fn of_times(times: Times, samplers: &[Chains], ess_least: f64) -> Numbers {
     let mut named = Named::default();
     for sampler in Sampler::ALL {
         let ran = samplers.iter().find(|chains| chains.sampler == sampler);
@@ -164,6 +161,6 @@ pub fn of_times(
     named.number("evaluate_seconds", times.evaluate);
     named.number("wall_seconds", times.wall);
     named.number("finished_unix_seconds", times.finished);
-    named.number("peak_memory_bytes", peak_memory_bytes);
+    named.number("peak_memory_bytes", times.peak_memory);
     named.0
 }

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    use ndarray::{Array2, Array3};
+    use ndarray::Array2;
 
     use crate::config::Config;
     use crate::engine::Model;
@@ -174,7 +174,8 @@ mod tests {
     use crate::files::schema;
     use crate::flow::Flow;
     use crate::random::{Random, Use};
-    use crate::sampling::config::{EvaluateConfig, Sampler};
+    use crate::sampling::config::EvaluateConfig;
+    use crate::sampling::sampler::tests::chains_of;
 
     const TASK: Task = Task { linear_size: 4, temperature: 2.3, depth: 1, seed: 1 };
 
@@ -200,18 +201,7 @@ mod tests {
         records
             .index_axis_mut(ndarray::Axis(0), Recorded::LnWeight.place())
             .mapv_inplace(|noise| noise - 1.0 + ln_weight);
-        Chains {
-            sampler: Sampler::Latent,
-            records,
-            structure_factors: Array3::zeros((4, 4, 4)),
-            correlations: Array3::zeros((4, 4, 4)),
-            divergences: 0,
-            warmup_divergences: 0,
-            step_size: 0.1,
-            trajectory_length: 1.0,
-            gradients: 50,
-            seconds: [1.0, 2.0],
-        }
+        chains_of(records)
     }
 
     #[test]

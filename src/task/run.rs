@@ -86,6 +86,7 @@ pub fn run_task(
         evaluate: evaluated - trained,
         wall: checkpoints.seconds(),
         finished: unix_now() as f64,
+        peak_memory: memory.bytes(),
     };
     let ess_least = results.estimates.ess_least;
     Ok(TaskRecord {
@@ -98,7 +99,7 @@ pub fn run_task(
         scalars,
         verdict,
         references: numbers::of_references(references),
-        timing: numbers::of_times(times, &samplers, ess_least, memory.bytes()),
+        timing: numbers::of_times(times, &samplers, ess_least),
         halves: model.flow.architecture.halves(),
         history: with_learning_rates(&history),
         lattice: lattice_observables(&samplers[0]),

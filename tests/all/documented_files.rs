@@ -133,7 +133,7 @@ fn tables_are_those_of_the_schema() {
     {
         panic!(
             "docs/files.md is not what src/files/schema/ says, from this line on: {line}\n\
-             write its tables anew with {WRITE}=1 cargo test --release --test documented_files"
+             write its tables anew with {WRITE}=1 cargo test --release --test all documented_files::"
         );
     }
 }

@@ -223,13 +223,13 @@ fn assert_equal_to_enumeration(chains: &Chains, temperature: f64) {
         (Derived::SusceptibilityConnected, connected),
         (Derived::CorrelationLength, (ratio - 1.0).sqrt() / 2f64.sqrt()),
     ];
-    let derived = derived
-        .map(|(quantity, expected)| (quantity.name(), estimates.derived(quantity), expected));
+    let derived = derived.map(|(quantity, expected)| {
+        (format!("{quantity:?}"), estimates.derived(quantity), expected)
+    });
     let smallest = exact.structure_factor[0][1];
-    let means = [
-        ("magnetization", mean(Observable::Magnetization), 0.0),
-        ("structure_factor_k_min", mean(Observable::StructureFactorKMin), smallest),
-    ];
+    let means = [(Observable::Magnetization, 0.0), (Observable::StructureFactorKMin, smallest)];
+    let means =
+        means.map(|(observable, expected)| (format!("{observable:?}"), mean(observable), expected));
     for (name, (value, error), expected) in derived.into_iter().chain(means) {
         assert!(((value - expected) / error).abs() < 4.0, "{name}: {value} ± {error}, {expected}");
         assert!(error < 0.02 * expected.abs().max(1.0), "{name}: error {error}");
