@@ -62,6 +62,11 @@ impl Random {
         Self { key: [key as u32, (key >> 32) as u32] }
     }
 
+    /// The key.
+    pub fn key(&self) -> u64 {
+        u64::from(self.key[0]) | u64::from(self.key[1]) << 32
+    }
+
     /// Standard normal numbers of some samples, by the transform of Box and Muller. Shapes: (sample, number).
     pub fn normals(&self, of: Use, samples: Range<usize>, count: usize) -> Array2<f64> {
         self.numbers(of, samples, count, fill_normals)

@@ -2,6 +2,7 @@
 
 use super::kernels::{Store, Units, UnitsMut, product};
 use super::lanes::{Lanes, Real};
+use crate::engine::fourier;
 
 /// The basis.
 #[derive(Debug, Clone)]
@@ -18,20 +19,18 @@ pub type Multipliers<T> = Vec<T>;
 
 impl<T: Real> Spectral<T> {
     pub fn new(linear_size: usize) -> Self {
-        let rows: Vec<Vec<f64>> = (0..linear_size).map(|row| basis_row(linear_size, row)).collect();
-        let column = |site: usize| rows.iter().map(move |row| T::of(row[site]));
+        let basis = fourier::basis(linear_size);
+        let converted = |values: &[f64]| values.iter().map(|&value| T::of(value)).collect();
         Self {
             linear_size,
-            basis: rows.iter().flatten().map(|value| T::of(*value)).collect(),
-            transposed: (0..linear_size).flat_map(column).collect(),
+            transposed: converted(&fourier::transposed(&basis, linear_size)),
+            basis: converted(&basis),
         }
     }
 
     /// Numbers that are given over (k_x, k_y), the same for ±k_x and ±k_y.
     pub fn multipliers(&self, numbers: &[f64]) -> Multipliers<T> {
-        let size = self.linear_size;
-        let of = |x: usize, y: usize| T::of(numbers[frequency(x) * size + frequency(y)]);
-        (0..size).flat_map(|x| (0..size).map(move |y| of(x, y))).collect()
+        fourier::multipliers(self.linear_size, numbers).into_iter().map(T::of).collect()
     }
 
     /// `field` ← (U ⊗ U)ᵀ diag(multipliers) (U ⊗ U) `field`, for (site, lane); `scratch` is as long.
@@ -62,32 +61,6 @@ impl<T: Real> Spectral<T> {
             }
         }
     }
-}
-
-/// Frequency of row 0, 1, 2, 3, 4, … of the basis: 0, 1, 1, 2, 2, ….
-fn frequency(row: usize) -> usize {
-    row.div_ceil(2)
-}
-
-/// A row of U: the constant, cosine and sine of each frequency, and last the alternating function.
-fn basis_row(linear_size: usize, row: usize) -> Vec<f64> {
-    let length = linear_size as f64;
-    let unpaired = row == 0 || 2 * frequency(row) == linear_size;
-    let norm = (if unpaired { 1.0 } else { 2.0 } / length).sqrt();
-    (0..linear_size)
-        .map(|site| {
-            // Reduced modulo L first, so that the phase is exact.
-            let phase = (frequency(row) * site % linear_size) as f64;
-            let angle = std::f64::consts::TAU * phase / length;
-            norm * if row % 2 == 1 {
-                angle.cos()
-            } else if row == 0 {
-                1.0
-            } else {
-                angle.sin()
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

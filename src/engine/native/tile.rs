@@ -52,29 +52,19 @@ pub(super) fn sum_parts(parts: Range<usize>, part: &(dyn Fn(usize) -> Part + Syn
     first.join(second)
 }
 
-/// A batch in tiles: runs of equal temperatures, cut after each [`LANES`] samples, with what `at` knows of each temperature.
+/// A batch in tiles, with what `at` knows of each temperature.
 pub(super) fn tiles<T>(
     batch: Batch,
     mut at: impl FnMut(f64) -> Option<Arc<AtTemperature<T>>>,
 ) -> Vec<Tile<T>> {
-    let mut tiles: Vec<Tile<T>> = Vec::with_capacity(batch.len().div_ceil(LANES));
-    let mut last = None;
-    for (sample, temperature) in batch.temperatures().iter().map(|t| t.to_bits()).enumerate() {
-        let goes_on = last == Some(temperature);
-        match tiles.last_mut() {
-            Some(tile) if goes_on && tile.samples.len() < LANES => tile.samples.end = sample + 1,
-            Some(Tile { at, .. }) if goes_on => {
-                let at = at.clone();
-                tiles.push(Tile { samples: sample..sample + 1, at });
-            }
-            _ => {
-                let at = at(f64::from_bits(temperature));
-                tiles.push(Tile { samples: sample..sample + 1, at });
-            }
+    let mut last = (None, None);
+    let tile = |(samples, temperature): (Range<usize>, f64)| {
+        if last.0 != Some(temperature.to_bits()) {
+            last = (Some(temperature.to_bits()), at(temperature));
         }
-        last = Some(temperature);
-    }
-    tiles
+        Tile { samples, at: last.1.clone() }
+    };
+    batch.tiles(LANES).into_iter().map(tile).collect()
 }
 
 /// A field of each tile as (batch, site), without the lanes that have no sample.
