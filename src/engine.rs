@@ -1,8 +1,11 @@
-//! What evaluates a flow against its target, and differentiates it: the native kernels on CPUs, or torch operations with
-//! autograd on any device. All give the same numbers up to rounding.
+//! What evaluates a flow against its target, and differentiates it: the native kernels on CPUs, those for GPUs, or
+//! torch operations with autograd on any device. All give the same numbers up to rounding.
 
+mod choice;
 pub mod config;
+pub mod cuda;
 pub mod device;
+mod fourier;
 mod model;
 pub mod native;
 #[cfg(test)]
@@ -15,22 +18,11 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, CowArray, Ix2, ShapeBuilder, s};
 
-use crate::engine::config::{EngineChoice, Estimator};
-use crate::error::{Error, Result};
+use crate::engine::config::Estimator;
 use crate::random::{Random, Use};
 
+pub use choice::check_built;
 pub use model::Model;
-
-/// Whether this program has the engine that a configuration asks for.
-///
-/// # Errors
-/// It was built without.
-pub fn check_built(choice: EngineChoice) -> Result<()> {
-    match choice {
-        EngineChoice::Torch if cfg!(not(feature = "torch")) => Err(Error::NoTorch),
-        EngineChoice::Auto | EngineChoice::Native | EngineChoice::Torch => Ok(()),
-    }
-}
 
 /// Field samples with their log-densities.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +133,32 @@ impl<'a> Batch<'a> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Runs of equal temperatures, cut after each `most` samples, with their temperatures.
+    pub fn tiles(&self, most: usize) -> Vec<(Range<usize>, f64)> {
+        let mut tiles: Vec<(Range<usize>, f64)> = Vec::with_capacity(self.len().div_ceil(most));
+        let (mut last, mut length) = (None, 0);
+        for (sample, &temperature) in self.temperatures.iter().enumerate() {
+            // By its bits, since NaN stands for none.
+            if last == Some(temperature.to_bits()) && length < most {
+                length += 1;
+                tiles.last_mut().expect("there was a sample before").0.end = sample + 1;
+            } else {
+                length = 1;
+                tiles.push((sample..sample + 1, temperature));
+            }
+            last = Some(temperature.to_bits());
+        }
+        tiles
+    }
+
+    /// The key and the first number of latents that are yet to be drawn.
+    pub fn to_draw(&self) -> Option<(&Random, usize)> {
+        match &self.values {
+            Values::Given(_) => None,
+            Values::Prior { random, first, .. } => Some((random, *first)),
+        }
     }
 
     /// Latents or fields of some of the samples, drawn now if they are the prior's. Shapes: (samples, N).

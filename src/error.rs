@@ -132,6 +132,13 @@ pub enum Error {
     #[error("internal error: {message}; please report it with the task's configuration")]
     Panic { message: String },
 
+    /// The GPU is lost, or a kernel went wrong; the message is the driver's.
+    #[error(
+        "{message}; the task goes on from its last checkpoint when it is run again (where this repeats, see the \
+         machine's log of the GPU)"
+    )]
+    Gpu { message: String },
+
     /// A tensor of torch did not fit into memory; the message is its allocator's. (Where the host has no memory for an array,
     /// the process ends.)
     #[error(
@@ -209,6 +216,9 @@ pub enum Error {
     Usage(String),
 }
 
+/// How the message of a panic begins where a GPU fails.
+pub const GPU_FAILED: &str = "the GPU failed";
+
 impl Error {
     /// The error of a task that panicked. What torch does where memory ends is a panic too, though no bug.
     pub fn panic(message: String) -> Self {
@@ -219,6 +229,7 @@ impl Error {
                 let sentence = message[start..].split(". ").next().unwrap_or_default();
                 Self::OutOfMemory { message: sentence.to_owned() }
             }
+            None if message.starts_with(GPU_FAILED) => Self::Gpu { message },
             None => Self::Panic { message },
         }
     }

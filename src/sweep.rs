@@ -117,7 +117,7 @@ fn find_missing(
     };
     // Asking for an engine or a GPU where there is none must not leave a folder behind.
     engine::check_built(config.run.engine)?;
-    device::select(config.run.device_choice(), 0)?;
+    device::select(config.run.engine, config.run.device_choice(), 0)?;
     let (dir, lock) = SweepDir::prepare(root, &config)?;
     let started = SystemTime::now();
     let seconds = seconds_of_all(&tasks, &config, &dir)?;
@@ -210,7 +210,7 @@ pub fn run(job: Job, ranks: &Ranks, stop: &Stop, bars: &MultiProgress) -> Result
     let Job { config, dir, tasks, missing, reception } = job;
     host::keep_freed_memory();
     warn_of_crowding(config.run.threads);
-    let device = device::select(config.run.device_choice(), ranks.local_rank())?;
+    let device = device::select(config.run.engine, config.run.device_choice(), ranks.local_rank())?;
     let team = ranks.team(config.run.ranks_per_task);
     match &team {
         Team::Alone => log::info!("rank {} of {}: {device:?}", ranks.rank(), ranks.size()),

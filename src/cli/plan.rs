@@ -9,6 +9,7 @@ use comfy_table::{Table, presets};
 use super::output::{hint, print};
 use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
+use crate::engine::config::DeviceChoice;
 use crate::files::schema::AT_RANDOM;
 use crate::sweep;
 use crate::sweep::plan::{self, PlannedTask};
@@ -57,6 +58,8 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
         |cost: f64| humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string();
     let basis = if missing.len() < tasks.len() {
         "from the times of the finished tasks"
+    } else if config.run.device_choice() == DeviceChoice::Cuda {
+        "expected for one GPU a rank, not yet measured; ratios are better known than times"
     } else {
         "expected for one CPU thread a rank; ratios are better known than times"
     };

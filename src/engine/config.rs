@@ -40,12 +40,14 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineChoice {
-    /// Native on CPU ranks, torch on GPU ranks.
+    /// Native on CPU ranks, cuda on GPU ranks.
     Auto,
     /// Fused kernels for CPUs.
     Native,
     /// libtorch, on any device.
     Torch,
+    /// Kernels for GPUs.
+    Cuda,
 }
 
 /// `[run]`: the machine.
@@ -96,6 +98,7 @@ impl RunConfig {
     pub fn device_choice(&self) -> DeviceChoice {
         match self.engine {
             EngineChoice::Native => DeviceChoice::Cpu,
+            EngineChoice::Cuda => DeviceChoice::Cuda,
             EngineChoice::Auto | EngineChoice::Torch => self.device,
         }
     }
@@ -105,7 +108,13 @@ impl RunConfig {
             self.engine != EngineChoice::Native || self.device != DeviceChoice::Cuda,
             "run.engine",
             "\"native\"",
-            "\"torch\" or \"auto\" where run.device is \"cuda\"",
+            "\"cuda\", \"torch\" or \"auto\" where run.device is \"cuda\"",
+        )?;
+        require(
+            self.engine != EngineChoice::Cuda || self.device != DeviceChoice::Cpu,
+            "run.engine",
+            "\"cuda\"",
+            "\"native\", \"torch\" or \"auto\" where run.device is \"cpu\"",
         )?;
         require((1..=1024).contains(&self.threads), "run.threads", self.threads, "from 1 to 1024")?;
         require(

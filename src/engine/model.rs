@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array3, ArrayView2, s};
 
-use super::native::Native;
+use super::choice::engine;
 use super::{Batch, Draw, Engine, Image, Loss, Potential};
-use crate::engine::config::{EngineChoice, Estimator, Precision, RunConfig};
+use crate::engine::config::{Estimator, RunConfig};
 use crate::engine::device::Device;
 use crate::flow::Flow;
 use crate::flow::config::Symmetry;
@@ -191,33 +191,4 @@ impl Model {
     pub fn inverse_derivatives(&self, x: ArrayView2<f64>, latents: &[usize]) -> Array3<f64> {
         self.engine.inverse_derivatives(self.flow.parameters.view(), self.batch(x), latents)
     }
-}
-
-/// The engine of a configuration; without torch the native one takes its place.
-fn engine(
-    flow: &Flow,
-    target: Option<&Target>,
-    run: &RunConfig,
-    device: Device,
-) -> Box<dyn Engine> {
-    let native = match run.engine {
-        EngineChoice::Auto => device == Device::Cpu,
-        EngineChoice::Native => true,
-        EngineChoice::Torch => false,
-    };
-    if native || cfg!(not(feature = "torch")) {
-        let (architecture, couplings) = (&flow.architecture, flow.couplings());
-        return match run.precision {
-            Precision::F32 => {
-                Box::new(Native::<f32>::new(architecture, couplings, target, run.threads))
-            }
-            Precision::F64 => {
-                Box::new(Native::<f64>::new(architecture, couplings, target, run.threads))
-            }
-        };
-    }
-    #[cfg(feature = "torch")]
-    return Box::new(super::torch::Torch::new(flow, target, run.precision, device, run.threads));
-    #[cfg(not(feature = "torch"))]
-    unreachable!("without torch the native engine has been taken")
 }

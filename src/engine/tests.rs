@@ -634,7 +634,7 @@ mod autograd {
     fn the_machines_device_computes_what_the_cpu_does() {
         use crate::engine::config::DeviceChoice;
 
-        let device = device::select(DeviceChoice::Auto, 0).unwrap();
+        let device = device::select(EngineChoice::Torch, DeviceChoice::Auto, 0).unwrap();
         let architecture = architecture(4, 2, &small_config());
         let z = batch_of(&architecture);
         let run = RunConfig { engine: EngineChoice::Torch, ..Default::default() };

@@ -2,18 +2,27 @@
 
 use super::Task;
 use crate::config::Config;
+use crate::engine::config::DeviceChoice;
 use crate::flow::Architecture;
 use crate::flow::coupling::Coupling;
 
-/// Time that one coupling costs in a training step, however small the batch, in seconds (native engine,
-/// one CPU thread).
-const SECONDS_PER_COUPLING: f64 = 1e-5;
+/// What a rank computes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Machine {
+    /// Time that one coupling costs in a training step, however small the batch, in seconds.
+    seconds_per_coupling: f64,
+    /// Arithmetic rate of a training step with networks of the usual width, in FLOP/s.
+    flops_per_second: f64,
+}
 
-/// Arithmetic rate of a training step with networks of the usual width, in FLOP/s (native engine, one CPU
-/// thread; from the `train_step` bench at L = 16).
-const FLOPS_PER_SECOND: f64 = 1.5e10;
+/// The native engine on one thread, from the `train_step` bench at L = 16.
+const CPU_THREAD: Machine = Machine { seconds_per_coupling: 1e-5, flops_per_second: 1.5e10 };
 
-/// Expected seconds of a task's stages on one CPU thread of each of its ranks.
+/// The engine for GPUs on one of the H100 class: what its design expects, not yet measured.
+const GPU: Machine = Machine { seconds_per_coupling: 1e-5, flops_per_second: 1e13 };
+
+/// Expected seconds of a task's stages, on one CPU thread or, where `run.device` or `run.engine` is "cuda", one GPU of each of its
+/// ranks.
 ///
 /// Only ratios matter to the schedule. A training step evaluates every coupling's network on
 /// every row; a gradient costs two further evaluations.
@@ -31,8 +40,13 @@ impl Cost {
         let passes = 1.0 + f64::from(config.flow.needs_inverse());
         // Ranks of one task evaluate a batch in shares; the largest share is what takes time.
         let ranks = config.run.ranks_per_task as i64;
+        let machine = match config.run.device_choice() {
+            DeviceChoice::Cuda => GPU,
+            DeviceChoice::Auto | DeviceChoice::Cpu => CPU_THREAD,
+        };
         let pass = |batch: i64| {
-            passes * pass_cost(&architecture, (batch + ranks - 1).div_euclid(ranks) as f64)
+            let share = (batch + ranks - 1).div_euclid(ranks) as f64;
+            passes * machine.pass_cost(&architecture, share)
         };
         let (train, evaluate, hmc) = (&config.train, &config.evaluate, &config.hmc);
         let batches = evaluate.samples as f64 / evaluate.batch as f64;
@@ -56,11 +70,37 @@ impl Cost {
     }
 }
 
-/// Seconds to evaluate the flow once, without gradient, on `batch` samples.
-fn pass_cost(architecture: &Architecture, batch: f64) -> f64 {
-    let cost = |coupling: &Coupling| {
-        let flops = 2.0 * coupling.network.multiplications_per_row() as f64;
-        SECONDS_PER_COUPLING / 3.0 + batch * coupling.rows as f64 * flops / FLOPS_PER_SECOND
-    };
-    architecture.couplings().iter().map(cost).sum()
+impl Machine {
+    /// Seconds to evaluate the flow once, without gradient, on `batch` samples.
+    fn pass_cost(self, architecture: &Architecture, batch: f64) -> f64 {
+        let cost = |coupling: &Coupling| {
+            let flops = 2.0 * coupling.network.multiplications_per_row() as f64;
+            let least = self.seconds_per_coupling / 3.0;
+            least + batch * coupling.rows as f64 * flops / self.flops_per_second
+        };
+        architecture.couplings().iter().map(cost).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only where a configuration asks for a GPU does a plan count on one.
+    #[test]
+    fn a_gpu_takes_the_work_off_large_lattices_and_not_the_time_of_each_coupling() {
+        let cost = |linear_size: usize, run: &str| {
+            let text = format!(
+                "[sweep]\nname = 'cost'\nlinear_size = {linear_size}\ntemperatures = [2.3]\ndepths = [2]\n{run}"
+            );
+            let config = Config::parse(&text, "cost.toml".as_ref()).unwrap();
+            let task = Task { linear_size, temperature: 2.3, depth: 2, seed: 1 };
+            Cost::of(&config, &task).total()
+        };
+        let gpu = "[run]\ndevice = 'cuda'";
+        assert_eq!(cost(8, ""), cost(8, "[run]\nengine = 'native'"));
+        assert_eq!(cost(8, gpu), cost(8, "[run]\nengine = 'cuda'"));
+        assert!(cost(64, "") > 100.0 * cost(64, gpu));
+        assert!(cost(64, gpu) < 10.0 * cost(8, gpu));
+    }
 }

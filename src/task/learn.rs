@@ -64,7 +64,7 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
     }
     host::keep_freed_memory();
     engine::check_built(config.run.engine)?;
-    let device = device::select(config.run.device_choice(), 0)?;
+    let device = device::select(config.run.engine, config.run.device_choice(), 0)?;
     let data = Data::of_pictures(&config.data)?;
     config.check_lattice(data.linear_size(), config_path)?;
     let folder = output.parent().expect("an absolute path of a file has a folder");

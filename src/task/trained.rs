@@ -44,6 +44,7 @@ impl Trained {
 
         config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);
         let device = device::select(
+            config.run.engine,
             match config.run.device_choice() {
                 DeviceChoice::Cpu => DeviceChoice::Cpu,
                 DeviceChoice::Auto | DeviceChoice::Cuda => DeviceChoice::Auto,

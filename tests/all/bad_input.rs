@@ -481,17 +481,17 @@ fn cuda_where_there_is_none_is_refused_with_a_remedy_and_without_a_folder() {
 #[cfg(feature = "torch")]
 #[test]
 fn cuda_library_that_cannot_be_loaded_is_named_with_its_reason() {
-    let sweep = Sweep::new(&on_cuda());
+    let sweep = Sweep::new(&on_cuda().replace("[run]", "[run]\nengine = \"torch\""));
     fs::write(sweep.folder().join("libtorch_cuda.so"), "no library").unwrap();
     let result = outcome(sweep.run_with(neuralrg()).env("LD_LIBRARY_PATH", sweep.folder()));
-    let expected = ["no usable CUDA part", "libtorch_cuda.so", "CUDA=1", "LIBTORCH"];
+    let expected = ["no usable CUDA part", "libtorch_cuda.so", "TORCH_CUDA=1", "LIBTORCH"];
     assert_contains(result.refusal(), &expected);
 }
 
 #[cfg(feature = "torch")]
 #[test]
 fn cuda_part_of_libtorch_is_loaded_when_asked_for_and_only_then() {
-    let sweep = Sweep::new(&on_cuda());
+    let sweep = Sweep::new(&on_cuda().replace("[run]", "[run]\nengine = \"torch\""));
     let source = sweep.folder().join("stub.c");
     let text = "#include <stdio.h>\n#include <stdlib.h>\n__attribute__((constructor)) static void \
                 loaded(void) { fclose(fopen(getenv(\"MARKER\"), \"w\")); }\n";

@@ -2,9 +2,19 @@
 
 use std::error::Error as _;
 
-/// Number of visible GPUs, once [`load_cuda`] has succeeded. CUDA itself heeds CUDA_VISIBLE_DEVICES.
-pub fn count() -> usize {
-    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+/// Number of visible GPUs, at least 1. CUDA itself heeds CUDA_VISIBLE_DEVICES.
+///
+/// # Errors
+/// libtorch's CUDA part cannot be loaded, or no GPU is visible; in words.
+pub fn count() -> Result<usize, String> {
+    load_cuda()?;
+    match usize::try_from(tch::Cuda::device_count()) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(format!(
+            "libtorch's CUDA part is loaded, but no GPU is visible (CUDA_VISIBLE_DEVICES is {})",
+            std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or("not set".into())
+        )),
+    }
 }
 
 /// Loads libtorch_cuda.so for the rest of the process. The linker drops it from the program's needs
@@ -12,7 +22,7 @@ pub fn count() -> usize {
 ///
 /// # Errors
 /// It cannot be loaded; in words.
-pub fn load_cuda() -> Result<(), String> {
+fn load_cuda() -> Result<(), String> {
     // SAFETY: libtorch_cuda's initializers register kernels with the libtorch that is already loaded;
     // this happens before the first use of a GPU.
     match unsafe { libloading::Library::new("libtorch_cuda.so") } {
@@ -22,7 +32,7 @@ pub fn load_cuda() -> Result<(), String> {
         }
         Err(error) => Err(format!(
             "libtorch has no usable CUDA part ({}); install the full libtorch with \
-             `make setup CUDA=1` or point LIBTORCH to one",
+             `make setup TORCH_CUDA=1` or point LIBTORCH to one",
             // A bare "dlopen failed"; the loader's own words, which name the file, are its source.
             error.source().unwrap_or(&error)
         )),

@@ -1,0 +1,112 @@
+//! Which engine evaluates a flow.
+
+use std::sync::Once;
+
+use super::Engine;
+use super::config::{EngineChoice, Precision, RunConfig};
+use super::cuda::{Cuda, Gpu};
+use super::device::Device;
+use super::native::Native;
+use crate::error::{Error, Result};
+use crate::flow::Flow;
+use crate::targets::Target;
+
+/// Whether this program has the engine that a configuration asks for.
+///
+/// # Errors
+/// It was built without.
+pub fn check_built(choice: EngineChoice) -> Result<()> {
+    match choice {
+        EngineChoice::Torch if cfg!(not(feature = "torch")) => Err(Error::NoTorch),
+        EngineChoice::Auto | EngineChoice::Native | EngineChoice::Torch | EngineChoice::Cuda => {
+            Ok(())
+        }
+    }
+}
+
+/// The engine of a configuration on a device. Where the one for GPUs lacks something, the next one that can takes its place, with
+/// one warning; without torch the native one does.
+pub(super) fn engine(
+    flow: &Flow,
+    target: Option<&Target>,
+    run: &RunConfig,
+    device: Device,
+) -> Box<dyn Engine> {
+    match (run.engine, device) {
+        (EngineChoice::Auto | EngineChoice::Cuda, Device::Cuda(number)) => {
+            cuda(flow, target, run.precision, number).unwrap_or_else(|lack| {
+                let instead = torch_on_gpu(flow, target, run, device);
+                let name = if instead.is_some() { "torch" } else { "native" };
+                static WARNING: Once = Once::new();
+                WARNING.call_once(|| {
+                    log::warn!(
+                        "the engine for GPUs lacks {lack}; engine \"{name}\" takes its place"
+                    );
+                });
+                instead.unwrap_or_else(|| native(flow, target, run))
+            })
+        }
+        (EngineChoice::Torch, _) => {
+            torch(flow, target, run, device).unwrap_or_else(|| native(flow, target, run))
+        }
+        (EngineChoice::Auto | EngineChoice::Cuda, Device::Cpu) | (EngineChoice::Native, _) => {
+            native(flow, target, run)
+        }
+    }
+}
+
+fn native(flow: &Flow, target: Option<&Target>, run: &RunConfig) -> Box<dyn Engine> {
+    let (architecture, couplings) = (&flow.architecture, flow.couplings());
+    match run.precision {
+        Precision::F32 => {
+            Box::new(Native::<f32>::new(architecture, couplings, target, run.threads))
+        }
+        Precision::F64 => {
+            Box::new(Native::<f64>::new(architecture, couplings, target, run.threads))
+        }
+    }
+}
+
+fn cuda(
+    flow: &Flow,
+    target: Option<&Target>,
+    precision: Precision,
+    number: usize,
+) -> std::result::Result<Box<dyn Engine>, String> {
+    let gpu = Gpu::open(number)?;
+    let cuda = Cuda::new(&flow.architecture, flow.couplings(), target, precision, gpu)?;
+    Ok(Box::new(cuda))
+}
+
+/// Torch on this GPU, where libtorch can use it.
+#[cfg(feature = "torch")]
+fn torch_on_gpu(
+    flow: &Flow,
+    target: Option<&Target>,
+    run: &RunConfig,
+    device: Device,
+) -> Option<Box<dyn Engine>> {
+    super::torch::gpus::count().ok()?;
+    torch(flow, target, run, device)
+}
+
+#[cfg(feature = "torch")]
+fn torch(
+    flow: &Flow,
+    target: Option<&Target>,
+    run: &RunConfig,
+    device: Device,
+) -> Option<Box<dyn Engine>> {
+    let torch = super::torch::Torch::new(flow, target, run.precision, device, run.threads);
+    Some(Box::new(torch))
+}
+
+#[cfg(not(feature = "torch"))]
+fn torch_on_gpu(_: &Flow, _: Option<&Target>, _: &RunConfig, _: Device) -> Option<Box<dyn Engine>> {
+    None
+}
+
+#[cfg(not(feature = "torch"))]
+fn torch(_: &Flow, _: Option<&Target>, _: &RunConfig, _: Device) -> Option<Box<dyn Engine>> {
+    None
+}
