@@ -18,6 +18,7 @@ mod exact;
 mod faults;
 mod flows;
 mod free_energy;
+mod gpu;
 mod hmc;
 mod identity;
 mod jobs;
