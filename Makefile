@@ -2,18 +2,20 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build lean demo test bench lint clean distclean
+.PHONY: help setup build lean demo test bench gpu-check lint clean distclean
 
 # make demo RANKS=4: MPI ranks of the demo.
 RANKS ?= 2
-# make demo CUDA=1: libtorch with its CUDA libraries; only the first time needs to say so.
+# make setup CUDA=1: the compiler of kernels for GPUs; TORCH_CUDA=1: libtorch with its CUDA libraries, 4.7 GB.
+# Only the first time needs to say so.
 CUDA ?=
+TORCH_CUDA ?=
 
 PYTHON_IN_VENV := .venv/bin/python
 # The program without its torch engine, which needs no libtorch.
 LEAN := --no-default-features --features mpi
 NEURALRG := $(or $(CARGO_TARGET_DIR),target)/release/neuralrg
-SETUP := scripts/setup $(if $(filter-out 0,$(CUDA)),--cuda)
+SETUP := scripts/setup $(if $(filter-out 0,$(CUDA)),--cuda) $(if $(filter-out 0,$(TORCH_CUDA)),--torch-cuda)
 DEMO := runs/demo
 
 # Open MPI: more ranks than cores may share them, and no rank is pinned, since two runs at once
@@ -26,20 +28,20 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: RANKS=4 (MPI ranks of the demo), CUDA=1 (libtorch for GPUs)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: RANKS=4 (MPI ranks of the demo), CUDA=1 (compiler for GPUs, 90 MB), TORCH_CUDA=1 (libtorch for GPUs, 4.7 GB)"
 
 setup: ## install what is missing: system packages (as root on Debian), .venv, libtorch
 	@$(SETUP)
 
-build: setup ## the program with torch, target/release/neuralrg: GPUs too
+build: setup ## the program with torch too, target/release/neuralrg
 	cargo build --release
 
-lean: ## the program without libtorch, target/release/neuralrg: all there is to do on CPUs
-	@scripts/setup --lean
+lean: ## the program without libtorch, target/release/neuralrg: all there is to do on CPUs and GPUs
+	@$(SETUP) --lean
 	cargo build --release $(LEAN)
 
-demo: $(if $(or $(filter-out 0,$(CUDA)),$(wildcard .venv/libtorch)),build,lean) ## the small sweep of configs/demo.toml and its two pictures, some minutes
+demo: $(if $(or $(filter-out 0,$(TORCH_CUDA)),$(wildcard .venv/libtorch)),build,lean) ## the small sweep of configs/demo.toml and its two pictures, some minutes
 	mpirun -n $(RANKS) $(NEURALRG) run configs/demo.toml -o $(DEMO)
 	$(NEURALRG) collect $(DEMO)
 	$(PYTHON_IN_VENV) analysis/fig_s1.py $(DEMO)/sweep.h5 -o $(DEMO)/fig_s1
@@ -60,12 +62,16 @@ test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@scripts/test
 
 bench: ## times of both engines, of plain PyTorch and of teams of ranks in one run, some tens of minutes
-	@$(SETUP) --cuda # the torch package that Python can import
+	@$(SETUP) --torch-cuda # the torch package that Python can import
 	cargo bench
 	cargo build --release
 	$(PYTHON_IN_VENV) benches/pytorch_reference.py > target/pytorch_reference.json
 	$(PYTHON_IN_VENV) benches/ratios.py target/pytorch_reference.json
 	$(PYTHON_IN_VENV) benches/teams.py --program $(NEURALRG)
+
+gpu-check: ## checks and times of the engine for GPUs, where there is a GPU; packs target/gpu-check for machines that have one
+	@$(SETUP) --lean $(if $(wildcard .venv/nvrtc),,--cuda)
+	scripts/gpu-check
 
 lint: setup ## formatting and lints of Rust and Python
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

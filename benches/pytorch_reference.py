@@ -6,8 +6,8 @@ step is: sample z, reverse Kullback-Leibler loss plus the KL symmetry regularize
 all in f32. s and t have a network each (`--networks separate`, as in the paper) or share one.
 
 People-readable lines go to stderr, one JSON object to stdout. Needs a torch package that Python
-can import, which the CPU set-up of scripts/setup does not have: `scripts/setup --cuda`, or any
-other environment with torch.
+can import, which the CPU set-up of scripts/setup does not have: `scripts/setup --torch-cuda`, or
+any other environment with torch.
 
 Everywhere the batch is the last axis, so that rearranging sites moves whole rows of samples, and
 the networks' features are the first: in eager mode on CPUs, layers (features, rows) of width 10
