@@ -7,7 +7,7 @@ use super::config::{EngineChoice, Precision, RunConfig};
 use super::cuda::{Cuda, Gpu};
 use super::device::Device;
 use super::native::Native;
-use crate::error::{Error, Result};
+use crate::error::{Error, GPU_FAILED, Result};
 use crate::flow::Flow;
 use crate::targets::Target;
 
@@ -73,7 +73,8 @@ fn cuda(
     precision: Precision,
     number: usize,
 ) -> std::result::Result<Box<dyn Engine>, String> {
-    let gpu = Gpu::open(number)?;
+    // It was counted: what is wrong now would be wrong for a task that goes on from its checkpoint too.
+    let gpu = Gpu::open(number).unwrap_or_else(|problem| panic!("{GPU_FAILED}: {problem}"));
     let cuda = Cuda::new(&flow.architecture, flow.couplings(), target, precision, gpu)?;
     Ok(Box::new(cuda))
 }

@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2};
 
@@ -53,8 +53,8 @@ const SUMS: usize = 6;
 #[derive(Debug)]
 pub struct Cuda<P: Processor> {
     processor: P,
-    loaded: P::Loaded,
-    program: Program,
+    /// With 1, 2, 4, … samples in a block, loaded when a batch wants them.
+    programs: Vec<(Program, OnceLock<P::Loaded>)>,
     tables: Tables,
     precision: Precision,
     sites: usize,
@@ -81,6 +81,8 @@ struct Fixed<P: Processor> {
 #[derive(Debug)]
 struct State<P: Processor> {
     known: Known,
+    /// Those that `weights` holds.
+    parameters: Array1<f64>,
     weights: Room<P>,
     spectra: Room<P>,
     tiles: Room<P>,
@@ -184,12 +186,16 @@ impl<P: Processor> Cuda<P> {
         let shared_limit = processor.shared_limit();
         let case =
             Case { architecture, couplings, target: target.is_some(), precision, shared_limit };
-        let program = Program::new(&case, &tables)?;
+        let programs: Vec<_> = program::lanes(architecture.sites())
+            .map_while(|lanes| Some((Program::new(&case, &tables, lanes).ok()?, OnceLock::new())))
+            .collect();
+        if programs.is_empty() {
+            return Err(Program::new(&case, &tables, 1).expect_err("there is no program"));
+        }
         let fixed = Fixed::new(&processor, &tables, architecture.linear_size, precision);
         Ok(Self {
-            loaded: processor.load(&program),
             processor,
-            program,
+            programs,
             tables,
             precision,
             sites: architecture.sites(),
@@ -206,6 +212,15 @@ impl<P: Processor> Cuda<P> {
         bytes_of(self.precision)
     }
 
+    /// The program with the fewest samples in a block with which all blocks of a batch run side by side, or that with the most.
+    fn program(&self, batch: usize) -> (&Program, &P::Loaded) {
+        let blocks = self.processor.multiprocessors();
+        let fits = |(program, _): &&(Program, _)| batch.div_ceil(program.lanes) <= blocks;
+        let (program, loaded) =
+            self.programs.iter().find(fits).or(self.programs.last()).expect("there is a program");
+        (program, loaded.get_or_init(|| self.processor.load(program)))
+    }
+
     /// Runs a kernel on a batch; what it leaves in memory besides sums is the caller's to read.
     fn run(
         &self,
@@ -217,9 +232,14 @@ impl<P: Processor> Cuda<P> {
     ) -> Results {
         assert_eq!(batch.dim().1, self.sites, "a batch is (batch, N)");
         let processor = &self.processor;
+        let (program, loaded) = self.program(batch.len());
+        // Not while a call takes its temperatures.
+        if state.known.places.len() >= MOST_KNOWN {
+            state.known = Known::default();
+        }
         let mut layer = Array1::zeros(batch.len());
         let mut tiles = Vec::new();
-        for (samples, temperature) in batch.tiles(self.program.lanes) {
+        for (samples, temperature) in batch.tiles(program.lanes) {
             let slot = match (&self.target, call.densities) {
                 (Some(target), true) => state.known.slot(target, temperature),
                 _ => 0,
@@ -242,8 +262,7 @@ impl<P: Processor> Cuda<P> {
             Some((random, first)) => (0, random.key(), first as u64),
             None => {
                 let values = batch.values(0..batch.len());
-                let values: Vec<f64> = values.iter().copied().collect();
-                (state.given.write(processor, &converted(&values, self.precision)), 0, 0)
+                (state.given.write(processor, &converted(values.iter(), self.precision)), 0, 0)
             }
         };
         let latents: Vec<i32> = call.latents.iter().map(|&site| site as i32).collect();
@@ -252,7 +271,7 @@ impl<P: Processor> Cuda<P> {
             shells: P::address(&self.fixed.shells),
             sites: P::address(&self.fixed.sites),
             seers: P::address(&self.fixed.seers),
-            weights: state.weights.write(processor, &self.pack(parameters)),
+            weights: self.write_weights(state, parameters),
             basis: P::address(&self.fixed.basis),
             transposed_basis: P::address(&self.fixed.transposed_basis),
             spectra: state.spectra.of(processor, 0),
@@ -266,7 +285,7 @@ impl<P: Processor> Cuda<P> {
             symmetry_weight: call.symmetry_weight,
             latents: state.latents.write(processor, &integers(latents)),
             latent_count: call.latents.len() as u64,
-            own: state.own.of(processor, blocks * self.program.own_bytes),
+            own: state.own.of(processor, blocks * program.own_bytes),
             sums: state.sums.of(processor, batch.len() * SUMS * 8),
             field: state.field.of(processor, outputs),
             derivative: state.derivative.of(processor, outputs * call.latents.len().max(1)),
@@ -276,24 +295,30 @@ impl<P: Processor> Cuda<P> {
                 false => 0,
             },
         };
-        processor.launch(&self.loaded, kernel, blocks, &arguments);
+        processor.launch(loaded, kernel, blocks, &arguments);
         if call.gradient {
             let arguments = Arguments { tile_count: blocks as u64, ..arguments };
-            let blocks = self.tables.weight_count.div_ceil(self.program.threads);
-            processor.launch(&self.loaded, Kernel::SumGradients, blocks, &arguments);
+            let blocks = self.tables.weight_count.div_ceil(program.threads);
+            processor.launch(loaded, Kernel::SumGradients, blocks, &arguments);
         }
         let sums = numbers(&state.sums.read(processor, batch.len() * SUMS * 8), Precision::F64);
         let sums = Array2::from_shape_vec((batch.len(), SUMS), sums).expect("six sums a sample");
         Results { sums, layer }
     }
 
-    /// The parameters in the order of the kernels.
-    fn pack(&self, parameters: ArrayView1<f64>) -> Vec<u8> {
-        let mut packed = vec![0.0; self.tables.weight_count];
-        for (&place, &parameter) in self.tables.packed.iter().zip(parameters) {
-            packed[place] = parameter;
+    /// The address of the parameters in the order of the kernels, written where they are not those of the last call.
+    fn write_weights(&self, state: &mut State<P>, parameters: ArrayView1<f64>) -> u64 {
+        if state.parameters != parameters {
+            let mut packed = vec![0.0; self.tables.weight_count];
+            for (&place, &parameter) in self.tables.packed.iter().zip(parameters) {
+                packed[place] = parameter;
+            }
+            // None, should the copy fail.
+            state.parameters = Array1::zeros(0);
+            state.weights.write(&self.processor, &converted(&packed, self.precision));
+            state.parameters = parameters.to_owned();
         }
-        converted(&packed, self.precision)
+        state.weights.of(&self.processor, 0)
     }
 
     /// The sums over samples of what a kernel has left, in the order of the parameters, times `scale`.
@@ -310,8 +335,9 @@ impl<P: Processor> Cuda<P> {
         Array2::from_shape_vec((batch, self.sites), values).expect("one value a sample and site")
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State<P>> {
-        self.state.lock().expect("no thread panics with the lock")
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        // A GPU that failed was a panic; what is written anew for each call does not mind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// -N/2 ln 2π.
@@ -481,6 +507,7 @@ impl<P: Processor> Default for State<P> {
     fn default() -> Self {
         Self {
             known: Known::default(),
+            parameters: Array1::zeros(0),
             weights: Room::default(),
             spectra: Room::default(),
             tiles: Room::default(),
@@ -529,9 +556,6 @@ impl Known {
         if let Some(&slot) = self.places.get(&temperature.to_bits()) {
             return slot;
         }
-        if self.places.len() >= MOST_KNOWN {
-            *self = Self::default();
-        }
         let density = target.density(temperature);
         let SitePotential::LnCosh = density.site;
         let linear_size = density.lattice.linear_size();
@@ -554,11 +578,23 @@ fn bytes_of(precision: Precision) -> usize {
 }
 
 /// Numbers as the processor has them.
-fn converted(values: &[f64], precision: Precision) -> Vec<u8> {
+fn converted<'a>(values: impl IntoIterator<Item = &'a f64>, precision: Precision) -> Vec<u8> {
+    let values = values.into_iter();
+    let count = values.size_hint().0;
+    let mut bytes = vec![0; count * bytes_of(precision)];
     match precision {
-        Precision::F32 => values.iter().flat_map(|&value| (value as f32).to_ne_bytes()).collect(),
-        Precision::F64 => values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+        Precision::F32 => {
+            let places = bytes.as_chunks_mut::<4>().0;
+            places.iter_mut().zip(values).for_each(|(place, &value)| {
+                *place = (value as f32).to_ne_bytes();
+            });
+        }
+        Precision::F64 => {
+            let places = bytes.as_chunks_mut::<8>().0;
+            places.iter_mut().zip(values).for_each(|(place, &value)| *place = value.to_ne_bytes());
+        }
     }
+    bytes
 }
 
 fn numbers(bytes: &[u8], precision: Precision) -> Vec<f64> {

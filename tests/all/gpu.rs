@@ -13,6 +13,8 @@ fn stand_in() -> &'static Path {
     FOLDER.get_or_init(|| {
         let name = format!("{}-gpu", env!("CARGO_CRATE_NAME"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        // What an earlier test program has compiled may be of other texts.
+        let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(folder.join("nvrtc")).unwrap();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu_stand_in");
         for (source, library) in
@@ -157,6 +159,8 @@ fn a_gpu_that_is_not_there_is_told_in_words() {
     for (variable, value, words) in [
         ("LD_LIBRARY_PATH", "", "there is no NVIDIA driver (libcuda.so.1)"),
         ("STAND_IN_VERSION", "11040", "the NVIDIA driver is too old (CUDA 11.4); update it to"),
+        ("STAND_IN_ARCHITECTURE", "60", "GPU 0 is too old (compute capability 6.0)"),
+        ("STAND_IN_ARCHITECTURE", "120", "code for sm_120, which NVRTC 12.9 cannot make"),
         ("STAND_IN_GPUS", "0", "the NVIDIA driver does not start: an error of the stand-in"),
         ("NEURALRG_NVRTC", no_nvrtc, "NVRTC, the compiler of its kernels, is not there"),
     ] {

@@ -4,6 +4,7 @@
 //   STAND_IN_VERSION   of the driver's interface; default 12090
 //   STAND_IN_MEMORY    bytes of the GPU; default 1 GiB
 //   STAND_IN_LAUNCHES  so many launches, then the GPU is lost
+//   STAND_IN_ARCHITECTURE  compute capability; default 90
 //   STAND_IN_GPUS      how many there are; default 1
 
 #include <dlfcn.h>
@@ -19,7 +20,12 @@
 
 namespace {
 
-enum Status { DONE = 0, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, LOST = 719 };
+enum Status { DONE = 0, BAD_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, BAD_CONTEXT = 201, NOT_FOUND = 500, LOST = 719 };
+
+// Whether this thread has said which context it works in.
+thread_local bool current = false;
+// Shared memory that blocks of a kernel may have.
+std::map<void*, int> allowed;
 
 std::mutex lock;
 std::map<unsigned long long, size_t> pieces;
@@ -59,7 +65,8 @@ API int cuDeviceGetName(char* name, int length, int) {
 }
 API int cuDeviceGetAttribute(int* value, int attribute, int) {
     // Compute capability, major and minor; shared memory that a block may have.
-    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 << 10 : 0;
+    const int architecture = int(number("STAND_IN_ARCHITECTURE", 90));
+    *value = attribute == 75 ? architecture / 10 : attribute == 76 ? architecture % 10 : attribute == 97 ? 227 << 10 : 0;
     return DONE;
 }
 API int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -67,7 +74,10 @@ API int cuDevicePrimaryCtxRetain(void** context, int) {
     return DONE;
 }
 API int cuDevicePrimaryCtxRelease_v2(int) { return DONE; }
-API int cuCtxSetCurrent(void*) { return DONE; }
+API int cuCtxSetCurrent(void*) {
+    current = true;
+    return DONE;
+}
 API int cuCtxSynchronize() { return lost() ? LOST : DONE; }
 API int cuMemGetInfo_v2(size_t* free, size_t* total) {
     *total = size_t(number("STAND_IN_MEMORY", 1L << 30));
@@ -75,6 +85,7 @@ API int cuMemGetInfo_v2(size_t* free, size_t* total) {
     return DONE;
 }
 API int cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
+    if (!current) return BAD_CONTEXT;
     std::lock_guard<std::mutex> guard(lock);
     if (used + bytes > size_t(number("STAND_IN_MEMORY", 1L << 30))) return NO_MEMORY;
     void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -92,18 +103,21 @@ API int cuMemFree_v2(unsigned long long address) {
     return DONE;
 }
 API int cuMemcpyHtoD_v2(unsigned long long to, const void* from, size_t bytes) {
+    if (!current) return BAD_CONTEXT;
     if (lost()) return LOST;
     if (bytes > pieces[to]) std::abort();
     std::memcpy(reinterpret_cast<void*>(to), from, bytes);
     return DONE;
 }
 API int cuMemcpyDtoH_v2(void* to, unsigned long long from, size_t bytes) {
+    if (!current) return BAD_CONTEXT;
     if (lost()) return LOST;
     if (bytes > pieces[from]) std::abort();
     std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
     return DONE;
 }
 API int cuModuleLoadData(void** module, const void* image) {
+    if (!current) return BAD_CONTEXT;
     unsigned long long length;
     std::memcpy(&length, static_cast<const char*>(image) + HEADER - sizeof length, sizeof length);
     std::string path = "/tmp/stand-in-XXXXXX";
@@ -116,16 +130,24 @@ API int cuModuleLoadData(void** module, const void* image) {
     unlink(path.c_str());
     return *module ? DONE : BAD_IMAGE;
 }
+API int cuModuleUnload(void*) { return current ? DONE : BAD_CONTEXT; }
 API int cuModuleGetFunction(void** function, void* module, const char* name) {
     *function = dlsym(module, name);
     return *function ? DONE : NOT_FOUND;
 }
-API int cuFuncSetAttribute(void*, int, int) { return DONE; }
+API int cuFuncSetAttribute(void* function, int, int value) {
+    if (!current) return BAD_CONTEXT;
+    std::lock_guard<std::mutex> guard(lock);
+    allowed[function] = value;
+    return value <= 227 << 10 ? DONE : BAD_VALUE;
+}
 API int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared, void*,
                        void** parameters, void**) {
+    if (!current) return BAD_CONTEXT;
     std::lock_guard<std::mutex> guard(lock);
     ++launches;
     if (lost()) return LOST;
+    if (int(shared) > allowed[function]) return BAD_VALUE;
     std::vector<std::max_align_t> memory(shared / sizeof(std::max_align_t) + 1);
     std::memset(memory.data(), 0xff, shared);
     using Kernel = void (*)(const void*, int, char*);

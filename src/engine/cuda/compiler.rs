@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -18,7 +19,8 @@ type Status = c_int;
 /// NVRTC, which may be used by several threads.
 #[derive(Debug)]
 pub struct Compiler {
-    library: Library,
+    /// It stays until the process ends: to load it again takes long.
+    library: ManuallyDrop<Library>,
     /// Folder of compiled kernels; none where the user has no home.
     cache: Option<PathBuf>,
 }
@@ -43,13 +45,31 @@ impl Compiler {
             load_neighbours(&path);
             // SAFETY: NVRTC's initializers have no preconditions.
             match unsafe { Library::new(&path) } {
-                Ok(library) => return Ok(Self { library, cache: cache() }),
+                Ok(library) => {
+                    return Ok(Self { library: ManuallyDrop::new(library), cache: cache() });
+                }
                 Err(error) => problem = problem.or(Some(error)),
             }
         }
         let problem = problem
             .map_or(String::new(), |error| format!(" ({})", error.source().unwrap_or(&error)));
         Err(format!("NVRTC, the compiler of its kernels, is not there{problem}; {REMEDY}"))
+    }
+
+    /// Whether a driver, by the version of its interface, such as 12080, runs what it makes.
+    ///
+    /// # Errors
+    /// It does not, in words.
+    pub fn check_driver(&self, driver: c_int) -> Result<(), String> {
+        let (major, minor) = self.version()?;
+        if driver / 1000 >= major {
+            return Ok(());
+        }
+        Err(format!(
+            "the NVIDIA driver (CUDA {}.{}) is older than NVRTC {major}.{minor}; {REMEDY}",
+            driver / 1000,
+            driver % 1000 / 10
+        ))
     }
 
     /// Whether it makes code for an architecture, such as 90.
@@ -84,7 +104,9 @@ impl Compiler {
     /// In words: the architecture is not known, or the text has an error.
     pub fn compile(&self, text: &str, architecture: &str) -> Result<Compiled, String> {
         let version = self.version()?;
-        let key = blake3::hash(format!("{version:?} {architecture}\n{text}").as_bytes()).to_hex();
+        let key =
+            blake3::hash(format!("{version:?} {LANGUAGE:?} {architecture}\n{text}").as_bytes())
+                .to_hex();
         let path = self.cache.as_ref().map(|folder| folder.join(format!("{key}.cubin")));
         if let Some(code) = path.as_deref().and_then(|path| std::fs::read(path).ok()) {
             return Ok(Compiled { code, log: String::new() });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use cudarc::driver::result::{DriverError, ctx, device, function, module, primary_ctx};
@@ -18,14 +18,15 @@ const PHASES: &str = include_str!("kernels/gpu.cuh");
 /// Kernels that measure a GPU.
 const RATES: &str = include_str!("kernels/rates.cuh");
 const PHASES_OF_RATES: &str =
-    "#define UNROLL _Pragma(\"unroll\")\n#define ROLL _Pragma(\"unroll 1\")\n";
+    "#define UNROLL _Pragma(\"unroll\")\n#define UNROLL_BY_EIGHT _Pragma(\"unroll 8\")\n";
 /// Oldest driver interface that runs what NVRTC 12 makes.
 const LEAST_DRIVER: i32 = 12_000;
 /// Oldest architecture whose kernels may take their arguments by reference.
 const LEAST_ARCHITECTURE: (i32, i32) = (7, 0);
 
-/// Two for each multiprocessor of the larger GPUs; the same on all, since the order of sums depends on it.
-const MOST_BLOCKS: usize = 264;
+/// Of an H100. The same numbers for all GPUs, since the order of sums depends on them.
+const MULTIPROCESSORS: usize = 132;
+const MOST_BLOCKS: usize = 2 * MULTIPROCESSORS;
 
 /// A GPU with its compiler.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Gpu {
     shared_limit: usize,
 }
 
-/// The GPU's primary context, which all parts of the process share.
+/// The GPU's primary context, which all parts of the process share, and which stays until it ends.
 #[derive(Debug)]
 struct Context {
     context: sys::CUcontext,
@@ -59,13 +60,17 @@ pub struct Memory {
 /// A program whose kernels are compiled when they are launched first.
 #[derive(Debug)]
 pub struct Loaded {
+    context: Arc<Context>,
     program: Program,
     kernels: Mutex<HashMap<Kernel, Code>>,
 }
 
 /// A kernel in the GPU.
 #[derive(Debug, Clone, Copy)]
-struct Code(sys::CUfunction);
+struct Code {
+    module: sys::CUmodule,
+    function: sys::CUfunction,
+}
 
 // SAFETY: the driver's handles may be used from any thread.
 unsafe impl Send for Code {}
@@ -97,42 +102,51 @@ pub fn count() -> Result<usize, String> {
     if count == 0 {
         return Err("no GPU is visible".into());
     }
-    Compiler::find()?;
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
-impl Gpu {
-    /// The visible GPU of this number.
-    ///
-    /// # Errors
-    /// It cannot be used, in words.
-    pub fn open(number: usize) -> Result<Self, String> {
-        let compiler = Compiler::find()?;
-        let failed = |error| format!("GPU {number} cannot be used: {}", words(error));
-        result::init().map_err(failed)?;
-        let number_of_driver = i32::try_from(number).map_err(|_| "no such GPU".to_owned())?;
-        let device = device::get(number_of_driver).map_err(failed)?;
-        let attribute = |attribute| {
-            // SAFETY: the device was just got from the driver.
-            unsafe { device::get_attribute(device, attribute) }.map_err(failed)
-        };
-        use sys::CUdevice_attribute::{
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
-        };
-        let (major, minor) = (attribute(MAJOR)?, attribute(MINOR)?);
+    let compiler = Compiler::find()?;
+    compiler.check_driver(version)?;
+    for number in 0..count {
+        let (_, (major, minor)) = device_of(number)?;
         if (major, minor) < LEAST_ARCHITECTURE {
             return Err(format!("GPU {number} is too old (compute capability {major}.{minor})"));
         }
         compiler.check_architecture(10 * major + minor)?;
-        // SAFETY: as above; it is released when the context is dropped.
+    }
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// The driver's handle of a GPU, and its compute capability.
+fn device_of(number: i32) -> Result<(sys::CUdevice, (i32, i32)), String> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    let failed = |error| format!("GPU {number} cannot be used: {}", words(error));
+    result::init().map_err(failed)?;
+    let device = device::get(number).map_err(failed)?;
+    // SAFETY: the device was just got from the driver.
+    let attribute = |of| unsafe { device::get_attribute(device, of) }.map_err(failed);
+    Ok((device, (attribute(MAJOR)?, attribute(MINOR)?)))
+}
+
+impl Gpu {
+    /// The visible GPU of this number, one of those that [`count`] has counted.
+    ///
+    /// # Errors
+    /// It cannot be used, in words.
+    pub fn open(number: usize) -> Result<Self, String> {
+        use sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED;
+        let failed = |error| format!("GPU {number} cannot be used: {}", words(error));
+        let number_of_driver = i32::try_from(number).map_err(|_| "no such GPU".to_owned())?;
+        let (device, (major, minor)) = device_of(number_of_driver)?;
+        // SAFETY: the device was just got from the driver.
+        let shared = unsafe { device::get_attribute(device, SHARED) }.map_err(failed)?;
+        // SAFETY: as above. It is never released: to make it again for each task would take longer than many tasks.
         let context = unsafe { primary_ctx::retain(device) }.map_err(failed)?;
         Ok(Self {
             context: Arc::new(Context { context, device }),
-            compiler,
+            compiler: Compiler::find()?,
             architecture: format!("sm_{major}{minor}"),
-            shared_limit: usize::try_from(attribute(SHARED)?).unwrap_or(0),
+            shared_limit: usize::try_from(shared).unwrap_or(0),
         })
     }
 
@@ -144,13 +158,13 @@ impl Gpu {
         log::debug!("kernel `{name}`: {}", compiled.log);
         let name = CString::new(name).expect("names of kernels have no zeros");
         let shared = i32::try_from(shared_bytes).expect("shared memory is far below 2³¹");
-        // SAFETY: the code is a whole image; the module stays until the process ends, and the kernel with it.
+        // SAFETY: the code is a whole image, and the kernel is used only while the module is loaded.
         unsafe {
             let module = done(module::load_data(compiled.code.as_ptr().cast()));
-            let code = done(module::get_function(module, name));
+            let function = done(module::get_function(module, name));
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            done(function::set_function_attribute(code, most, shared));
-            Code(code)
+            done(function::set_function_attribute(function, most, shared));
+            Code { module, function }
         }
     }
 
@@ -159,7 +173,7 @@ impl Gpu {
     /// # Safety
     /// The kernel has these parameters.
     unsafe fn start(
-        Code(code): Code,
+        code: Code,
         (blocks, threads, shared): (usize, usize, usize),
         parameters: &mut [*mut c_void],
     ) {
@@ -168,7 +182,7 @@ impl Gpu {
         // SAFETY: the caller vouches for the parameters; the stream is the context's own.
         let started = unsafe {
             result::launch_kernel(
-                code,
+                code.function,
                 grid,
                 block,
                 number(shared),
@@ -232,23 +246,30 @@ impl Context {
         // SAFETY: the context is retained.
         done(unsafe { ctx::set_current(self.context) });
     }
+
+    /// The same before memory is freed: where the GPU is lost there is nothing to free.
+    fn enter_if_possible(&self) {
+        // SAFETY: the context is retained.
+        let _ = unsafe { ctx::set_current(self.context) };
+    }
 }
 
-impl Drop for Context {
+impl Drop for Loaded {
     fn drop(&mut self) {
-        // SAFETY: it was retained once; a GPU that is lost has nothing to release.
-        let _ = unsafe { primary_ctx::release(self.device) };
+        self.context.enter_if_possible();
+        let kernels = self.kernels.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for Code { module, .. } in kernels.values() {
+            // SAFETY: nothing that was launched runs any more, since all results were read.
+            let _ = unsafe { module::unload(*module) };
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        self.context.enter_if_possible();
         // SAFETY: the address was allocated in this context, and nothing that was launched uses it, since all results were read.
-        unsafe {
-            if ctx::set_current(self.context.context).is_ok() {
-                let _ = result::free_sync(self.address);
-            }
-        }
+        let _ = unsafe { result::free_sync(self.address) };
     }
 }
 
@@ -258,6 +279,10 @@ impl Processor for Gpu {
 
     fn shared_limit(&self) -> usize {
         self.shared_limit
+    }
+
+    fn multiprocessors(&self) -> usize {
+        MULTIPROCESSORS
     }
 
     fn most_blocks(&self) -> usize {
@@ -303,7 +328,8 @@ impl Processor for Gpu {
     }
 
     fn load(&self, program: &Program) -> Loaded {
-        Loaded { program: program.clone(), kernels: Mutex::default() }
+        let context = self.context.clone();
+        Loaded { context, program: program.clone(), kernels: Mutex::default() }
     }
 
     fn launch(&self, loaded: &Loaded, kernel: Kernel, blocks: usize, arguments: &Arguments) {
@@ -311,7 +337,7 @@ impl Processor for Gpu {
         let code = *loaded
             .kernels
             .lock()
-            .expect("no thread panics with the lock")
+            .unwrap_or_else(PoisonError::into_inner)
             .entry(kernel)
             .or_insert_with(|| {
                 let text = loaded.program.source(PHASES, &[kernel]);

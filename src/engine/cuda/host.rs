@@ -31,6 +31,7 @@ const OPTIONS: [&str; 10] = [
 #[derive(Debug, Clone, Copy)]
 pub struct Host {
     pub shared_limit: usize,
+    pub multiprocessors: usize,
     pub most_blocks: usize,
 }
 
@@ -72,6 +73,10 @@ impl Processor for Host {
 
     fn shared_limit(&self) -> usize {
         self.shared_limit
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     fn most_blocks(&self) -> usize {

@@ -44,6 +44,8 @@ pub trait Processor: Debug + Send + Sync {
 
     /// Bytes of shared memory that a block may have.
     fn shared_limit(&self) -> usize;
+    /// Blocks that run side by side.
+    fn multiprocessors(&self) -> usize;
     /// Most blocks of a launch, each of which has a gradient of its own.
     fn most_blocks(&self) -> usize;
     fn allocate(&self, bytes: usize) -> Self::Memory;

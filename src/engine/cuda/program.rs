@@ -30,7 +30,7 @@ const TEXTS_OF_SHAPES: [&str; 5] = [
 const MOST_WIDTH: usize = 64;
 /// Most inputs of a network, for the same reason.
 const MOST_INPUTS: usize = 48;
-/// Sites of samples that share a block: those of the finest coupling then have a thread each.
+/// Most sites of samples that share a block: those that the finest couplings of a checkerboard update have two for each thread.
 const SHARED_SITES: usize = 1024;
 const MOST_LANES: usize = 8;
 /// Of a block. With more of them there are too few registers for the networks of preset `best`.
@@ -118,7 +118,9 @@ pub type Lack = String;
 
 /// What these kernels lack for a flow, in words; `None`: nothing but perhaps memory.
 pub fn lack(couplings: &[Coupling]) -> Option<Lack> {
-    let first = &couplings.first()?.network;
+    let Some(first) = couplings.first().map(|coupling| &coupling.network) else {
+        return Some("flows without couplings".into());
+    };
     couplings.iter().find_map(|coupling| {
         let network = &coupling.network;
         if network.convolution.is_some() {
@@ -136,11 +138,11 @@ pub fn lack(couplings: &[Coupling]) -> Option<Lack> {
 }
 
 impl Program {
+    /// With so many samples in a block.
+    ///
     /// # Errors
     /// What a block needs at least is more than the shared memory holds.
-    pub fn new(case: &Case<'_>, tables: &Tables) -> Result<Self, Lack> {
-        let sites = case.architecture.sites();
-        let lanes = previous_power_of_two(SHARED_SITES / sites).clamp(1, MOST_LANES);
+    pub fn new(case: &Case<'_>, tables: &Tables, lanes: usize) -> Result<Self, Lack> {
         let threads = THREADS;
         let rooms = Rooms::new(case, tables, lanes, threads)?;
         let mut lines = constants(case, tables, lanes, threads);
@@ -166,8 +168,10 @@ impl Program {
     }
 }
 
-fn previous_power_of_two(number: usize) -> usize {
-    if number == 0 { 0 } else { 1 << number.ilog2() }
+/// How many samples a block may have: 1, 2, 4, … as far as their sites and threads go.
+pub fn lanes(sites: usize) -> impl Iterator<Item = usize> {
+    let most = (SHARED_SITES / sites).clamp(1, MOST_LANES);
+    (0..).map(|power| 1 << power).take_while(move |&lanes| lanes <= most)
 }
 
 /// All that the text knows of the flow, one definition a line.
@@ -182,7 +186,6 @@ fn constants(case: &Case<'_>, tables: &Tables, lanes: usize, threads: usize) -> 
         Precision::F32 => ("float", "1e-6f"),
         Precision::F64 => ("double", "1e-13"),
     };
-    // Of weights and units, of the tables' numbers.
     let number = |name: &str, value: usize| format!("constexpr int {name} = {value};");
     let flag = |name: &str, value: bool| format!("constexpr bool {name} = {value};");
     vec![
@@ -205,6 +208,7 @@ fn constants(case: &Case<'_>, tables: &Tables, lanes: usize, threads: usize) -> 
         number("ITERATIONS", 200),
         format!("constexpr real TOLERANCE = {tolerance};"),
         format!("constexpr unsigned USE_LATENTS = {};", Use::Latents as u32),
+        flag("SINGLE", tables.shells.iter().all(|&(_, size, _)| size <= 1)),
         flag("ODD", network.conditioner == Conditioner::Odd),
         flag("LAYER", config.preconditioner),
         flag("TARGET", case.target),

@@ -6,6 +6,7 @@ use ndarray::{Array, Array1, Dimension};
 
 use super::compiler::Compiler;
 use super::host::Host;
+use super::program::lanes;
 use super::*;
 use crate::engine::native::Native;
 use crate::flow::Flow;
@@ -17,7 +18,7 @@ use crate::random::{Random, Use};
 const SHARED_90: usize = 227 << 10;
 const SHARED_80: usize = 163 << 10;
 /// A GPU of which each block has several tiles.
-const HOST: Host = Host { shared_limit: SHARED_90, most_blocks: 2 };
+const HOST: Host = Host { shared_limit: SHARED_90, multiprocessors: 2, most_blocks: 2 };
 const TEMPERATURE: f64 = 2.3;
 
 /// Largest difference, in units of the larger one of 1 and the largest expected number.
@@ -198,16 +199,16 @@ fn where_a_block_keeps_its_arrays_changes_nothing() {
         let flow = random_flow(architecture.clone());
         let target = target(architecture);
         let all = |shared_limit| {
-            let host = Host { shared_limit, most_blocks: 100 };
+            let host = Host { shared_limit, multiprocessors: 100, most_blocks: 100 };
             let kernels = kernels(&flow, Some(&target), Precision::F64, host);
-            (kernels.program.own_bytes, Evaluations::new(&kernels, &flow, None))
+            (kernels.programs[0].0.own_bytes, Evaluations::new(&kernels, &flow, None))
         };
         let (own, expected) = all(1 << 20);
         let least = (1..100)
             .map(|step| step << 12)
             .find(|&shared_limit| {
                 let (precision, tables) = (Precision::F64, Tables::new(flow.couplings()));
-                Program::new(&case(&flow, precision, shared_limit), &tables).is_ok()
+                Program::new(&case(&flow, precision, shared_limit), &tables, 1).is_ok()
             })
             .unwrap();
         let (more, found) = all(least);
@@ -236,6 +237,29 @@ fn without_a_target_what_needs_it_is_not_a_number() {
     let [found, expected] =
         [&kernels as &dyn Engine, &*native].map(|engine| engine.likelihood_loss(parameters, x));
     assert!(error(&found.gradient, &expected.gradient) < 1e-10);
+}
+
+/// Small batches get blocks of their own for each sample, large ones share them; numbers differ by rounding only. And more
+/// temperatures than are remembered may come in one call.
+#[test]
+fn how_many_samples_share_a_block_changes_nothing() {
+    let flow =
+        random_flow(architecture(4, 2, &FlowConfig { preconditioner: true, ..small_config() }));
+    let target = target(&flow.architecture);
+    let z = Random::new(5).normals(Use::Latents, 0..300, 16);
+    let temperatures: Array1<f64> = (0..300).map(|i| 2.0 + 0.002 * f64::from(i)).collect();
+    let batch = Batch::new(z.view(), temperatures.view());
+    let expected = native(&flow, Some(&target), Precision::F64).draw(flow.parameters.view(), batch);
+    for (multiprocessors, lanes) in [(1, 8), (100, 4), (1000, 1)] {
+        let kernels =
+            kernels(&flow, Some(&target), Precision::F64, Host { multiprocessors, ..HOST });
+        assert_eq!(kernels.program(300).0.lanes, lanes);
+        for _ in 0..2 {
+            let found = kernels.draw(flow.parameters.view(), batch);
+            assert!(error(&found.ln_pi, &expected.ln_pi) < 1e-12);
+            assert!(error(&found.field, &expected.field) < 1e-12);
+        }
+    }
 }
 
 #[test]
@@ -291,8 +315,10 @@ fn fields_of_the_presets_fit_up_to_128() {
             let tables = Tables::new(flow.couplings());
             for shared_limit in [SHARED_80, SHARED_90] {
                 let case = case(&flow, Precision::F32, shared_limit);
-                let program = Program::new(&case, &tables).unwrap();
-                assert!(program.shared_bytes <= shared_limit, "{size}: {}", program.shared_bytes);
+                for lanes in lanes(size * size) {
+                    let program = Program::new(&case, &tables, lanes).unwrap();
+                    assert!(program.shared_bytes <= shared_limit, "{size}, {lanes} lanes");
+                }
             }
         }
     }
@@ -339,7 +365,7 @@ fn nvrtc_compiles_all_kernels_without_spills() {
         ] {
             let flow = full(&config, size);
             let tables = Tables::new(flow.couplings());
-            let program = Program::new(&case(&flow, Precision::F32, shared), &tables).unwrap();
+            let program = Program::new(&case(&flow, Precision::F32, shared), &tables, 1).unwrap();
             let kernels = if kernels.len() == 1 { vec![estimated] } else { kernels.to_vec() };
             let sources = kernels.into_iter().map(move |kernel| {
                 let text = program.source(include_str!("kernels/gpu.cuh"), &[kernel]);

@@ -54,7 +54,7 @@ struct Tanh {
     }
 };
 
-// V(x) and V'(x) of the target, by its number SITE_POTENTIAL.
+// V(x) and V'(x) of the target.
 struct SitePotential {
     real value, slope;
 

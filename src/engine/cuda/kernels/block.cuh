@@ -81,6 +81,13 @@ constexpr int some(int count) { return count > 0 ? count : 1; }
 // Rows of packed weights are whole groups of four.
 constexpr int padded(int count) { return (count + 3) / 4 * 4; }
 
+// Four numbers that lie together.
+struct alignas(16) Four {
+    real of[4];
+};
+
+DEVICE const Four& four(const real* numbers) { return *reinterpret_cast<const Four*>(numbers); }
+
 // A block and where it keeps what.
 struct Block {
     const Arguments& of;

@@ -56,8 +56,7 @@ DEVICE void invert_mirror(const Block& block) {
     reduce_to(block, &Sums::mirror_latent);
 }
 
-// What ln π(x) is made of, x to `image`, and with DERIVATIVE -∂ ln π/∂y to `cotangent`.
-template <bool DERIVATIVE>
+// What ln π(x) is made of, x to `image`, and the quadratic form's part of -∂ ln π/∂y to `cotangent`.
 DEVICE void evaluate_target(const Block& block, const Tile& tile) {
     real *field = block.field(), *image = block.image(), *cotangent = block.cotangent();
     each([&](int place, int) {
@@ -86,9 +85,9 @@ DEVICE void add_site_forces(const Block& block, const Tile& tile) {
     each([&](int place, int) { cotangent[place] += image[place]; });
 }
 
-// From latents in `field` to y there, x in `image` and the sums; with SCORES ∂ ln q/∂y in `score`, with DERIVATIVE the first part of
-// -∂ ln π/∂y in `cotangent`; where the symmetry asks for it the latent of -x in `mirror`.
-template <bool SCORES, bool MIRRORED, bool DERIVATIVE>
+// From latents in `field` to y there, x in `image` and the sums; the quadratic form's part of -∂ ln π/∂y in
+// `cotangent`; with SCORES ∂ ln q/∂y in `score`, with MIRRORED the latent of -x in `mirror`.
+template <bool SCORES, bool MIRRORED>
 DEVICE void evaluate(const Block& block, const Tile& tile) {
     dot(block, block.field(), block.field());
     reduce_to(block, &Sums::latent);
@@ -99,7 +98,7 @@ DEVICE void evaluate(const Block& block, const Tile& tile) {
         pass<true>(block, block.field(), block.record());
     }
     reduce_to(block, &Sums::log_det);
-    evaluate_target<DERIVATIVE>(block, tile);
+    evaluate_target(block, tile);
     if (MIRRORED) invert_mirror(block);
 }
 

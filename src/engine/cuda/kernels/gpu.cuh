@@ -3,6 +3,7 @@
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define ROLL _Pragma("unroll 1")
+#define UNROLL_BY_FOUR _Pragma("unroll 4")
 #define KERNEL(name)                                                                        \
     extern "C" __global__ void __launch_bounds__(THREADS, 1) name(const __grid_constant__ Arguments arguments) { \
         run_##name(Block(arguments, blockIdx.x, gridDim.x));                                \

@@ -54,7 +54,7 @@ struct Matrices {
     }
 };
 
-// How many threads share the items of a tile, and how many tiles are worked on at once.
+// How many threads share the items of a tile.
 template <class S>
 DEVICE int slices() {
     const int slices = THREADS / Matrices<S>::tiles();

@@ -5,6 +5,7 @@
 #define DEVICE inline
 #define UNROLL
 #define ROLL
+#define UNROLL_BY_FOUR
 #define KERNEL(name)                                                                 \
     extern "C" void name(const Arguments& arguments, int blocks, char* memory) {     \
         shared = memory;                                                             \

@@ -31,7 +31,7 @@ DEVICE void loss(const Block& block) {
     clear_gradient(block);
     for (Tiles tiles(block); tiles.next();) {
         const Tile& tile = tiles.tile;
-        evaluate<PATH, HAS_MIRROR, true>(block, tile);
+        evaluate<PATH, HAS_MIRROR>(block, tile);
         store_sums(block, tile);
         set_coefficients(block, tile, PATH, block.of.symmetry_weight);
         differentiate<PATH, HAS_MIRROR, true>(block, tile);
@@ -76,7 +76,7 @@ DEVICE void run_ln_likelihood(const Block& block) {
 DEVICE void run_draw(const Block& block) {
     for (Tiles tiles(block); tiles.next();) {
         const Tile& tile = tiles.tile;
-        evaluate<false, SYMMETRY == MIXTURE, false>(block, tile);
+        evaluate<false, SYMMETRY == MIXTURE>(block, tile);
         store_sums(block, tile);
         store(tile, block.image(), block.of.field);
     }
@@ -86,7 +86,7 @@ DEVICE void run_draw(const Block& block) {
 DEVICE void run_potential(const Block& block) {
     for (Tiles tiles(block); tiles.next();) {
         const Tile& tile = tiles.tile;
-        evaluate<false, SYMMETRY == MIXTURE, true>(block, tile);
+        evaluate<false, SYMMETRY == MIXTURE>(block, tile);
         store_sums(block, tile);
         store(tile, block.image(), block.of.field);
         set_coefficients(block, tile, false, 0);

@@ -26,13 +26,6 @@ struct Shape {
     static constexpr int ones = deltas + BRANCHES * layers * WIDTH;
 };
 
-// Four weights that lie together.
-struct alignas(4 * sizeof(real) < 16 ? 4 * sizeof(real) : 16) Four {
-    real of[4];
-};
-
-DEVICE const Four& four(const real* weights) { return *reinterpret_cast<const Four*>(weights); }
-
 // out = bias or 0.
 template <int OUT>
 DEVICE void begin(const real* biases, real (&out)[OUT]) {

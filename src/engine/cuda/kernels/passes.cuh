@@ -4,7 +4,10 @@
 DEVICE void load_weights(const Block& block, int coupling, int step, int thread) {
     if (coupling < block.of.begin || coupling >= block.of.end) return;
     const Coupling& of = block.of.couplings[coupling];
-    for (int place = thread; place < of.weight_count; place += THREADS) block.weights(step)[place] = block.of.weights[of.weights + place];
+    const int groups = of.weight_count / 4;
+    const Four* from = reinterpret_cast<const Four*>(block.of.weights + of.weights);
+    Four* to = reinterpret_cast<Four*>(block.weights(step));
+    for (int place = thread; place < groups; place += THREADS) to[place] = from[place];
 }
 
 // v_k = weight_k Σ_j x_j for one row and lane.
@@ -13,6 +16,11 @@ DEVICE void gather(const Block& block, const Coupling& coupling, const real* fie
     UNROLL for (int k = 0; k < S::inputs; ++k) {
         const Shell shell = block.of.shells[coupling.shells + k];
         const Site* sites = block.of.sites + shell.sites + row;
+        if (SINGLE) {
+            // No loop: the loads of all inputs overlap.
+            inputs[k] = shell.size ? shell.weight * field[sites[0] * LANES + lane] : real(0);
+            continue;
+        }
         real sum = 0;
         ROLL for (int j = 0; j < shell.size; ++j) sum += field[sites[j * coupling.rows] * LANES + lane];
         inputs[k] = shell.weight * sum;

@@ -4,8 +4,7 @@ extern "C" __global__ void __launch_bounds__(256) multiply_add(const float* in, 
     float sums[16];
     UNROLL for (int i = 0; i < 16; ++i) sums[i] = in[i];
     const float factor = in[16], addend = in[17];
-    // Rolled: as many instructions as there are sums.
-    ROLL for (long long round = 0; round < rounds; ++round) {
+    UNROLL_BY_EIGHT for (int round = 0; round < int(rounds); ++round) {
         UNROLL for (int i = 0; i < 16; ++i) sums[i] = sums[i] * factor + addend;
     }
     float sum = 0;

@@ -10,12 +10,18 @@ DEVICE void multiply_rows(const real* matrix, const real* in, real* out) {
         for (int item = t; item < across * across * LANES; item += THREADS) {
             const int lane = item % LANES, f = item / LANES % across * BLOCKED, r = item / LANES / across * BLOCKED;
             real sums[BLOCKED][BLOCKED] = {};
-            ROLL for (int k = 0; k < LINEAR_SIZE; ++k) {
+            UNROLL_BY_FOUR for (int k = 0; k < LINEAR_SIZE; ++k) {
                 real row[BLOCKED];
                 UNROLL for (int a = 0; a < BLOCKED; ++a) row[a] = in[((r + a) * LINEAR_SIZE + k) * LANES + lane];
+                real factors[BLOCKED];
+                if (BLOCKED == 4) {
+                    const Four together = four(matrix + k * LINEAR_SIZE + f);
+                    UNROLL for (int b = 0; b < BLOCKED; ++b) factors[b] = together.of[b];
+                } else {
+                    UNROLL for (int b = 0; b < BLOCKED; ++b) factors[b] = matrix[k * LINEAR_SIZE + f + b];
+                }
                 UNROLL for (int b = 0; b < BLOCKED; ++b) {
-                    const real factor = matrix[k * LINEAR_SIZE + f + b];
-                    UNROLL for (int a = 0; a < BLOCKED; ++a) sums[a][b] += row[a] * factor;
+                    UNROLL for (int a = 0; a < BLOCKED; ++a) sums[a][b] += row[a] * factors[b];
                 }
             }
             UNROLL for (int a = 0; a < BLOCKED; ++a) {
