@@ -1,12 +1,13 @@
-//! The text of a flow's kernels, and where a block keeps what.
+//! The text of a flow's kernels.
 
 use std::fmt::Write;
 
+use super::case::{Case, Lack};
+use super::rooms::Rooms;
 use super::tables::Tables;
 use crate::engine::config::Precision;
-use crate::flow::Architecture;
 use crate::flow::config::Symmetry;
-use crate::flow::coupling::{Conditioner, Coupling, Transform};
+use crate::flow::coupling::{Conditioner, Transform};
 use crate::random::Use;
 
 /// The kernels' text, in this order; how phases run comes before.
@@ -26,10 +27,6 @@ const TEXTS_OF_SHAPES: [&str; 5] = [
     include_str!("kernels/kernels.cuh"),
 ];
 
-/// Widest hidden layer: a thread keeps two of them in its registers.
-const MOST_WIDTH: usize = 64;
-/// Most inputs of a network, for the same reason.
-const MOST_INPUTS: usize = 48;
 /// Most sites of samples that share a block: those that the finest couplings of a checkerboard update have two for each thread.
 const SHARED_SITES: usize = 1024;
 const MOST_LANES: usize = 8;
@@ -88,17 +85,6 @@ impl Kernel {
     }
 }
 
-/// What a program is written for.
-#[derive(Debug, Clone, Copy)]
-pub struct Case<'a> {
-    pub architecture: &'a Architecture,
-    pub couplings: &'a [Coupling],
-    pub target: bool,
-    pub precision: Precision,
-    /// Bytes of shared memory that a block may have.
-    pub shared_limit: usize,
-}
-
 /// The text with what a launch needs to know of it.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -111,30 +97,6 @@ pub struct Program {
     pub shared_bytes: usize,
     /// Memory of each block.
     pub own_bytes: usize,
-}
-
-/// Why there is no program, in words.
-pub type Lack = String;
-
-/// What these kernels lack for a flow, in words; `None`: nothing but perhaps memory.
-pub fn lack(couplings: &[Coupling]) -> Option<Lack> {
-    let Some(first) = couplings.first().map(|coupling| &coupling.network) else {
-        return Some("flows without couplings".into());
-    };
-    couplings.iter().find_map(|coupling| {
-        let network = &coupling.network;
-        if network.convolution.is_some() {
-            Some("flow.channels above 0".into())
-        } else if network.hidden_width > MOST_WIDTH {
-            Some(format!("flow.hidden_width = {} (at most {MOST_WIDTH})", network.hidden_width))
-        } else if network.inputs > MOST_INPUTS {
-            Some(format!("couplings that see {} sites (at most {MOST_INPUTS})", network.inputs))
-        } else if network.updated_per_row != first.updated_per_row {
-            Some("couplings of several kinds".into())
-        } else {
-            None
-        }
-    })
 }
 
 impl Program {
@@ -249,127 +211,4 @@ fn shapes(case: &Case<'_>, tables: &Tables) -> String {
         "\nusing Map = {map};\n\n// Calls `work` with the shape of a coupling.\ntemplate <class Work>\n\
          DEVICE void with_shape(int shape, const Work& work) {{\n    switch (shape) {{\n{cases}    }}\n}}\n\n"
     )
-}
-
-/// Where a block keeps what: in shared memory, or in memory of its own.
-#[derive(Debug, Default)]
-struct Rooms {
-    places: Vec<(&'static str, bool, usize)>,
-    shared: usize,
-    own: usize,
-    chunk: usize,
-}
-
-/// All places begin at multiples of so many bytes.
-const ALIGNMENT: usize = 16;
-
-impl Rooms {
-    /// With the largest chunk of rows beside which the arrays that derivatives use most fit, or the field alone.
-    fn new(case: &Case<'_>, tables: &Tables, lanes: usize, threads: usize) -> Result<Self, Lack> {
-        let least = (threads / 8).max(lanes);
-        let chunks = || {
-            std::iter::successors(Some(threads), |chunk| Some(chunk / 2))
-                .take_while(move |chunk| *chunk >= least)
-        };
-        let fits = |(chunk, arrays)| {
-            let rooms = Self::with_chunk(case, tables, (lanes, threads), chunk, arrays);
-            (rooms.shared <= case.shared_limit).then_some(rooms)
-        };
-        let with_arrays = chunks().filter(|chunk| 2 * chunk >= threads).map(|chunk| (chunk, true));
-        with_arrays.chain(chunks().map(|chunk| (chunk, false))).find_map(fits).ok_or_else(|| {
-            format!(
-                "fields of {0} × {0} sites with networks of width {1}: a block has {2} bytes of shared memory",
-                case.architecture.linear_size,
-                case.couplings[0].network.hidden_width,
-                case.shared_limit
-            )
-        })
-    }
-
-    fn with_chunk(
-        case: &Case<'_>,
-        tables: &Tables,
-        (lanes, threads): (usize, usize),
-        chunk: usize,
-        arrays: bool,
-    ) -> Self {
-        let bytes = match case.precision {
-            Precision::F32 => 4,
-            Precision::F64 => 8,
-        };
-        let field = case.architecture.sites() * lanes * bytes;
-        let mut rooms = Self { chunk, ..Self::default() };
-        rooms.put("TOTALS", true, lanes * 6 * 8);
-        rooms.put("SLOTS", true, threads * 8);
-        rooms.put("COEFFICIENTS", true, 3 * lanes * bytes);
-        rooms.put("WEIGHTS", true, 2 * tables.most_weights * bytes);
-        rooms.put("PARTS", true, 16 * threads * bytes);
-        rooms.put("FIELD", true, field);
-        let panel = panel_units(case, tables) * (chunk + 1) * bytes;
-        let at = rooms.put("PANEL", true, panel);
-        let symmetry = case.architecture.config.symmetry;
-        rooms.put("COTANGENT", arrays, field);
-        rooms.put("SCORE", arrays, field);
-        // While these are in use, the panel is not.
-        let room = field.next_multiple_of(ALIGNMENT);
-        if 2 * room <= panel {
-            rooms.places.extend([("IMAGE", true, at), ("SCRATCH", true, at + room)]);
-        } else {
-            for name in ["IMAGE", "SCRATCH"] {
-                rooms.put_where_it_fits(name, case.shared_limit, field);
-            }
-        }
-        let inputs = tables.most_inputs * lanes * bytes;
-        rooms.put_where_it_fits("SPREAD", case.shared_limit, inputs);
-        let mirrored = matches!(symmetry, Symmetry::Mixture | Symmetry::Regularizer);
-        match mirrored {
-            true => rooms.put_where_it_fits("MIRROR", case.shared_limit, field),
-            // Derivatives of the inverse keep the latents there.
-            false => rooms.put("MIRROR", false, field),
-        };
-        let record = tables.records * lanes * bytes;
-        rooms.put("RECORD", false, record);
-        rooms.put("MIRROR_RECORD", false, if mirrored { record } else { 0 });
-        rooms
-    }
-
-    /// Returns where it begins.
-    fn put(&mut self, name: &'static str, shared: bool, bytes: usize) -> usize {
-        let end = if shared { &mut self.shared } else { &mut self.own };
-        let begin = *end;
-        *end += bytes.next_multiple_of(ALIGNMENT);
-        self.places.push((name, shared, begin));
-        begin
-    }
-
-    fn put_where_it_fits(&mut self, name: &'static str, limit: usize, bytes: usize) -> usize {
-        let shared = self.shared + bytes.next_multiple_of(ALIGNMENT) <= limit;
-        self.put(name, shared, bytes)
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let mut lines = vec![
-            format!("constexpr int CHUNK = {};", self.chunk),
-            // One more than there are items spreads the units over the memory's banks.
-            format!("constexpr int PANEL_STRIDE = {};", self.chunk + 1),
-            format!("constexpr long long OWN_BYTES = {};", self.own),
-            "struct Place { bool shared; long long offset; };".into(),
-        ];
-        lines.extend(self.places.iter().map(|(name, shared, offset)| {
-            format!("constexpr Place {name} = {{{shared}, {offset}}};")
-        }));
-        lines
-    }
-}
-
-/// Rows of the panel (`Shape` of the kernels) of the largest shape.
-fn panel_units(case: &Case<'_>, tables: &Tables) -> usize {
-    let network = &case.couplings[0].network;
-    let outputs = network.updated_per_row * network.transform.parameters();
-    let scales = if network.transform == Transform::Affine { network.updated_per_row } else { 0 };
-    let units = tables.shapes.iter().map(|shape| {
-        let hidden = network.branches * shape.layers * network.hidden_width;
-        shape.inputs + 2 * hidden + outputs + scales + 1
-    });
-    units.max().unwrap_or(0)
 }
