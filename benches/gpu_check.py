@@ -11,9 +11,10 @@ another machine: it needs a driver, CUDA (or NVRTC alone) and Python, nothing of
 2. A small sweep from a configuration to its verdicts, with latent HMC.
 3. A task that is killed goes on to the same bits as one that is not.
 4. `gpu times`: a training step, a leapfrog step and a draw, beside the cores of the machine.
-5. Where Python has torch: the same flow and loss in PyTorch at L = 16, eager and compiled.
+5. Where CUDA has its compute-sanitizer: races in shared memory and accesses out of bounds.
+6. Where Python has torch: the same flow and loss in PyTorch at L = 16, eager and compiled.
 
-The report goes to stdout and to report.md in FOLDER; the exit status is 0 if 1 to 3 pass.
+The report goes to stdout and to report.md in FOLDER; the exit status is 0 if 1 to 3 and 5 pass.
 """
 
 import argparse
@@ -35,7 +36,15 @@ HERE = Path(__file__).resolve().parent
 LIMIT = 470
 DEADLINE = time.monotonic() + LIMIT
 #: Seconds that each part may take.
-LIMITS = {"check": 150, "sweep": 60, "kill": 60, "times": 200, "eager": 40, "compiled": 300}
+LIMITS = {
+    "check": 150,
+    "sweep": 60,
+    "kill": 60,
+    "times": 200,
+    "sanitizer": 60,
+    "eager": 40,
+    "compiled": 300,
+}
 #: Flows and lattices that are compared.
 CHECKED = [
     *(("best", size) for size in (4, 8, 16, 32, 64, 128)),
@@ -327,13 +336,29 @@ def measure(report: Report, folder: Path) -> None:
         report.say("(the table is not whole)")
 
 
+def sanitize(report: Report, folder: Path) -> None:
+    found = [*Path("/usr/local").glob("cuda*/bin/compute-sanitizer")]
+    which = shutil.which("compute-sanitizer") or (found and str(found[-1]))
+    if not which:
+        report.say("compute-sanitizer: not on this machine")
+        return
+    for tool in ("racecheck", "memcheck"):
+        command = [which, "--tool", tool, program("gpu"), "check", "mixture", "4"]
+        _, said = run(command, LIMITS["sanitizer"], folder)
+        summary = [line for line in said.splitlines() if "SUMMARY" in line]
+        if summary:
+            report.check(f"compute-sanitizer, {tool}", ": 0 " in summary[-1], f", {summary[-1]}")
+        else:
+            report.say(f"compute-sanitizer, {tool}: no summary ({said.strip()[-300:]})")
+
+
 def check_all(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("sweep", "whole", "broken"):
         shutil.rmtree(folder / name, ignore_errors=True)
     report = Report(folder)
     begin = time.monotonic()
-    for part in (check_agreement, check_sweep, check_resume, measure, compare_with_pytorch):
+    for part in PARTS:
         # What goes wrong in one part must not take the others with it.
         try:
             part(report, folder)
@@ -345,6 +370,9 @@ def check_all(folder: Path) -> int:
         return 1
     report.say("gpu-check: all passed")
     return 0
+
+
+PARTS = (check_agreement, check_sweep, check_resume, measure, sanitize, compare_with_pytorch)
 
 
 def main() -> int:
