@@ -185,12 +185,15 @@ def check_sweep(report: Report, folder: Path) -> None:
     report.say(f"\n```\n{table if status == 0 else said[-3000:]}\n```\n")
 
 
-def exported(task: Path, folder: Path) -> bytes:
+def exported(task: Path, folder: Path) -> tuple[dict, bytes]:
+    """The header of a task's flow, whose keys have no order, and its weights."""
     output = folder / f"{task.parent.parent.name}.safetensors"
     status, said = run([program("neuralrg"), "export", str(task), "-o", str(output)], 30, folder)
     if status != 0:
         raise RuntimeError(said)
-    return output.read_bytes()
+    with output.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), file.read()
 
 
 def check_resume(report: Report, folder: Path) -> None:
