@@ -296,11 +296,16 @@ impl Processor for Gpu {
             Ok(address) => Memory { context: self.context.clone(), address },
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let (free, total) = result::mem_get_info().unwrap_or((0, 0));
+                let [asked, free, total] = [bytes, free, total].map(|bytes| bytes as f64);
+                let mebibyte = f64::from(1 << 20);
+                // What comes after the full stop is not for users (`Error::panic`).
                 panic!(
-                    "the GPU is out of memory: {} MiB asked for, {} of {} MiB free. ",
-                    bytes >> 20,
-                    free >> 20,
-                    total >> 20
+                    "the GPU is out of memory: {:.1} MiB asked for, {:.1} of {:.1} MiB free, where a batch of {:.0} % would \
+                     fit. ",
+                    asked / mebibyte,
+                    free / mebibyte,
+                    total / mebibyte,
+                    (100.0 * free / asked).floor()
                 )
             }
             Err(error) => done(Err(error)),
