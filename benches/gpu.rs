@@ -13,7 +13,7 @@ use ndarray::{Array1, ArrayView2, aview1};
 use neuralrg::config::Config;
 use neuralrg::engine::config::{Estimator, Precision};
 use neuralrg::engine::cuda::{self, Cuda, Gpu};
-use neuralrg::engine::native::Native;
+use neuralrg::engine::native::in_precision;
 use neuralrg::engine::{Batch, Engine};
 use neuralrg::flow::config::Symmetry;
 use neuralrg::flow::{Architecture, Flow};
@@ -109,15 +109,7 @@ impl Setup {
     fn native(&self, precision: Precision) -> Box<dyn Engine> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (architecture, couplings) = (&self.flow.architecture, self.flow.couplings());
-        let target = Some(&self.target);
-        match precision {
-            Precision::F32 => {
-                Box::new(Native::<f32>::new(architecture, couplings, target, threads))
-            }
-            Precision::F64 => {
-                Box::new(Native::<f64>::new(architecture, couplings, target, threads))
-            }
-        }
+        in_precision(precision, architecture, couplings, Some(&self.target), threads)
     }
 
     fn weight(&self) -> f64 {

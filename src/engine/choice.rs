@@ -2,11 +2,10 @@
 
 use std::sync::Once;
 
-use super::Engine;
 use super::config::{EngineChoice, Precision, RunConfig};
 use super::cuda::{Cuda, Gpu};
-use super::device::Device;
-use super::native::Native;
+use super::device::{Device, torch_gpus};
+use super::{Engine, native};
 use crate::error::{Error, GPU_FAILED, Result};
 use crate::flow::Flow;
 use crate::targets::Target;
@@ -35,7 +34,7 @@ pub(super) fn engine(
     match (run.engine, device) {
         (EngineChoice::Auto | EngineChoice::Cuda, Device::Cuda(number)) => {
             cuda(flow, target, run.precision, number).unwrap_or_else(|lack| {
-                let instead = torch_on_gpu(flow, target, run, device);
+                let instead = torch_gpus().ok().and_then(|_| torch(flow, target, run, device));
                 let name = if instead.is_some() { "torch" } else { "native" };
                 static WARNING: Once = Once::new();
                 WARNING.call_once(|| {
@@ -56,15 +55,7 @@ pub(super) fn engine(
 }
 
 fn native(flow: &Flow, target: Option<&Target>, run: &RunConfig) -> Box<dyn Engine> {
-    let (architecture, couplings) = (&flow.architecture, flow.couplings());
-    match run.precision {
-        Precision::F32 => {
-            Box::new(Native::<f32>::new(architecture, couplings, target, run.threads))
-        }
-        Precision::F64 => {
-            Box::new(Native::<f64>::new(architecture, couplings, target, run.threads))
-        }
-    }
+    native::in_precision(run.precision, &flow.architecture, flow.couplings(), target, run.threads)
 }
 
 fn cuda(
@@ -79,18 +70,6 @@ fn cuda(
     Ok(Box::new(cuda))
 }
 
-/// Torch on this GPU, where libtorch can use it.
-#[cfg(feature = "torch")]
-fn torch_on_gpu(
-    flow: &Flow,
-    target: Option<&Target>,
-    run: &RunConfig,
-    device: Device,
-) -> Option<Box<dyn Engine>> {
-    super::torch::gpus::count().ok()?;
-    torch(flow, target, run, device)
-}
-
 #[cfg(feature = "torch")]
 fn torch(
     flow: &Flow,
@@ -100,11 +79,6 @@ fn torch(
 ) -> Option<Box<dyn Engine>> {
     let torch = super::torch::Torch::new(flow, target, run.precision, device, run.threads);
     Some(Box::new(torch))
-}
-
-#[cfg(not(feature = "torch"))]
-fn torch_on_gpu(_: &Flow, _: Option<&Target>, _: &RunConfig, _: Device) -> Option<Box<dyn Engine>> {
-    None
 }
 
 #[cfg(not(feature = "torch"))]

@@ -49,7 +49,7 @@ mod tests;
 
 use call::{Call, Results};
 use case::{Case, lack};
-pub use gpu::{Gpu, Rates, count};
+pub use gpu::{Gpu, Rates, count, driver_present};
 use memory::{Fixed, State};
 use processor::Processor;
 use program::{Kernel, Program};
@@ -135,7 +135,7 @@ impl<P: Processor> Cuda<P> {
         let results = self.run(&mut state, kernel, parameters, batch, call);
         Image {
             field: self.fields(&state.field, batch.len()),
-            log_det: &results.sums.column(1) + &(results.layer * sign),
+            log_det: results.log_det + results.layer * sign,
         }
     }
 }
@@ -153,11 +153,11 @@ struct Densities {
 impl<P: Processor> Cuda<P> {
     /// Of samples whose latents were given (`sign` = -1), or of given fields (1).
     fn densities(&self, results: &Results, sign: f64) -> Densities {
-        let column = |index: usize| results.sums.column(index);
-        let ln_p = column(0).mapv(|square| -0.5 * square + self.ln_norm());
-        let ln_q = &ln_p + &(&column(1) * sign) - &results.layer;
+        let ln_prior = |latent: &Array1<f64>| latent * -0.5 + self.ln_norm();
+        let ln_p = ln_prior(&results.latent);
+        let ln_q = &ln_p + &results.log_det * sign - &results.layer;
         let ln_q_mirror =
-            column(4).mapv(|square| -0.5 * square + self.ln_norm()) + column(5) - &results.layer;
+            ln_prior(&results.mirror_latent) + &results.mirror_log_det - &results.layer;
         let ln_q_model = match self.symmetry {
             Symmetry::Mixture => {
                 ln_q.iter().zip(&ln_q_mirror).map(|(&a, &b)| ln_mean_exp(a, b)).collect()
@@ -165,8 +165,8 @@ impl<P: Processor> Cuda<P> {
             Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => ln_q.clone(),
         };
         let ln_pi = match self.target {
-            Some(_) => &column(2) * -0.5 - column(3),
-            None => Array1::from_elem(results.sums.nrows(), f64::NAN),
+            Some(_) => &results.quadratic * -0.5 - &results.site,
+            None => Array1::from_elem(ln_p.len(), f64::NAN),
         };
         Densities { ln_p, ln_q, ln_q_mirror, ln_q_model, ln_pi }
     }
@@ -184,7 +184,7 @@ impl<P: Processor> Engine for Cuda<P> {
             Estimator::Total => Kernel::LossTotal,
             Estimator::Path => Kernel::LossPath,
         };
-        let call = Call { symmetry_weight, densities: true, gradient: true, ..Call::default() };
+        let call = Call { symmetry_weight, gradient: true, ..Call::default() };
         let mut state = self.lock();
         let results = self.run(&mut state, kernel, parameters, z, &call);
         let densities = self.densities(&results, -1.0);
@@ -198,7 +198,7 @@ impl<P: Processor> Engine for Cuda<P> {
     }
 
     fn likelihood_loss(&self, parameters: ArrayView1<f64>, x: Batch) -> Loss {
-        let call = Call { densities: true, gradient: true, ..Call::default() };
+        let call = Call { gradient: true, ..Call::default() };
         let mut state = self.lock();
         let results = self.run(&mut state, Kernel::LikelihoodLoss, parameters, x, &call);
         Loss {
@@ -209,23 +209,21 @@ impl<P: Processor> Engine for Cuda<P> {
     }
 
     fn ln_likelihood(&self, parameters: ArrayView1<f64>, x: Batch) -> Array1<f64> {
-        let call = Call { densities: true, ..Call::default() };
-        let results = self.run(&mut self.lock(), Kernel::LnLikelihood, parameters, x, &call);
+        let results =
+            self.run(&mut self.lock(), Kernel::LnLikelihood, parameters, x, &Call::default());
         self.densities(&results, 1.0).ln_q_model
     }
 
     fn draw(&self, parameters: ArrayView1<f64>, z: Batch) -> Draw {
-        let call = Call { densities: true, ..Call::default() };
         let mut state = self.lock();
-        let results = self.run(&mut state, Kernel::Draw, parameters, z, &call);
+        let results = self.run(&mut state, Kernel::Draw, parameters, z, &Call::default());
         let Densities { ln_q_model, ln_pi, .. } = self.densities(&results, -1.0);
         Draw { field: self.fields(&state.field, z.len()), ln_q: ln_q_model, ln_pi }
     }
 
     fn potential(&self, parameters: ArrayView1<f64>, z: Batch) -> Potential {
-        let call = Call { densities: true, ..Call::default() };
         let mut state = self.lock();
-        let results = self.run(&mut state, Kernel::Potential, parameters, z, &call);
+        let results = self.run(&mut state, Kernel::Potential, parameters, z, &Call::default());
         let Densities { ln_p, ln_q_model, ln_pi, .. } = self.densities(&results, -1.0);
         Potential {
             energy: ln_q_model - ln_p - ln_pi,
@@ -235,13 +233,11 @@ impl<P: Processor> Engine for Cuda<P> {
     }
 
     fn forward(&self, parameters: ArrayView1<f64>, z: Batch) -> Image {
-        let call = Call { densities: true, ..Call::default() };
-        self.image(Kernel::Forward, parameters, z, &call, 1.0)
+        self.image(Kernel::Forward, parameters, z, &Call::default(), 1.0)
     }
 
     fn inverse(&self, parameters: ArrayView1<f64>, x: Batch) -> Image {
-        let call = Call { densities: true, ..Call::default() };
-        self.image(Kernel::Inverse, parameters, x, &call, -1.0)
+        self.image(Kernel::Inverse, parameters, x, &Call::default(), -1.0)
     }
 
     fn forward_through(
@@ -272,7 +268,7 @@ impl<P: Processor> Engine for Cuda<P> {
         x: Batch,
         latents: &[usize],
     ) -> Array3<f64> {
-        let call = Call { latents, densities: true, ..Call::default() };
+        let call = Call { latents, ..Call::default() };
         let mut state = self.lock();
         self.run(&mut state, Kernel::InverseDerivatives, parameters, x, &call);
         let derivatives = self.fields(&state.derivative, latents.len() * x.len());

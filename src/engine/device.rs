@@ -20,7 +20,7 @@ pub fn select(engine: EngineChoice, choice: DeviceChoice, local_rank: usize) -> 
     let device = || gpus(engine).map(|count| cuda_device(local_rank, count));
     match choice {
         DeviceChoice::Cuda => device().map_err(|problem| Error::NoCuda { problem }),
-        DeviceChoice::Auto if driver_present() => Ok(device().unwrap_or_else(|problem| {
+        DeviceChoice::Auto if cuda::driver_present() => Ok(device().unwrap_or_else(|problem| {
             log::warn!("using the CPU: {problem}");
             Device::Cpu
         })),
@@ -39,12 +39,12 @@ fn gpus(engine: EngineChoice) -> std::result::Result<usize, String> {
 }
 
 #[cfg(feature = "torch")]
-fn torch_gpus() -> std::result::Result<usize, String> {
+pub(super) fn torch_gpus() -> std::result::Result<usize, String> {
     super::torch::gpus::count()
 }
 
 #[cfg(not(feature = "torch"))]
-fn torch_gpus() -> std::result::Result<usize, String> {
+pub(super) fn torch_gpus() -> std::result::Result<usize, String> {
     Err("this program was built without torch; build it with `cargo build --release`".into())
 }
 
@@ -54,11 +54,6 @@ fn cuda_device(local_rank: usize, count: usize) -> Device {
         log::warn!("more ranks than GPUs on this node: local rank {local_rank} shares a GPU");
     }
     Device::Cuda(local_rank % count)
-}
-
-fn driver_present() -> bool {
-    // SAFETY: the driver's library has no initializers that other code could observe.
-    unsafe { libloading::Library::new("libcuda.so.1") }.is_ok()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use ndarray::{Array1, Array3, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
 use super::{Batch, Draw, Engine, Image, Loss, Potential};
-use crate::engine::config::Estimator;
+use crate::engine::config::{Estimator, Precision};
 use crate::flow::Architecture;
 use crate::flow::config::Symmetry;
 use crate::flow::coupling::Coupling;
@@ -117,6 +117,20 @@ struct Workspace<T> {
     scratch: Vec<Lanes<T>>,
     record: Record<T>,
     mirror_record: Record<T>,
+}
+
+/// The engine in a precision.
+pub fn in_precision(
+    precision: Precision,
+    architecture: &Architecture,
+    couplings: &Arc<[Coupling]>,
+    target: Option<&Target>,
+    threads: usize,
+) -> Box<dyn Engine> {
+    match precision {
+        Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, target, threads)),
+        Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, target, threads)),
+    }
 }
 
 impl<T: Real> Native<T> {

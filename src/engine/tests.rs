@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, aview1, s};
 use super::*;
 use crate::engine::config::{EngineChoice, Precision, RunConfig};
 use crate::engine::device::Device;
-use crate::engine::native::Native;
+use crate::engine::native::in_precision;
 use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
 use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::flow::coupling::{Conditioner, Transform};
@@ -71,10 +71,7 @@ fn engines(architecture: &Architecture, precision: Precision) -> Vec<(Box<dyn En
     let target = Target::ising_dual(architecture.linear_size);
     let couplings = flow();
     let couplings = couplings.couplings();
-    let native: Box<dyn Engine> = match precision {
-        Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, Some(&target), 1)),
-        Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, Some(&target), 1)),
-    };
+    let native = in_precision(precision, architecture, couplings, Some(&target), 1);
     let torch = torch_engine(architecture, &target, precision);
     std::iter::once((native, flow())).chain(torch).collect()
 }

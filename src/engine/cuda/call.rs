@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{Array1, Array2, ArrayView1, s};
 
 use super::Cuda;
-use super::memory::{Room, State, bytes_of, converted, integers, numbers};
+use super::memory::{Room, State, converted, integers, numbers};
 use super::processor::{Arguments, Processor};
 use super::program::{Kernel, Program};
 use crate::engine::Batch;
@@ -17,19 +17,27 @@ const SUMS: usize = 6;
 /// What a call gives and wants.
 #[derive(Default)]
 pub(super) struct Call<'a> {
+    /// Some of the couplings, without the Gaussian layer and the target; none: all, with both.
     pub(super) through: Option<Range<usize>>,
     pub(super) symmetry_weight: f64,
     pub(super) latents: &'a [usize],
-    /// Whether the target's spectra are needed.
-    pub(super) densities: bool,
     pub(super) gradient: bool,
 }
 
-/// What a kernel leaves.
+/// What a kernel leaves of each sample (`Sums` of the kernels), and what the host knows of it. Shapes: (batch).
 pub(super) struct Results {
-    /// (batch, 6).
-    pub(super) sums: Array2<f64>,
-    /// ln|det ∂x/∂y| of the Gaussian layer of each sample.
+    /// Σ z².
+    pub(super) latent: Array1<f64>,
+    /// ln|det| of the couplings, in the direction of the pass.
+    pub(super) log_det: Array1<f64>,
+    /// x·Kx.
+    pub(super) quadratic: Array1<f64>,
+    /// Σ V(x).
+    pub(super) site: Array1<f64>,
+    /// Σ z² and ln|det ∂z/∂y| of -x.
+    pub(super) mirror_latent: Array1<f64>,
+    pub(super) mirror_log_det: Array1<f64>,
+    /// ln|det ∂x/∂y| of the Gaussian layer.
     pub(super) layer: Array1<f64>,
 }
 
@@ -46,10 +54,10 @@ impl<P: Processor> Cuda<P> {
         assert_eq!(batch.dim().1, self.sites, "a batch is (batch, N)");
         let processor = &self.processor;
         let (program, loaded) = self.program(batch.len());
-        let (tiles, layer) = self.tiles(state, batch, program.lanes, call.densities);
+        let (tiles, layer) = self.tiles(state, batch, program.lanes, call.through.is_none());
         let tile_count = tiles.len() / 3;
         let blocks = tile_count.clamp(1, processor.most_blocks());
-        let outputs = batch.len() * self.sites * self.bytes();
+        let outputs = batch.len() * self.sites * self.precision.bytes();
         let through = call.through.clone().unwrap_or(0..self.couplings);
         let (given, key, first_sample) = self.write_values(state, batch);
         let latents: Vec<i32> = call.latents.iter().map(|&site| site as i32).collect();
@@ -90,7 +98,16 @@ impl<P: Processor> Cuda<P> {
         }
         let sums = numbers(&state.sums.read(processor, batch.len() * SUMS * 8), Precision::F64);
         let sums = Array2::from_shape_vec((batch.len(), SUMS), sums).expect("six sums a sample");
-        Results { sums, layer }
+        let sum = |index: usize| sums.column(index).to_owned();
+        Results {
+            latent: sum(0),
+            log_det: sum(1),
+            quadratic: sum(2),
+            site: sum(3),
+            mirror_latent: sum(4),
+            mirror_log_det: sum(5),
+            layer,
+        }
     }
 
     /// Where each tile begins, how many samples it has and where the spectra at its temperature are; and ln|det ∂x/∂y| of the
@@ -100,11 +117,11 @@ impl<P: Processor> Cuda<P> {
         state: &mut State<P>,
         batch: Batch,
         lanes: usize,
-        densities: bool,
+        whole: bool,
     ) -> (Vec<i32>, Array1<f64>) {
         let known = &mut state.known;
         known.make_room();
-        let target = self.target.as_ref().filter(|_| densities);
+        let target = self.target.as_ref().filter(|_| whole);
         let mut layer = Array1::zeros(batch.len());
         let mut tiles = Vec::new();
         for (samples, temperature) in batch.tiles(lanes) {
@@ -164,12 +181,8 @@ impl<P: Processor> Cuda<P> {
 
     /// Fields that a kernel has left.
     pub(super) fn fields(&self, room: &Room<P>, batch: usize) -> Array2<f64> {
-        let bytes = room.read(&self.processor, batch * self.sites * self.bytes());
+        let bytes = room.read(&self.processor, batch * self.sites * self.precision.bytes());
         let values = numbers(&bytes, self.precision);
         Array2::from_shape_vec((batch, self.sites), values).expect("one value a sample and site")
-    }
-
-    fn bytes(&self) -> usize {
-        bytes_of(self.precision)
     }
 }

@@ -8,6 +8,7 @@ use crate::flow::coupling::Coupling;
 const MOST_WIDTH: usize = 64;
 /// Most inputs of a network, for the same reason.
 const MOST_INPUTS: usize = 48;
+
 /// What a program is written for.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use cudarc::driver::result::{DriverError, ctx, device, function, module, primary_ctx};
@@ -31,7 +31,7 @@ const MOST_BLOCKS: usize = 2 * MULTIPROCESSORS;
 /// A GPU with its compiler.
 #[derive(Debug)]
 pub struct Gpu {
-    context: Arc<Context>,
+    context: Context,
     compiler: Compiler,
     /// Such as `sm_90`.
     architecture: String,
@@ -39,7 +39,7 @@ pub struct Gpu {
 }
 
 /// The GPU's primary context, which all parts of the process share, and which stays until it ends.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Context {
     context: sys::CUcontext,
     device: sys::CUdevice,
@@ -53,14 +53,14 @@ unsafe impl Sync for Context {}
 /// A piece of the GPU's memory.
 #[derive(Debug)]
 pub struct Memory {
-    context: Arc<Context>,
+    context: Context,
     address: sys::CUdeviceptr,
 }
 
 /// A program whose kernels are compiled when they are launched first.
 #[derive(Debug)]
 pub struct Loaded {
-    context: Arc<Context>,
+    context: Context,
     program: Program,
     kernels: Mutex<HashMap<Kernel, Code>>,
 }
@@ -75,13 +75,18 @@ struct Code {
 // SAFETY: the driver's handles may be used from any thread.
 unsafe impl Send for Code {}
 
+/// Whether the driver can be loaded.
+pub fn driver_present() -> bool {
+    // SAFETY: the driver's initializers have no preconditions.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Number of GPUs that these kernels can use.
 ///
 /// # Errors
 /// Why there is none, in words.
 pub fn count() -> Result<usize, String> {
-    // SAFETY: the driver's initializers have no preconditions.
-    if !unsafe { sys::is_culib_present() } {
+    if !driver_present() {
         return Err("there is no NVIDIA driver (libcuda.so.1)".into());
     }
     result::init()
@@ -143,7 +148,7 @@ impl Gpu {
         // SAFETY: as above. It is never released: to make it again for each task would take longer than many tasks.
         let context = unsafe { primary_ctx::retain(device) }.map_err(failed)?;
         Ok(Self {
-            context: Arc::new(Context { context, device }),
+            context: Context { context, device },
             compiler: Compiler::find()?,
             architecture: format!("sm_{major}{minor}"),
             shared_limit: usize::try_from(shared).unwrap_or(0),
@@ -242,13 +247,13 @@ pub struct Rates {
 
 impl Context {
     /// Makes it that of this thread.
-    fn enter(&self) {
+    fn enter(self) {
         // SAFETY: the context is retained.
         done(unsafe { ctx::set_current(self.context) });
     }
 
     /// The same before memory is freed: where the GPU is lost there is nothing to free.
-    fn enter_if_possible(&self) {
+    fn enter_if_possible(self) {
         // SAFETY: the context is retained.
         let _ = unsafe { ctx::set_current(self.context) };
     }
@@ -293,7 +298,7 @@ impl Processor for Gpu {
         self.context.enter();
         // SAFETY: more than 0 bytes are asked for.
         match unsafe { result::malloc_sync(bytes.max(1)) } {
-            Ok(address) => Memory { context: self.context.clone(), address },
+            Ok(address) => Memory { context: self.context, address },
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let (free, total) = result::mem_get_info().unwrap_or((0, 0));
                 let [asked, free, total] = [bytes, free, total].map(|bytes| bytes as f64);
@@ -333,8 +338,7 @@ impl Processor for Gpu {
     }
 
     fn load(&self, program: &Program) -> Loaded {
-        let context = self.context.clone();
-        Loaded { context, program: program.clone(), kernels: Mutex::default() }
+        Loaded { context: self.context, program: program.clone(), kernels: Mutex::default() }
     }
 
     fn launch(&self, loaded: &Loaded, kernel: Kernel, blocks: usize, arguments: &Arguments) {

@@ -126,18 +126,11 @@ impl<P: Processor> Room<P> {
     }
 }
 
-pub fn bytes_of(precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => 4,
-        Precision::F64 => 8,
-    }
-}
-
 /// Numbers as the processor has them.
 pub fn converted<'a>(values: impl IntoIterator<Item = &'a f64>, precision: Precision) -> Vec<u8> {
     let values = values.into_iter();
     let count = values.size_hint().0;
-    let mut bytes = vec![0; count * bytes_of(precision)];
+    let mut bytes = vec![0; count * precision.bytes()];
     match precision {
         Precision::F32 => {
             let places = bytes.as_chunks_mut::<4>().0;

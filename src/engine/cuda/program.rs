@@ -27,7 +27,7 @@ const TEXTS_OF_SHAPES: [&str; 5] = [
     include_str!("kernels/kernels.cuh"),
 ];
 
-/// Most sites of samples that share a block: those that the finest couplings of a checkerboard update have two for each thread.
+/// Most sites of samples that share a block: the finest couplings of a checkerboard update half of them, two a thread.
 const SHARED_SITES: usize = 1024;
 const MOST_LANES: usize = 8;
 /// Of a block. With more of them there are too few registers for the networks of preset `best`.

@@ -2,7 +2,6 @@
 
 use super::case::{Case, Lack};
 use super::tables::Tables;
-use crate::engine::config::Precision;
 use crate::flow::config::Symmetry;
 use crate::flow::coupling::Transform;
 
@@ -53,10 +52,7 @@ impl Rooms {
         chunk: usize,
         arrays: bool,
     ) -> Self {
-        let bytes = match case.precision {
-            Precision::F32 => 4,
-            Precision::F64 => 8,
-        };
+        let bytes = case.precision.bytes();
         let field = case.architecture.sites() * lanes * bytes;
         let mut rooms = Self { chunk, ..Self::default() };
         rooms.put("TOTALS", true, lanes * 6 * 8);

@@ -9,7 +9,7 @@ use super::compiler::Compiler;
 use super::host::Host;
 use super::program::lanes;
 use super::*;
-use crate::engine::native::Native;
+use crate::engine::native::in_precision;
 use crate::flow::Flow;
 use crate::flow::config::FlowConfig;
 use crate::flow::tests::{architecture, architectures, random_flow, small_config};
@@ -115,11 +115,7 @@ fn kernels(flow: &Flow, target: Option<&Target>, precision: Precision, host: Hos
 }
 
 fn native(flow: &Flow, target: Option<&Target>, precision: Precision) -> Box<dyn Engine> {
-    let (architecture, couplings) = (&flow.architecture, flow.couplings());
-    match precision {
-        Precision::F32 => Box::new(Native::<f32>::new(architecture, couplings, target, 1)),
-        Precision::F64 => Box::new(Native::<f64>::new(architecture, couplings, target, 1)),
-    }
+    in_precision(precision, &flow.architecture, flow.couplings(), target, 1)
 }
 
 /// Calls `check` for all cases, on as many threads as there are cores. (An engine has a pool of its own, which would make
