@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use neuralrg::config::Config;
 use neuralrg::engine::Model;
@@ -106,7 +106,9 @@ fn leapfrog_step(criterion: &mut Criterion) {
             let potential = |z: ArrayView2<f64>| model.potential(z);
             let state = State::new(&potential, z.view());
             let momentum = random.normals(Use::Momenta, 0..BATCH, z.ncols());
-            bencher.iter(|| black_box(leapfrog(&potential, &state, momentum.view(), 0.01, 1)));
+            let sizes = Array1::from_elem(BATCH, 0.01);
+            let step = || leapfrog(&potential, &state, momentum.view(), sizes.view(), 1);
+            bencher.iter(|| black_box(step()));
         });
     });
 }

@@ -88,9 +88,12 @@ enum Values<'a> {
 
 impl<'a> Batch<'a> {
     /// Given latents or fields, (batch, N), and a temperature of each, (batch).
-    pub fn new<'b: 'a>(values: ArrayView2<'b, f64>, temperatures: ArrayView1<'a, f64>) -> Self {
+    pub fn new<'b: 'a, 'c: 'a>(
+        values: ArrayView2<'b, f64>,
+        temperatures: ArrayView1<'c, f64>,
+    ) -> Self {
         assert_eq!(values.nrows(), temperatures.len(), "each sample has a temperature");
-        Self { values: Values::Given(values.reborrow()), temperatures }
+        Self { values: Values::Given(values.reborrow()), temperatures: temperatures.reborrow() }
     }
 
     /// All at one temperature.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ndarray::Array1;
 
-use crate::flow::config::FlowConfig;
+use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::random::Random;
 use arrangement::Layer;
 use coupling::{Coupling, Half, Network};
@@ -32,6 +32,18 @@ impl Architecture {
     /// The architecture of a task. L can be halved `depth` times, as the configuration has checked.
     pub fn new(linear_size: usize, depth: usize, seed: u64, config: &FlowConfig) -> Self {
         Self { linear_size, depth, seed, config: config.clone() }
+    }
+
+    /// The Gaussian layer alone, on L × L sites.
+    pub fn without_couplings(linear_size: usize) -> Self {
+        let config = FlowConfig {
+            arrangement: Arrangement::Tebd,
+            couplings: 0,
+            preconditioner: true,
+            symmetry: Symmetry::None,
+            ..Default::default()
+        };
+        Self::new(linear_size, 1, 0, &config)
     }
 
     /// N = L².

@@ -40,6 +40,12 @@ pub enum Use {
     /// Initial parameters: uniform ones, and normal ones. The sample is the number of the coupling.
     UniformParameters = 8,
     NormalParameters = 9,
+    /// Keys of the parts of a step.
+    Keys = 10,
+    /// Whether replicas exchange their states.
+    Exchanges = 11,
+    /// Lengths of their trajectories.
+    Lengths = 12,
 }
 
 /// The random numbers of one key.
@@ -65,6 +71,13 @@ impl Random {
     /// The key.
     pub fn key(&self) -> u64 {
         u64::from(self.key[0]) | u64::from(self.key[1]) << 32
+    }
+
+    /// The numbers of a part of the step: a key of its own.
+    pub fn part(&self, part: usize) -> Self {
+        let place = [part as u32, (part as u64 >> 32) as u32, Use::Keys as u32];
+        let [first, second, ..] = blocks(0, place, self.key);
+        Self { key: [first[0], second[0]] }
     }
 
     /// Standard normal numbers of some samples, by the transform of Box and Muller. Shapes: (sample, number).

@@ -8,6 +8,8 @@ pub mod estimates;
 pub mod evaluate;
 pub mod hmc;
 pub mod independence;
+pub mod kernel;
 pub mod physical;
+pub mod replicas;
 pub mod sampler;
 pub mod states;

@@ -40,6 +40,21 @@ impl Target {
         }
     }
 
+    /// Whether π(x) = π(-x).
+    pub fn is_symmetric(&self) -> bool {
+        match self.family {
+            Family::IsingDual => true,
+        }
+    }
+
+    /// A temperature at which chains of the field forget soon where they have been, signs and domain walls too, for targets
+    /// for which one is known. That of the Ising model is 1.2 T_c, where its correlations reach over three sites.
+    pub fn mixing_temperature(&self) -> Option<f64> {
+        match self.family {
+            Family::IsingDual => Some(1.2 * ising::CRITICAL_TEMPERATURE),
+        }
+    }
+
     /// Exact values at temperature T, for targets that have them.
     pub fn exact(&self, temperature: f64) -> Option<ExactIsing> {
         match self.family {

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array3, ArrayView2, s};
+use ndarray::{Array1, Array3, ArrayView1, ArrayView2, s};
 
 use super::choice::engine;
 use super::{Batch, Draw, Engine, Image, Loss, Potential};
-use crate::engine::config::{Estimator, RunConfig};
+use crate::engine::config::{EngineChoice, Estimator, RunConfig};
 use crate::engine::device::Device;
-use crate::flow::Flow;
 use crate::flow::config::Symmetry;
+use crate::flow::{Architecture, Flow};
 use crate::random::Random;
 use crate::ranks::Team;
 use crate::ranks::shares::{Part, Shares, of_shape};
@@ -26,6 +26,7 @@ pub struct Model {
     /// T, at which all is evaluated; NaN without a target.
     temperature: f64,
     engine: Box<dyn Engine>,
+    run: RunConfig,
     team: Team,
 }
 
@@ -39,13 +40,33 @@ impl Model {
         device: Device,
     ) -> Self {
         let engine = engine(&flow, Some(&target), run, device);
-        Self { flow, target: Some(target), temperature, engine, team: Team::Alone }
+        let (target, run) = (Some(target), run.clone());
+        Self { flow, target, temperature, engine, run, team: Team::Alone }
     }
 
     /// A flow that learns from data alone.
     pub fn without_target(flow: Flow, run: &RunConfig, device: Device) -> Self {
         let engine = engine(&flow, None, run, device);
-        Self { flow, target: None, temperature: f64::NAN, engine, team: Team::Alone }
+        let (target, temperature, run) = (None, f64::NAN, run.clone());
+        Self { flow, target, temperature, engine, run, team: Team::Alone }
+    }
+
+    /// The flow of the same target that has no couplings, only the Gaussian layer x = κ^{-1/2} y, on the same ranks. Its
+    /// engine is the native one, on GPU ranks too: the others have nothing to gain from so little work.
+    pub fn without_couplings(&self) -> Self {
+        let architecture = Architecture::without_couplings(self.flow.architecture.linear_size);
+        let flow = Flow::with_parameters(architecture, Array1::zeros(0));
+        let target = self.target().clone();
+        let run = RunConfig { engine: EngineChoice::Native, ..self.run.clone() };
+        Self::new(flow, target, self.temperature, &run, Device::Cpu).with_team(&self.team)
+    }
+
+    /// What it is trained towards.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn target(&self) -> &Target {
+        self.target.as_ref().expect("only `learn` has no target")
     }
 
     /// The density of its target at its temperature.
@@ -53,7 +74,7 @@ impl Model {
     /// # Panics
     /// It has none.
     pub fn density(&self) -> Density {
-        self.target.as_ref().expect("only `learn` has no target").density(self.temperature)
+        self.target().density(self.temperature)
     }
 
     /// T.
@@ -165,6 +186,11 @@ impl Model {
     /// As [`Engine::potential`]. Each member of a team computes its own, since trajectories are long between exchanges.
     pub fn potential(&self, z: ArrayView2<f64>) -> Potential {
         self.engine.potential(self.flow.parameters.view(), self.batch(z))
+    }
+
+    /// The same at a temperature for each position, (chains), those of one following each other.
+    pub fn potential_at(&self, z: ArrayView2<f64>, temperatures: ArrayView1<f64>) -> Potential {
+        self.engine.potential(self.flow.parameters.view(), Batch::new(z, temperatures))
     }
 
     /// As [`Engine::forward`], here alone.

@@ -37,6 +37,22 @@ impl DualAveraging {
         Self { target, attractor, updates: 0.0, error: 0.0, ln_step, ln_step_mean: ln_step }
     }
 
+    /// What [`DualAveraging::of_numbers`] needs besides its settings.
+    pub fn numbers(&self) -> [f64; 4] {
+        [self.updates, self.error, self.ln_step, self.ln_step_mean]
+    }
+
+    /// One with these settings, and with the numbers of [`DualAveraging::numbers`].
+    pub fn of_numbers(step_size: f64, target: f64, numbers: [f64; 4]) -> Self {
+        let [updates, error, ln_step, ln_step_mean] = numbers;
+        Self { updates, error, ln_step, ln_step_mean, ..Self::new(step_size, target) }
+    }
+
+    /// ε: where it has got to, or the mean of that once it is to stay what it is.
+    pub fn step_size(&self, frozen: bool) -> f64 {
+        if frozen { self.ln_step_mean.exp() } else { self.ln_step.exp() }
+    }
+
     /// Takes in the mean acceptance of one trajectory.
     pub fn update(&mut self, acceptance: f64) {
         self.updates += 1.0;
@@ -110,8 +126,7 @@ impl Adaptation {
 
     /// What [`Adaptation::restore`] needs besides the configuration.
     pub fn state(&self) -> Saved {
-        let DualAveraging { updates, error, ln_step, ln_step_mean, .. } = self.step_size;
-        let step_size = arr1(&[updates, error, ln_step, ln_step_mean]);
+        let step_size = arr1(&self.step_size.numbers());
         let mut state = Saved::from([
             ("step_size".into(), step_size.into_dyn()),
             ("planned".into(), number(f64::from(self.planned))),
@@ -132,13 +147,11 @@ impl Adaptation {
         let numbers = |name| -> Restored<Array1<f64>> { array(state, name, 4) };
         let mut adaptation = Self::new(config);
         let saved = numbers("step_size")?;
-        adaptation.step_size = DualAveraging {
-            updates: saved[0],
-            error: saved[1],
-            ln_step: saved[2],
-            ln_step_mean: saved[3],
-            ..adaptation.step_size
-        };
+        adaptation.step_size = DualAveraging::of_numbers(
+            config.step_size,
+            config.target_acceptance,
+            std::array::from_fn(|i| saved[i]),
+        );
         if let Some(length) = &mut adaptation.length {
             let saved = numbers("length")?;
             *length = LengthAdaptation {
@@ -155,8 +168,7 @@ impl Adaptation {
 
     /// Leapfrog step size ε.
     pub fn step_size(&self) -> f64 {
-        let DualAveraging { ln_step, ln_step_mean, .. } = self.step_size;
-        if self.frozen { ln_step_mean.exp() } else { ln_step.exp() }
+        self.step_size.step_size(self.frozen)
     }
 
     /// Mean trajectory length T, in units of time.
@@ -240,6 +252,7 @@ mod tests {
             jitter: 0.5,
             adapt_length: false,
             leapfrog_steps: 20,
+            max_leapfrog_steps: 64,
             ..Default::default()
         };
         let mut adaptation = Adaptation::new(&config);

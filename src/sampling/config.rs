@@ -1,8 +1,10 @@
 //! Sections `[evaluate]`, `[hmc]` and `[controls]` of configurations.
 
 use std::collections::HashSet;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::bounds::{Check, MOST_BATCH, MOST_DRAWS, require, require_count};
 
@@ -34,6 +36,12 @@ pub struct HmcConfig {
     pub adapt_length: bool,
     /// Whether latent HMC proposes fresh latents from the prior after each trajectory.
     pub global_moves: bool,
+    /// Replicas of each chain at rising temperatures, itself included: as many as exchange well, found in the warm-up, or so
+    /// many; 1 is the chain alone.
+    pub replicas: Count,
+    /// Trajectories of the replicas, and exchanges between them, for each trajectory of a chain: as many as cost about as
+    /// much, or so many.
+    pub sweeps: Count,
     /// No trajectory takes more leapfrog steps.
     pub max_leapfrog_steps: i64,
     /// Lengths are spread evenly over (1 ± jitter) times their mean.
@@ -44,6 +52,51 @@ pub struct HmcConfig {
     pub target_acceptance: f64,
     /// A trajectory whose energy error exceeds this counts as divergent.
     pub divergence_threshold: f64,
+}
+
+/// A number that may be left to the program (`[hmc] replicas`, `sweeps`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// `"auto"`.
+    Auto,
+    /// So many.
+    Fixed(i64),
+}
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Fixed(count) => serializer.serialize_i64(*count),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Expected;
+
+        impl Visitor<'_> for Expected {
+            type Value = Count;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("\"auto\" or a whole number")
+            }
+
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Count, E> {
+                Ok(Count::Fixed(count))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
+                match text {
+                    "auto" => Ok(Count::Auto),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Expected)
+    }
 }
 
 /// Ways to draw from the target, all with chains of the same layout.
@@ -95,6 +148,9 @@ pub struct ControlsConfig {
     pub start: Start,
 }
 
+/// A ladder has no more rungs.
+pub(crate) const MOST_REPLICAS: usize = 128;
+
 impl Default for EvaluateConfig {
     fn default() -> Self {
         Self { samples: 16_384, batch: 1024, keep_samples: 16 }
@@ -107,10 +163,12 @@ impl Default for HmcConfig {
             chains: 64,
             warmup: 200,
             trajectories: 500,
-            leapfrog_steps: 10,
+            leapfrog_steps: 4,
             adapt_length: true,
             global_moves: true,
-            max_leapfrog_steps: 64,
+            replicas: Count::Auto,
+            sweeps: Count::Auto,
+            max_leapfrog_steps: 6,
             jitter: 0.5,
             step_size: 0.1,
             target_acceptance: 0.8,
@@ -154,6 +212,12 @@ impl HmcConfig {
             self.max_leapfrog_steps,
             "from hmc.leapfrog_steps to 10000",
         )?;
+        if let Count::Fixed(count) = self.replicas {
+            require_count("hmc.replicas", count, 1, MOST_REPLICAS as i64)?;
+        }
+        if let Count::Fixed(sweeps) = self.sweeps {
+            require_count("hmc.sweeps", sweeps, 1, 10_000)?;
+        }
         require((0.0..=1.0).contains(&self.jitter), "hmc.jitter", self.jitter, "from 0 to 1")?;
         require(
             self.step_size.is_finite() && self.step_size > 0.0,

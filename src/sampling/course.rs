@@ -11,7 +11,7 @@ use crate::lattice::Lattice;
 use crate::random::Random;
 use crate::sampling::adaptation::Adaptation;
 use crate::sampling::config::{HmcConfig, Sampler, Start};
-use crate::sampling::sampler::Kernel;
+use crate::sampling::kernel::Kernel;
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::between_chain;
 use crate::targets::observe;
@@ -175,7 +175,8 @@ impl Walk {
                 settings.freeze();
             }
             let random = random(trajectory);
-            let (moved, _) = kernel.advance(&state, &mut settings, trajectory < adapting, &random);
+            let (moved, _) =
+                kernel.advance(&state, (&mut settings, None), trajectory < adapting, &random);
             state = moved.state;
             if trajectory >= adapting {
                 // Energy and m², the first two observables.

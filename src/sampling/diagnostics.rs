@@ -2,6 +2,7 @@
 
 use crate::sampling::config::{HmcConfig, Sampler};
 use crate::sampling::estimates::Estimates;
+use crate::sampling::replicas::Exchanged;
 use crate::targets::observe::Observable;
 
 /// Above this R-hat chains count as not converged. Vehtari et al. (2021) advise 1.01 for few long chains; many short
@@ -15,6 +16,11 @@ const LEAST_E_BFMI: f64 = 0.3;
 const WARMUP_TIMES: f64 = 10.0;
 /// So far an adaptation may miss its target acceptance from below.
 const ACCEPTANCE_SLACK: f64 = 0.2;
+/// Trajectories that diverge are rejected, which biases nothing; a larger share of them tells that HMC cannot move in parts of
+/// the target, of which the other diagnostics may know nothing.
+const LARGEST_DIVERGENT_SHARE: f64 = 0.05;
+/// Replicas that exchange more seldom do not help each other.
+const LEAST_EXCHANGE_RATE: f64 = 0.05;
 /// A longer run of rejections, as a share of the chain, is a proposal that misses weight of the target.
 const LONGEST_REJECTION: f64 = 0.1;
 /// Estimates farther from the exact value, in standard errors, are wrong.
@@ -39,9 +45,10 @@ pub fn verdict(estimates: &Estimates, sampler: Sampler, config: &HmcConfig) -> V
         problems.push(format!("m is {:.3} ± {:.3}, but 0 by symmetry", m.mean, m.error));
     }
     let &Estimates { divergences, acceptance, e_bfmi, longest_rejection, .. } = estimates;
-    if divergences > 0 {
+    if divergences as f64 > LARGEST_DIVERGENT_SHARE * trajectories as f64 {
         problems.push(format!("{divergences} of {trajectories} trajectories diverged"));
     }
+    problems.extend(estimates.exchanged.as_ref().and_then(problem_of_ladder));
     match sampler {
         Sampler::Independence => {
             if longest_rejection as f64 > LONGEST_REJECTION * config.trajectories as f64 {
@@ -63,6 +70,20 @@ pub fn verdict(estimates: &Estimates, sampler: Sampler, config: &HmcConfig) -> V
         }
     }
     problems
+}
+
+/// Neighbours that hardly exchange.
+fn problem_of_ladder(exchanged: &Exchanged) -> Option<String> {
+    let pairs = exchanged.rates.iter().enumerate();
+    let (pair, rate) = pairs.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let [lower, upper] = [pair, pair + 1].map(|rung| exchanged.temperatures[rung]);
+    (*rate < LEAST_EXCHANGE_RATE).then(|| {
+        format!(
+            "replicas at T = {lower:.3} and {upper:.3} exchange in {:.1} % of the attempts: their ladder has a gap; more \
+             hmc.replicas close it, \"auto\" finds how many",
+            100.0 * rate
+        )
+    })
 }
 
 /// Observables whose chains disagree, have few effective samples or remember their start.
@@ -190,8 +211,23 @@ mod tests {
         assert!(found.contains("ESS of energy ") && found.contains("tau_int of energy"), "{found}");
 
         let mut diverging = healthy();
-        diverging.divergences = 2;
-        assert_eq!(verdict_of(&diverging), ["2 of 3200 trajectories diverged"]);
+        // Fewer than one in twenty are rejected and bias nothing.
+        diverging.divergences = 160;
+        assert_eq!(verdict_of(&diverging), Vec::<String>::new());
+        diverging.divergences = 161;
+        assert_eq!(verdict_of(&diverging), ["161 of 3200 trajectories diverged"]);
+
+        let mut ladder = healthy();
+        let exchanged = |rate| Exchanged {
+            temperatures: vec![2.0, 2.3, 2.7],
+            rates: vec![0.4, rate],
+            round_trips: 1.0,
+        };
+        ladder.exchanged = Some(exchanged(0.06));
+        assert_eq!(verdict_of(&ladder), Vec::<String>::new());
+        ladder.exchanged = Some(exchanged(0.004));
+        let found = verdict_of(&ladder);
+        assert!(found[0].starts_with("replicas at T = 2.300 and 2.700 exchange in 0.4 % of the"));
 
         let mut rejecting = Chains { sampler: Sampler::Independence, ..healthy() };
         let accepted = Recorded::Accepted.place();

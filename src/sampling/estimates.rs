@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayView2, ArrayView3, Axis};
 
+use crate::sampling::replicas::Exchanged;
 use crate::sampling::sampler::{Chains, Recorded};
 use crate::statistics::convergence::{e_bfmi, ess_bulk, ess_tail, r_hat};
 use crate::statistics::{Estimate, block_sums, gamma_method, jackknife};
@@ -43,9 +44,13 @@ pub struct Estimates {
     pub e_bfmi: f64,
     /// Most proposals that one chain rejected in a row.
     pub longest_rejection: usize,
-    /// Least bulk ESS of all observables; and by gradients of all chains, 0 where none are taken.
+    /// Least bulk ESS of all observables; and by gradients of all chains, without those of replicas, 0 where none are taken.
     pub ess_least: f64,
     pub ess_per_gradient: f64,
+    /// Mean gradients that the replicas of a chain took for a measured trajectory.
+    pub replica_gradients: f64,
+    /// What became of the exchanges with replicas, where there are any.
+    pub exchanged: Option<Exchanged>,
 }
 
 impl Estimates {
@@ -66,7 +71,7 @@ impl Estimates {
         let ess_least = samples.fold(f64::INFINITY, f64::min);
         let sums = block_sums(chains.scalars(), None, longest_time);
         let (_, count, draws) = chains.records.dim();
-        let gradients = chains.gradients as f64 * count as f64;
+        let gradients = chains.gradients[0] as f64 * count as f64;
         let acceptance = chains.recorded(Recorded::Acceptance).mean();
         Self {
             observables,
@@ -76,11 +81,13 @@ impl Estimates {
             warmup_divergences: chains.warmup_divergences,
             step_size: chains.step_size,
             trajectory_length: chains.trajectory_length,
-            leapfrog_steps: chains.gradients as f64 / draws as f64,
+            leapfrog_steps: chains.gradients[0] as f64 / draws as f64,
             e_bfmi: e_bfmi(chains.recorded(Recorded::Hamiltonian)),
             longest_rejection: chains.longest_rejection(),
             ess_least,
             ess_per_gradient: if gradients > 0.0 { ess_least / gradients } else { 0.0 },
+            replica_gradients: chains.gradients[1] as f64 / draws as f64,
+            exchanged: chains.exchanged.clone(),
         }
     }
 

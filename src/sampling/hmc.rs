@@ -1,7 +1,7 @@
 //! Hybrid Monte Carlo with batched chains (Duane et al. 1987), in any potential: that of a flow's latent space
 //! (App. C), or of the fields.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 
 use crate::engine::Potential;
 use crate::random::{Random, Use};
@@ -48,7 +48,10 @@ impl State {
         }
     }
 
-    fn of(position: Array2<f64>, Potential { energy, gradient, field }: Potential) -> Self {
+    pub(super) fn of(
+        position: Array2<f64>,
+        Potential { energy, gradient, field }: Potential,
+    ) -> Self {
         Self { position, energy, gradient, field }
     }
 
@@ -67,36 +70,47 @@ impl State {
     fn select(&self, proposal: Self, accepted: &[bool]) -> Self {
         let mut selected = proposal;
         for (chain, _) in accepted.iter().enumerate().filter(|(_, accepted)| !**accepted) {
-            selected.position.row_mut(chain).assign(&self.position.row(chain));
-            selected.energy[chain] = self.energy[chain];
-            selected.gradient.row_mut(chain).assign(&self.gradient.row(chain));
-            selected.field.row_mut(chain).assign(&self.field.row(chain));
+            selected.take(chain, self, chain);
         }
         selected
+    }
+
+    /// Puts one chain of another state in the place of one of this state.
+    pub(super) fn take(&mut self, chain: usize, other: &Self, from: usize) {
+        self.position.row_mut(chain).assign(&other.position.row(from));
+        self.energy[chain] = other.energy[from];
+        self.gradient.row_mut(chain).assign(&other.gradient.row(from));
+        self.field.row_mut(chain).assign(&other.field.row(from));
     }
 }
 
 /// `steps` leapfrog steps of size ε from `state` with momenta of unit mass; reversible and
 /// volume-preserving.
 ///
-/// Shapes: momentum (chains, N).
+/// Shapes: momentum (chains, N), step_sizes (chains).
 pub fn leapfrog(
     potential: &impl Fn(ArrayView2<f64>) -> Potential,
     state: &State,
     momentum: ArrayView2<f64>,
-    step_size: f64,
+    step_sizes: ArrayView1<f64>,
     steps: i64,
 ) -> (State, Array2<f64>) {
     let (mut position, mut momentum) = (state.position.clone(), momentum.to_owned());
-    momentum.scaled_add(-0.5 * step_size, &state.gradient);
-    position.scaled_add(step_size, &momentum);
+    let add = |sum: &mut Array2<f64>, factor: f64, rates: &Array2<f64>| {
+        Zip::from(sum.rows_mut())
+            .and(step_sizes)
+            .and(rates.rows())
+            .for_each(|mut sum, step_size, rates| sum.scaled_add(factor * step_size, &rates));
+    };
+    add(&mut momentum, -0.5, &state.gradient);
+    add(&mut position, 1.0, &momentum);
     let mut end = potential(position.view());
     for _ in 1..steps {
-        momentum.scaled_add(-step_size, &end.gradient);
-        position.scaled_add(step_size, &momentum);
+        add(&mut momentum, -1.0, &end.gradient);
+        add(&mut position, 1.0, &momentum);
         end = potential(position.view());
     }
-    momentum.scaled_add(-0.5 * step_size, &end.gradient);
+    add(&mut momentum, -0.5, &end.gradient);
     (State::of(position, end), momentum)
 }
 
@@ -124,13 +138,14 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
-    /// Accepts or rejects proposals by `hamiltonians`, those before and after, whose difference is `difference`.
+    /// Accepts or rejects proposals by `hamiltonians`, those before and after, whose difference is `difference`, and by
+    /// `chances`, uniform in [0, 1).
     pub(crate) fn metropolis(
         start: &State,
         (end, end_momentum): (State, Array2<f64>),
         difference: Array1<f64>,
         hamiltonians: [Array1<f64>; 2],
-        (random, of): (&Random, Use),
+        chances: Array1<f64>,
     ) -> Self {
         let mut energy_error = difference;
         Zip::from(&mut energy_error).and(end.gradient.rows()).and(end.field.rows()).for_each(
@@ -142,11 +157,10 @@ impl Trajectory {
             },
         );
         let acceptance = energy_error.mapv(|error| (-error).exp().min(1.0));
-        let numbers = random.uniforms(of, 0..acceptance.len(), 1);
-        let accepted: Vec<bool> = numbers
+        let accepted: Vec<bool> = chances
             .iter()
             .zip(&acceptance)
-            .map(|(number, acceptance)| number < acceptance)
+            .map(|(chance, acceptance)| chance < acceptance)
             .collect();
         let taken = accepted.iter().map(|&accepted| &hamiltonians[usize::from(accepted)]);
         let hamiltonian = taken.enumerate().map(|(chain, taken)| taken[chain]).collect();
@@ -181,12 +195,14 @@ pub fn trajectory(
     let momentum = random.normals(Use::Momenta, 0..chains, sites);
     let shares = Shares::new(team, chains);
     let own = (state.own(&shares), shares.own(momentum.view()));
-    let end = leapfrog(potential, &own.0, own.1, step_size, steps);
+    let step_sizes = Array1::from_elem(shares.count(), step_size);
+    let end = leapfrog(potential, &own.0, own.1, step_sizes.view(), steps);
     let (end, end_momentum) = join(&shares, end);
     let before = hamiltonian(state, momentum.view());
     let after = hamiltonian(&end, end_momentum.view());
-    let (difference, chance) = (&after - &before, (random, Use::Acceptance));
-    Trajectory::metropolis(state, (end, end_momentum), difference, [before, after], chance)
+    let (difference, chances) = (&after - &before, random.uniforms(Use::Acceptance, 0..chains, 1));
+    let chances = chances.column(0).to_owned();
+    Trajectory::metropolis(state, (end, end_momentum), difference, [before, after], chances)
 }
 
 /// The chains of all members of a team with their momenta, from what each has of its own. One exchange.

@@ -173,7 +173,8 @@ mod tests {
         let momentum = Random::new(2).normals(Use::Momenta, 0..3, SITES);
         let potential = |y: ArrayView2<f64>| accelerated.at(y);
         let start = State::new(&potential, position.view());
-        let (end, _) = leapfrog(&potential, &start, momentum.view(), 0.1, 7);
+        let (end, _) =
+            leapfrog(&potential, &start, momentum.view(), Array1::from_elem(3, 0.1).view(), 7);
         let mut x = filter(&position, &root);
         let mut p = filter(&momentum, &accelerated.density.spectrum_to(0.5));
         for _ in 0..7 {

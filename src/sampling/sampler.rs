@@ -5,18 +5,15 @@ use std::time::Instant;
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack};
 
-use crate::engine::{Model, Potential};
 use crate::error::Result;
-use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
-use crate::flow::symmetry::{ln_prior, with_signs};
+use crate::files::state::{ANY, Restored, Saved, array, number, read_number, under, within};
 use crate::lattice::{Lattice, on_lattice};
-use crate::random::{Random, Use};
-use crate::ranks::Team;
+use crate::random::Random;
 use crate::sampling::adaptation::Adaptation;
-use crate::sampling::config::{HmcConfig, Sampler, Start};
-use crate::sampling::hmc::{self, State, Trajectory};
-use crate::sampling::independence;
-use crate::sampling::physical::PhysicalPotential;
+use crate::sampling::config::{Count, HmcConfig, Sampler, Start};
+use crate::sampling::hmc::Trajectory;
+use crate::sampling::kernel::Kernel;
+use crate::sampling::replicas::{Exchanged, Replicas};
 use crate::seed::{Stage, TaskSeed};
 use crate::targets::observe::{self, Observable};
 
@@ -42,118 +39,11 @@ impl Recorded {
     }
 }
 
+/// Where a saved sampling has its replicas.
+const REPLICAS: &str = "replicas";
+
 /// Numbers recorded of each trajectory of each chain.
 const COLUMNS: usize = Observable::COUNT + Recorded::COUNT;
-
-/// What moves chains: a potential for HMC, or a flow that proposes.
-pub enum Kernel<'a> {
-    Latent {
-        model: &'a Model,
-        /// Whether fresh latents are proposed after each trajectory ([`independence`]). What HMC hardly crosses, such as the
-        /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
-        global_moves: bool,
-    },
-    Physical {
-        potential: PhysicalPotential,
-        team: &'a Team,
-    },
-    Independence(&'a Model),
-}
-
-impl<'a> Kernel<'a> {
-    /// The kernel of a sampler of the target that `model` has, at its temperature.
-    pub fn new(sampler: Sampler, model: &'a Model, config: &HmcConfig) -> Self {
-        let physical = |accelerated| Self::Physical {
-            potential: PhysicalPotential::new(model.density(), accelerated),
-            team: model.team(),
-        };
-        match sampler {
-            Sampler::Latent => Self::Latent { model, global_moves: config.global_moves },
-            Sampler::Independence => Self::Independence(model),
-            Sampler::Physical => physical(false),
-            Sampler::Fourier => physical(true),
-        }
-    }
-
-    /// Positions to start from: samples of the prior, or as `start` says. Shapes: (chains, N).
-    pub fn start(&self, chains: usize, start: Start, random: &Random) -> Array2<f64> {
-        match self {
-            Self::Physical { potential, .. } => potential.start(chains, start, random),
-            Self::Latent { model, .. } | Self::Independence(model) => {
-                random.normals(Use::Latents, 0..chains, model.flow.architecture.sites())
-            }
-        }
-    }
-
-    /// The state at given positions. Shapes: (chains, N).
-    pub fn state(&self, position: ArrayView2<f64>) -> State {
-        match self {
-            Self::Latent { model, .. } => {
-                State::by_team(&|z: ArrayView2<f64>| model.potential(z), position, model.team())
-            }
-            Self::Physical { potential, team } => {
-                State::by_team(&|x: ArrayView2<f64>| potential.at(x), position, team)
-            }
-            Self::Independence(model) => independence::state(model, position),
-        }
-    }
-
-    /// One trajectory of every chain, with the number of gradients that it took.
-    pub(crate) fn advance(
-        &self,
-        state: &State,
-        adaptation: &mut Adaptation,
-        adapt: bool,
-        random: &Random,
-    ) -> (Trajectory, i64) {
-        type At<'a> = &'a dyn Fn(ArrayView2<f64>) -> Potential;
-        let hmc = |potential: At, team, adaptation: &mut Adaptation| {
-            let steps = adaptation.plan();
-            let length = (adaptation.step_size(), steps);
-            let moved = hmc::trajectory(&potential, state, length, team, random);
-            if adapt {
-                adaptation.update(&state.position, &moved, steps);
-            }
-            (moved, steps)
-        };
-        match self {
-            Self::Latent { model, global_moves } => {
-                let (mut moved, gradients) = hmc(&|z| model.potential(z), model.team(), adaptation);
-                if !global_moves {
-                    return (moved, gradients);
-                }
-                let state_at = |z: ArrayView2<f64>| self.state(z);
-                moved.state = independence::trajectory(state_at, &moved.state, random).state;
-                (moved, gradients + 1)
-            }
-            Self::Physical { potential, team } => hmc(&|x| potential.at(x), team, adaptation),
-            Self::Independence(_) => {
-                (independence::trajectory(|z: ArrayView2<f64>| self.state(z), state, random), 0)
-            }
-        }
-    }
-
-    /// The field to measure on, with the mixture's random signs. Shapes: (chains, N).
-    fn field(&self, state: &State, random: &Random) -> Array2<f64> {
-        let field = state.field.clone();
-        match self {
-            Self::Latent { model, .. } | Self::Independence(model) => {
-                with_signs(field, model.symmetry(), random, 0)
-            }
-            Self::Physical { .. } => field,
-        }
-    }
-
-    /// (chains): ln π(x) - ln q(x), from U = -ln p(z) - ln π + ln q; NaN where there is no flow.
-    fn ln_weights(&self, state: &State) -> Array1<f64> {
-        match self {
-            Self::Latent { .. } | Self::Independence(_) => {
-                -(&state.energy + ln_prior(state.position.view()))
-            }
-            Self::Physical { .. } => Array1::from_elem(state.energy.len(), f64::NAN),
-        }
-    }
-}
 
 /// A sampling between two trajectories: with these numbers it goes on as if it had never stopped.
 #[derive(Debug)]
@@ -162,15 +52,20 @@ pub struct Sampling {
     pub done: i64,
     /// (chains, N)
     pub position: Array2<f64>,
+    /// (chains, N): x of these, where any trajectory is done.
+    pub field: Option<Array2<f64>>,
     pub adaptation: Adaptation,
+    /// None where each chain is alone.
+    pub replicas: Option<Replicas>,
     /// (trajectory, chain, [`Observable::TABLE`] and [`Recorded`]) of the measured trajectories.
     pub records: Array3<f64>,
     /// (chains, N): sum of S(k) over the measured trajectories.
     pub structure_sum: Array2<f64>,
     /// Divergent trajectories of the warm-up.
     pub warmup_divergences: usize,
-    /// Gradients of each chain in the measured trajectories.
-    pub gradients: i64,
+    /// Gradients of each chain in the measured trajectories: of the potential that it moves in; and those of the density that
+    /// its replicas took.
+    pub gradients: [i64; 2],
     /// Seconds of the warm-up, and of the measured trajectories.
     pub seconds: [f64; 2],
     lattice: Lattice,
@@ -178,16 +73,18 @@ pub struct Sampling {
 
 impl Sampling {
     /// Nothing is done yet.
-    pub fn new(position: Array2<f64>, config: &HmcConfig) -> Self {
+    pub fn new(position: Array2<f64>, replicas: Option<Replicas>, config: &HmcConfig) -> Self {
         let (chains, sites) = position.dim();
         Self {
             done: 0,
+            field: None,
             adaptation: Adaptation::new(config),
+            replicas,
             records: Array3::zeros((0, chains, COLUMNS)),
             structure_sum: Array2::zeros((chains, sites)),
             warmup_divergences: 0,
             position,
-            gradients: 0,
+            gradients: [0; 2],
             seconds: [0.0; 2],
             lattice: Lattice::new(sites.isqrt()),
         }
@@ -201,28 +98,44 @@ impl Sampling {
             ("records".into(), self.records.clone().into_dyn()),
             ("structure_sum".into(), self.structure_sum.clone().into_dyn()),
             ("warmup_divergences".into(), number(self.warmup_divergences as f64)),
-            ("gradients".into(), number(self.gradients as f64)),
+            ("gradients".into(), arr1(&self.gradients.map(|count| count as f64)).into_dyn()),
             ("seconds".into(), arr1(&self.seconds).into_dyn()),
         ]);
+        state.extend(self.field.clone().map(|field| ("field".into(), field.into_dyn())));
         state.extend(self.adaptation.state());
+        state.extend(self.replicas.iter().flat_map(|all| under(REPLICAS, all.state())));
         state
     }
 
-    /// The sampling of a saved state, on a lattice of N = `sites`.
+    /// The sampling by a kernel of a saved state, on a lattice of N = `sites`.
     ///
     /// # Errors
     /// The state lacks something.
-    pub fn restore(config: &HmcConfig, sites: usize, state: &Saved) -> Restored<Self> {
+    pub fn restore(
+        kernel: &Kernel,
+        config: &HmcConfig,
+        sites: usize,
+        state: &Saved,
+    ) -> Restored<Self> {
         let chains = config.chains as usize;
+        let done = read_number(state, "done")? as i64;
+        let replicas = kernel.latent().filter(|_| config.replicas != Count::Fixed(1));
+        let replicas = replicas
+            .map(|model| Replicas::restore(model, config, &within(REPLICAS, state)))
+            .transpose()?;
+        let field = (done > 0).then(|| array(state, "field", [chains, sites]));
+        let gradients: Array1<f64> = array(state, "gradients", 2)?;
         let seconds: Array1<f64> = array(state, "seconds", 2)?;
         Ok(Self {
-            done: read_number(state, "done")? as i64,
+            done,
             position: array(state, "position", [chains, sites])?,
+            field: field.transpose()?,
             adaptation: Adaptation::restore(config, state)?,
+            replicas,
             records: array(state, "records", [ANY, chains, COLUMNS])?,
             structure_sum: array(state, "structure_sum", [chains, sites])?,
             warmup_divergences: read_number(state, "warmup_divergences")? as usize,
-            gradients: read_number(state, "gradients")? as i64,
+            gradients: [gradients[0] as i64, gradients[1] as i64],
             seconds: [seconds[0], seconds[1]],
             lattice: Lattice::new(sites.isqrt()),
         })
@@ -239,23 +152,33 @@ impl Sampling {
         (seed, stage): (&TaskSeed, Stage),
         mut after: impl FnMut(&Self) -> Result<()>,
     ) -> Result<()> {
-        let mut state = kernel.state(self.position.view());
+        let mut state = match &self.field {
+            Some(field) => kernel.state_again(self.position.view(), field.view()),
+            None => kernel.state(self.position.view()),
+        };
         while self.done < config.warmup + config.trajectories {
             let start = Instant::now();
             let warming = self.done < config.warmup;
-            if !warming {
+            if self.done == config.warmup {
                 self.adaptation.freeze();
+                self.replicas.iter_mut().for_each(Replicas::freeze);
             }
             let random = seed.at(stage, self.done);
-            let (moved, gradients) = kernel.advance(&state, &mut self.adaptation, warming, &random);
+            let tuned = (&mut self.adaptation, self.replicas.as_mut());
+            let (moved, gradients) = kernel.advance(&state, tuned, warming, &random);
             if warming {
                 self.warmup_divergences += moved.divergences(config.divergence_threshold);
+                if let Some(replicas) = &mut self.replicas {
+                    replicas.adapt(self.done + 1, config.warmup);
+                }
             } else {
                 self.record(kernel, &moved, &random);
-                self.gradients += gradients;
+                self.gradients[0] += gradients.own;
+                self.gradients[1] += gradients.of_replicas;
             }
             state = moved.state;
             self.position.assign(&state.position);
+            self.field = Some(state.field.clone());
             self.done += 1;
             self.seconds[usize::from(!warming)] += start.elapsed().as_secs_f64();
             after(self)?;
@@ -303,6 +226,7 @@ impl Sampling {
             step_size: self.adaptation.step_size(),
             trajectory_length: self.adaptation.trajectory_length(),
             gradients: self.gradients,
+            exchanged: self.replicas.as_ref().map(Replicas::exchanged),
             seconds: self.seconds,
             records,
         }
@@ -326,8 +250,11 @@ pub struct Chains {
     /// Leapfrog step size and mean trajectory length, frozen after the warm-up.
     pub step_size: f64,
     pub trajectory_length: f64,
-    /// Gradients that each chain took in its measured trajectories.
-    pub gradients: i64,
+    /// Gradients that each chain took in its measured trajectories: of the potential that it moves in; and those of the
+    /// density that its replicas took.
+    pub gradients: [i64; 2],
+    /// What became of the exchanges with replicas, where there are any.
+    pub exchanged: Option<Exchanged>,
     /// Seconds of the warm-up, and of the measured trajectories.
     pub seconds: [f64; 2],
 }
@@ -363,13 +290,15 @@ impl Chains {
     }
 }
 
-/// What is thrown away of each chain, in words.
-pub fn warmup_rule(config: &HmcConfig) -> String {
-    format!(
-        "the first {} trajectories, in which step size and trajectory length adapt, are thrown away; all is frozen \
-         afterwards",
+/// What is thrown away of each chain and what is measured, in words.
+pub fn warmup_rule(config: &HmcConfig, exchanged: Option<&Exchanged>) -> String {
+    let rule = format!(
+        "the first {} trajectories, in which all settings adapt, are thrown away; all is frozen afterwards",
         config.warmup
-    )
+    );
+    let Some(Exchanged { temperatures, .. }) = exchanged else { return rule };
+    let all: Vec<String> = temperatures.iter().map(|t| format!("{t:.4}")).collect();
+    format!("{rule}; replicas at T = {}, of which the first is measured", all.join(", "))
 }
 
 /// Runs all chains of a sampler from its start, or what is left of that after `restored`. `after` is called after
@@ -393,7 +322,8 @@ pub fn sample(
     };
     let mut sampling = restored.unwrap_or_else(|| {
         let random = seed.at(stage, -1);
-        Sampling::new(kernel.start(config.chains as usize, start, &random), config)
+        let position = kernel.start(config.chains as usize, start, &random);
+        Sampling::new(position, kernel.replicas(config, &random), config)
     });
     sampling.finish(kernel, config, (seed, stage), after)?;
     Ok(sampling)
@@ -416,7 +346,8 @@ pub(crate) mod tests {
             warmup_divergences: 3,
             step_size: 0.1,
             trajectory_length: 1.0,
-            gradients: 4000,
+            gradients: [4000, 0],
+            exchanged: None,
             seconds: [1.0, 2.0],
         }
     }

@@ -6,7 +6,8 @@ use crate::engine::Model;
 use crate::error::Result;
 use crate::flow::symmetry::with_signs;
 use crate::sampling::config::{HmcConfig, Sampler, Start};
-use crate::sampling::sampler::{self, Kernel};
+use crate::sampling::kernel::Kernel;
+use crate::sampling::sampler;
 use crate::seed::{Stage, TaskSeed};
 
 /// Samples x of the target and latents z that they stand for.

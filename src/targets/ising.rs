@@ -6,6 +6,9 @@ use crate::lattice::Lattice;
 /// Lowest eigenvalue of K + αI, which fixes the offset α.
 pub const LOWEST_EIGENVALUE: f64 = 0.1;
 
+/// T_c = 2/ln(1 + √2) of the infinite lattice (Onsager 1944).
+pub const CRITICAL_TEMPERATURE: f64 = 2.269185314213022;
+
 /// α = 4β + 0.1: the offset for which the lowest eigenvalue of K + αI is 0.1 on a lattice of even L.
 pub fn offset(beta: f64) -> f64 {
     4.0 * beta + LOWEST_EIGENVALUE

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::engine::config::DeviceChoice;
 use crate::flow::Architecture;
 use crate::flow::coupling::Coupling;
+use crate::sampling::config::Count;
 
 /// What a rank computes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +51,9 @@ impl Cost {
         };
         let (train, evaluate, hmc) = (&config.train, &config.evaluate, &config.hmc);
         let batches = evaluate.samples as f64 / evaluate.batch as f64;
-        let leapfrogs = ((hmc.warmup + hmc.trajectories) * hmc.leapfrog_steps) as f64;
+        // Replicas take about as long as the chains.
+        let ladder = if hmc.replicas == Count::Fixed(1) { 1.0 } else { 2.0 };
+        let leapfrogs = ladder * ((hmc.warmup + hmc.trajectories) * hmc.leapfrog_steps) as f64;
         // Batches of equally long intervals, each twice the one before.
         let intervals = f64::from(train.batch_doublings) + 1.0;
         let growth = (intervals.exp2() - 1.0) / intervals;

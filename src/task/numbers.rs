@@ -5,6 +5,7 @@ use crate::files::Numbers;
 use crate::files::schema::IMPORTANCE_FREE_ENERGY;
 use crate::sampling::config::Sampler;
 use crate::sampling::estimates::{Estimates, Measured, Reweighted};
+use crate::sampling::replicas::Exchanged;
 use crate::sampling::sampler::Chains;
 use crate::statistics::{Forward, Importance};
 use crate::targets::exact::ExactIsing;
@@ -96,6 +97,12 @@ pub fn of_estimates(estimates: &Estimates) -> Numbers {
     named.number("longest_rejection", estimates.longest_rejection as f64);
     named.number("ess_least", estimates.ess_least);
     named.number("ess_per_gradient", estimates.ess_per_gradient);
+    let alone = Exchanged::default();
+    let exchanged = estimates.exchanged.as_ref().unwrap_or(&alone);
+    named.number("replicas", exchanged.temperatures.len().max(1) as f64);
+    named.number("replica_gradients", estimates.replica_gradients);
+    named.number("exchange_rate_least", exchanged.least_rate());
+    named.number("round_trips", exchanged.round_trips);
     named.0
 }
 

@@ -19,7 +19,8 @@ use crate::sampling::course::Course;
 use crate::sampling::diagnostics;
 use crate::sampling::estimates::{Estimates, Reweighted};
 use crate::sampling::evaluate::Evaluation;
-use crate::sampling::sampler::{self, Chains, Kernel, Sampling};
+use crate::sampling::kernel::Kernel;
+use crate::sampling::sampler::{self, Chains, Sampling};
 use crate::seed::{Stage, TaskSeed};
 use crate::statistics::between_chain;
 use crate::task::Task;
@@ -193,8 +194,8 @@ impl Stages<'_> {
         let kernel = Kernel::new(sampler, model, &config.hmc);
         let settings = (&config.hmc, config.controls.start);
         let stage = sampler.name();
-        let saved =
-            checkpoints.restored(stage, |state| Sampling::restore(&config.hmc, sites, state));
+        let saved = checkpoints
+            .restored(stage, |state| Sampling::restore(&kernel, &config.hmc, sites, state));
         let after = |sampling: &Sampling| {
             progress.sampled(*trajectories + sampling.done);
             checkpoints.step(stage, || (sampling.state(), Some(progress.snapshot())))
@@ -234,7 +235,7 @@ fn sampler_record(chains: &Chains, estimates: &Estimates, config: &Config) -> Sa
         chains: chains.records.clone(),
         verdict: diagnostics::verdict(estimates, chains.sampler, &config.hmc),
         estimates: numbers::of_estimates(estimates),
-        warmup_rule: sampler::warmup_rule(&config.hmc),
+        warmup_rule: sampler::warmup_rule(&config.hmc, chains.exchanged.as_ref()),
     }
 }
 

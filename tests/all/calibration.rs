@@ -12,7 +12,8 @@ use neuralrg::sampling::config::{EvaluateConfig, HmcConfig, Sampler, Start};
 use neuralrg::sampling::diagnostics::pull;
 use neuralrg::sampling::estimates::{Estimates, Reweighted};
 use neuralrg::sampling::evaluate::Evaluation;
-use neuralrg::sampling::sampler::{Chains, Kernel, Recorded, sample};
+use neuralrg::sampling::kernel::Kernel;
+use neuralrg::sampling::sampler::{Chains, Recorded, sample};
 use neuralrg::statistics::bridge::bridge;
 use neuralrg::statistics::{importance, mean_and_standard_error};
 use neuralrg::targets::exact::exact_ising;
@@ -107,7 +108,8 @@ fn batch(
             let nothing = || Array3::zeros((0, 0, 0));
             let records = records.to_owned();
             let (structure_factors, correlations) = (nothing(), nothing());
-            let chains = Chains { records, structure_factors, correlations, ..all };
+            let exchanged = None;
+            let chains = Chains { records, structure_factors, correlations, exchanged, ..all };
             numbers::of_estimates(&Estimates::new(&chains, linear_size, temperature))
         };
         batches.map(run).collect()

@@ -1,6 +1,6 @@
 //! Hybrid Monte Carlo: the laws that leapfrog and Metropolis obey, and observables against enumeration.
 
-use ndarray::{Array2, ArrayView2, Axis, s, stack};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s, stack};
 use neuralrg::engine::config::{Precision, RunConfig};
 use neuralrg::engine::device::Device;
 use neuralrg::engine::{Model, Potential};
@@ -10,11 +10,12 @@ use neuralrg::flow::coupling::Networks;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::random::{Random, Use};
 use neuralrg::ranks::Team;
-use neuralrg::sampling::config::{HmcConfig, Sampler, Start};
+use neuralrg::sampling::config::{Count, HmcConfig, Sampler, Start};
 use neuralrg::sampling::estimates::Estimates;
 use neuralrg::sampling::hmc::{State, hamiltonian, leapfrog, trajectory};
+use neuralrg::sampling::kernel::Kernel;
 use neuralrg::sampling::physical::PhysicalPotential;
-use neuralrg::sampling::sampler::{self, Chains, Kernel, Recorded, Sampling};
+use neuralrg::sampling::sampler::{self, Chains, Recorded, Sampling};
 use neuralrg::seed::Stage;
 use neuralrg::statistics::{between_chain, gamma_method, mean_and_standard_error};
 use neuralrg::targets::Target;
@@ -57,6 +58,11 @@ fn with_latent_potential<T>(test: impl FnOnce(&dyn Fn(ArrayView2<f64>) -> Potent
     test(&|z| model.potential(z))
 }
 
+/// A step size for every chain.
+fn sizes(step_size: f64, chains: usize) -> Array1<f64> {
+    Array1::from_elem(chains, step_size)
+}
+
 fn all_below(bound: f64, values: &Array2<f64>) -> bool {
     values.iter().all(|value| value.abs() < bound)
 }
@@ -66,9 +72,11 @@ fn leapfrog_is_reversible() {
     with_latent_potential(|potential| {
         let start = State::new(&potential, normals(1, Use::Latents, 8).view());
         let momentum = normals(1, Use::Momenta, 8);
-        let (end, end_momentum) = leapfrog(&potential, &start, momentum.view(), 0.1, 20);
+        let (end, end_momentum) =
+            leapfrog(&potential, &start, momentum.view(), sizes(0.1, 8).view(), 20);
         assert!(!all_below(0.1, &(&end.position - &start.position)));
-        let (back, back_momentum) = leapfrog(&potential, &end, (-end_momentum).view(), 0.1, 20);
+        let (back, back_momentum) =
+            leapfrog(&potential, &end, (-end_momentum).view(), sizes(0.1, 8).view(), 20);
         assert!(all_below(1e-10, &(back.position - start.position)));
         assert!(all_below(1e-10, &(back_momentum + momentum)));
     });
@@ -80,8 +88,13 @@ fn energy_error_falls_as_the_square_of_the_step_size() {
         let start = State::new(&potential, normals(2, Use::Latents, 64).view());
         let momentum = normals(2, Use::Momenta, 64);
         let error = |steps: i64| {
-            let (end, end_momentum) =
-                leapfrog(&potential, &start, momentum.view(), 0.4 / steps as f64, steps);
+            let (end, end_momentum) = leapfrog(
+                &potential,
+                &start,
+                momentum.view(),
+                sizes(0.4 / steps as f64, 64).view(),
+                steps,
+            );
             let before = hamiltonian(&start, momentum.view());
             let difference = hamiltonian(&end, end_momentum.view()) - before;
             difference.abs().mean().unwrap()
@@ -164,6 +177,7 @@ fn adaptation_reaches_the_target_acceptance() {
             warmup: 100,
             trajectories: 30,
             leapfrog_steps: 3,
+            max_leapfrog_steps: 64,
             target_acceptance,
             step_size: 0.01,
             ..Default::default()
@@ -258,6 +272,7 @@ fn long_chains() -> HmcConfig {
         warmup: 100,
         trajectories: 100,
         leapfrog_steps: 12,
+        max_leapfrog_steps: 64,
         ..Default::default()
     }
 }
@@ -291,8 +306,9 @@ fn trained_flow_samples_the_enumerated_ising_model() {
     })
     .unwrap();
     assert!(gap < 1.5, "trained to a gap of {gap} nats");
-    for global_moves in [true, false] {
-        let config = HmcConfig { global_moves, ..long_chains() };
+    let alone = Count::Fixed(1);
+    for (global_moves, replicas) in [(true, alone), (false, alone), (true, Count::Auto)] {
+        let config = HmcConfig { global_moves, replicas, ..long_chains() };
         assert_equal_to_enumeration(&sample(&model, temperature, &config), temperature);
     }
 }
@@ -303,7 +319,8 @@ fn global_moves_carry_chains_between_sectors() {
     let temperature = 1.6;
     let model = crate::flows::trained(4, temperature, 500);
     let time_of_m = |global_moves| {
-        let config = HmcConfig { global_moves, chains: 64, ..long_chains() };
+        let replicas = Count::Fixed(1);
+        let config = HmcConfig { global_moves, replicas, chains: 64, ..long_chains() };
         let chains = sample(&model, temperature, &config);
         gamma_method(chains.observable(Observable::Magnetization)).tau_int
     };
@@ -370,14 +387,15 @@ fn a_chain_that_breaks_while_measured_is_counted_and_changes_no_other() {
 /// warm-up and after it.
 #[test]
 fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
-    let model = untrained_model(Symmetry::Mixture, 2.7, Precision::F32);
-    let seed = task(2.7).streams();
+    let model = untrained_model(Symmetry::Mixture, 2.0, Precision::F32);
+    let seed = task(2.0).streams();
     let config = HmcConfig { chains: 8, warmup: 20, trajectories: 20, ..Default::default() };
     let kernel = Kernel::new(Sampler::Latent, &model, &config);
     let stage = (&seed, Stage::LatentHmc);
     let begin = || {
         let random = seed.at(Stage::LatentHmc, -1);
-        Sampling::new(kernel.start(8, Start::Hot, &random), &config)
+        let position = kernel.start(8, Start::Hot, &random);
+        Sampling::new(position, kernel.replicas(&config, &random), &config)
     };
     let mut unbroken = begin();
     unbroken.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
@@ -389,7 +407,7 @@ fn a_sampling_goes_on_from_its_numbers_as_if_never_stopped() {
             _ => Ok(()),
         });
         assert!(matches!(stopped, Err(Error::Stopped)) && first.done == cut);
-        let mut second = Sampling::restore(&config, 16, &first.state()).unwrap();
+        let mut second = Sampling::restore(&kernel, &config, 16, &first.state()).unwrap();
         second.finish(&kernel, &config, stage, |_| Ok(())).unwrap();
         let found = second.chains(Sampler::Latent, &config);
         assert_eq!(found.records, expected.records, "cut after {cut}");

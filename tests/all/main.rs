@@ -26,6 +26,7 @@ mod learning;
 mod mpi;
 mod native;
 mod reference;
+mod replicas;
 mod resume;
 mod study;
 mod surroundings;

@@ -81,12 +81,32 @@ pub const SAMPLER_SCALARS: &[Item] = &[
     number(
         "leapfrog_steps",
         "1",
-        "mean gradients of a measured trajectory: its leapfrog steps, and one for a global move",
+        "mean gradients of a measured trajectory: its leapfrog steps, one for a global move, two to come back from replicas",
     ),
     number("e_bfmi", "1", "energy's fraction of missing information over all chains"),
     number("longest_rejection", "trajectory", "most proposals that one chain rejected in a row"),
     number("ess_least", "1", "least bulk ESS of all observables"),
-    number("ess_per_gradient", "1", "ess_least / gradients of all chains; 0 where none are taken"),
+    number(
+        "ess_per_gradient",
+        "1",
+        "ess_least / gradients of all chains, without those of replicas; 0 where none are taken",
+    ),
+    number("replicas", "1", "replicas of each chain at rising temperatures, itself included"),
+    number(
+        "replica_gradients",
+        "1",
+        "mean gradients of the density that the replicas of a chain take for a measured trajectory",
+    ),
+    number(
+        "exchange_rate_least",
+        "1",
+        "mean probability of an exchange of the neighbours that exchange least; 1 without replicas",
+    ),
+    number(
+        "round_trips",
+        "1",
+        "how often a state came to a chain from the highest temperature, mean over the chains",
+    ),
 ];
 
 /// What files have of an observable behind its mean: what is added to its name, units, where these are not its own, and
