@@ -54,7 +54,7 @@ batch = 512
 chains = {chains}
 warmup = 0
 trajectories = {trajectories}
-leapfrog_steps = 10
+leapfrog_steps = 6
 adapt_length = false
 
 [run]
