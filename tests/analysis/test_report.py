@@ -148,7 +148,8 @@ def test_rows_hold_the_numbers_of_the_sweep(page, real_sweep):
         first = dataset.isel(temperature=0, depth=0, seed=0)
         gap = with_error(float(first["gap"]), float(first["gap_error"]))
         problems = int(first["problems"])
-        assert problems == 1 and rows[0][:5] == ["2", "1", "1", "1 problem", gap]
+        verdict = f"{problems} problem{'s' * (problems != 1)}"
+        assert rows[0][:5] == ["2", "1", "1", verdict, gap]
         bridge = float(first["bridge_free_energy"] - first["free_energy_exact"])
         cell = with_error(bridge, float(first["bridge_free_energy_error"]))
         headings = [heading for heading, _, _ in report.COLUMNS]
