@@ -16,6 +16,7 @@ use neuralrg::engine::cuda::{self, Cuda, Gpu};
 use neuralrg::engine::native::in_precision;
 use neuralrg::engine::{Batch, Engine};
 use neuralrg::flow::config::Symmetry;
+use neuralrg::flow::coupling::Coupling;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::random::{Random, Use};
 use neuralrg::targets::Target;
@@ -261,7 +262,7 @@ fn seconds_of(setup: &Setup, engine: &dyn Engine, batch: usize, seconds: f64) ->
 /// forward again, its pull-back and the weights' gradient. With -x the inverse and the last three again.
 fn flops_of_step(setup: &Setup, batch: usize) -> f64 {
     let couplings = setup.flow.couplings().iter();
-    let products: usize = couplings.map(|of| of.rows * of.network.multiplications_per_row()).sum();
+    let products: usize = couplings.map(Coupling::multiplications).sum();
     let score = usize::from(setup.config.train.estimator == Estimator::Path);
     let mirror = if setup.config.flow.needs_inverse() { 4 } else { 0 };
     (2 * products * batch * (4 + score + mirror)) as f64

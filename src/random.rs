@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use multiversion::multiversion;
-use ndarray::Array2;
+use ndarray::{Array1, Array2, Axis};
 
 /// What random numbers are for. Each use has numbers of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ impl Random {
     /// Numbers of some samples, uniform in [0, 1) with 53 bits. Shapes: (sample, number).
     pub fn uniforms(&self, of: Use, samples: Range<usize>, count: usize) -> Array2<f64> {
         self.numbers(of, samples, count, fill_uniforms)
+    }
+
+    /// One uniform number of each of some samples. Shapes: (sample).
+    pub fn uniform(&self, of: Use, samples: Range<usize>) -> Array1<f64> {
+        self.uniforms(of, samples, 1).remove_axis(Axis(1))
     }
 
     /// A random permutation of 0, 1, …, count - 1, by exchanges with a place from each one on (Fisher and Yates).

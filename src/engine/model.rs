@@ -52,7 +52,7 @@ impl Model {
     }
 
     /// The flow of the same target that has no couplings, only the Gaussian layer x = κ^{-1/2} y, on the same ranks. Its
-    /// engine is the native one, on GPU ranks too: the others have nothing to gain from so little work.
+    /// engine is the native one, on GPU ranks too, whose kernels want couplings.
     pub fn without_couplings(&self) -> Self {
         let architecture = Architecture::without_couplings(self.flow.architecture.linear_size);
         let flow = Flow::with_parameters(architecture, Array1::zeros(0));

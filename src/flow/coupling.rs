@@ -174,7 +174,7 @@ impl Network {
     }
 
     /// Multiplications that the network spends on one row.
-    pub fn multiplications_per_row(&self) -> usize {
+    fn multiplications_per_row(&self) -> usize {
         self.parameter_shapes().iter().filter(|shape| shape[1] > 1).map(|[n, m]| n * m).sum()
     }
 }
@@ -188,6 +188,11 @@ const INITIAL_RAW_SCALE: f64 = 0.5;
 const INITIAL_BUMP: [f64; 2] = [-2.0, 0.5];
 
 impl Coupling {
+    /// Multiplications that its network spends on one sample.
+    pub fn multiplications(&self) -> usize {
+        self.rows * self.network.multiplications_per_row()
+    }
+
     /// Where its parameters lie in the flow's flat vector.
     pub fn parameters(&self) -> Range<usize> {
         self.offset..self.offset + self.network.parameter_count()

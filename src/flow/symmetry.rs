@@ -11,15 +11,18 @@ pub fn ln_prior(z: ArrayView2<f64>) -> Array1<f64> {
     z.map_axis(Axis(1), |z| -0.5 * z.dot(&z) - constant)
 }
 
+/// Random signs of samples, of which the first one has number `first`. Shapes: (batch).
+pub fn random_signs(batch: usize, random: &Random, first: usize) -> Array1<f64> {
+    let numbers = random.uniform(Use::Signs, first..first + batch);
+    numbers.mapv_into(|number| if number < 0.5 { 1.0 } else { -1.0 })
+}
+
 /// Signs to multiply samples by, of which the first one has number `first`: the mixture's random ones, else 1.
 ///
 /// Shapes: (batch).
 pub fn draw_signs(batch: usize, symmetry: Symmetry, random: &Random, first: usize) -> Array1<f64> {
     match symmetry {
-        Symmetry::Mixture => {
-            let numbers = random.uniforms(Use::Signs, first..first + batch, 1);
-            numbers.iter().map(|&number| if number < 0.5 { 1.0 } else { -1.0 }).collect()
-        }
+        Symmetry::Mixture => random_signs(batch, random, first),
         Symmetry::None | Symmetry::Construction | Symmetry::Regularizer => Array1::ones(batch),
     }
 }

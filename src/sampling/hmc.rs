@@ -138,6 +138,19 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
+    /// Accepts or rejects where leapfrog ended that started with `momentum`, by [`hamiltonian`].
+    pub(super) fn of_hmc(
+        start: &State,
+        momentum: ArrayView2<f64>,
+        end: (State, Array2<f64>),
+        chances: Array1<f64>,
+    ) -> Self {
+        let before = hamiltonian(start, momentum);
+        let after = hamiltonian(&end.0, end.1.view());
+        let difference = &after - &before;
+        Self::metropolis(start, end, difference, [before, after], chances)
+    }
+
     /// Accepts or rejects proposals by `hamiltonians`, those before and after, whose difference is `difference`, and by
     /// `chances`, uniform in [0, 1).
     pub(crate) fn metropolis(
@@ -197,12 +210,9 @@ pub fn trajectory(
     let own = (state.own(&shares), shares.own(momentum.view()));
     let step_sizes = Array1::from_elem(shares.count(), step_size);
     let end = leapfrog(potential, &own.0, own.1, step_sizes.view(), steps);
-    let (end, end_momentum) = join(&shares, end);
-    let before = hamiltonian(state, momentum.view());
-    let after = hamiltonian(&end, end_momentum.view());
-    let (difference, chances) = (&after - &before, random.uniforms(Use::Acceptance, 0..chains, 1));
-    let chances = chances.column(0).to_owned();
-    Trajectory::metropolis(state, (end, end_momentum), difference, [before, after], chances)
+    let end = join(&shares, end);
+    let chances = random.uniform(Use::Acceptance, 0..chains);
+    Trajectory::of_hmc(state, momentum.view(), end, chances)
 }
 
 /// The chains of all members of a team with their momenta, from what each has of its own. One exchange.

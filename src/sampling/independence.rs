@@ -32,6 +32,6 @@ pub fn trajectory(
     let minus_ln_weight = |state: &State| &state.energy + ln_prior(state.position.view());
     let difference = minus_ln_weight(&end) - minus_ln_weight(state);
     let energies = [state.energy.clone(), end.energy.clone()];
-    let chances = random.uniforms(Use::ProposalAcceptance, 0..chains, 1).column(0).to_owned();
+    let chances = random.uniform(Use::ProposalAcceptance, 0..chains);
     Trajectory::metropolis(state, (end, proposals), difference, energies, chances)
 }

@@ -74,14 +74,6 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// The state that chains with these positions and fields had. Shapes: (chains, N).
-    pub(crate) fn state_again(&self, position: ArrayView2<f64>, field: ArrayView2<f64>) -> State {
-        match self.latent() {
-            Some(model) => state_at(model, position.to_owned(), field),
-            None => self.state(position),
-        }
-    }
-
     /// The state at given positions. Shapes: (chains, N).
     pub fn state(&self, position: ArrayView2<f64>) -> State {
         match self {
@@ -184,22 +176,22 @@ fn state_of_field(model: &Model, field: Array2<f64>, random: &Random) -> State {
         let ln_q = ln_prior(latents.view()) + image.log_det;
         let ln_q_mirrored = ln_prior(mirrored.field.view()) + mirrored.log_det;
         let chains = field.nrows();
-        let numbers = random.uniforms(Use::Signs, 2 * chains..3 * chains, 1);
+        let chances = random.uniform(Use::Signs, 2 * chains..3 * chains);
         for chain in 0..chains {
-            let odds = (ln_q_mirrored[chain] - ln_q[chain]).exp();
-            if numbers[[chain, 0]] * (1.0 + odds) < odds || ln_q[chain].is_nan() {
+            let probability = 1.0 / (1.0 + (ln_q[chain] - ln_q_mirrored[chain]).exp());
+            if chances[chain] < probability || ln_q[chain].is_nan() {
                 latents.row_mut(chain).assign(&mirrored.field.row(chain));
                 field.row_mut(chain).mapv_inplace(|x| -x);
             }
         }
     }
-    state_at(model, latents, field.view())
+    state_at(model, latents.view(), field.view())
 }
 
-/// The state at latents that should stand for these fields.
-fn state_at(model: &Model, latents: Array2<f64>, field: ArrayView2<f64>) -> State {
+/// The state at latents that should stand for these fields. Shapes: (chains, N).
+pub(super) fn state_at(model: &Model, latents: ArrayView2<f64>, field: ArrayView2<f64>) -> State {
     let potential = |z: ArrayView2<f64>| model.potential(z);
-    let mut state = State::by_team(&potential, latents.view(), model.team());
+    let mut state = State::by_team(&potential, latents, model.team());
     let represented = |chain: usize| {
         let error = Zip::from(state.field.row(chain)).and(field.row(chain));
         error.all(|found, wanted| (found - wanted).abs() <= LARGEST_ERROR)
@@ -214,14 +206,13 @@ fn state_at(model: &Model, latents: Array2<f64>, field: ArrayView2<f64>) -> Stat
     for chain in lost {
         state.field.row_mut(chain).assign(&field.row(chain));
         state.gradient.row_mut(chain).fill(f64::NAN);
-        let ln_weight = ln_weights[chain];
-        let known =
-            ln_weight.is_finite() && state.position.row(chain).iter().all(|z| z.is_finite());
-        if !known {
+        if !state.position.row(chain).iter().all(|z| z.is_finite()) {
             state.position.row_mut(chain).fill(0.0);
         }
         let ln_prior = ln_prior(state.position.slice(s![chain..=chain, ..]))[0];
-        state.energy[chain] = -ln_prior - if known { ln_weight } else { LARGE_LN_WEIGHT };
+        let ln_weight = ln_weights[chain];
+        state.energy[chain] =
+            -ln_prior - if ln_weight.is_finite() { ln_weight } else { LARGE_LN_WEIGHT };
     }
     state
 }

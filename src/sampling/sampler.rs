@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::sampling::adaptation::Adaptation;
 use crate::sampling::config::{Count, HmcConfig, Sampler, Start};
 use crate::sampling::hmc::Trajectory;
-use crate::sampling::kernel::Kernel;
+use crate::sampling::kernel::{Kernel, state_at};
 use crate::sampling::replicas::{Exchanged, Replicas};
 use crate::seed::{Stage, TaskSeed};
 use crate::targets::observe::{self, Observable};
@@ -52,7 +52,7 @@ pub struct Sampling {
     pub done: i64,
     /// (chains, N)
     pub position: Array2<f64>,
-    /// (chains, N): x of these, where any trajectory is done.
+    /// (chains, N): x of these, where replicas have moved it.
     pub field: Option<Array2<f64>>,
     pub adaptation: Adaptation,
     /// None where each chain is alone.
@@ -123,7 +123,8 @@ impl Sampling {
         let replicas = replicas
             .map(|model| Replicas::restore(model, config, &within(REPLICAS, state)))
             .transpose()?;
-        let field = (done > 0).then(|| array(state, "field", [chains, sites]));
+        let moved = replicas.is_some() && done > 0;
+        let field = moved.then(|| array(state, "field", [chains, sites]));
         let gradients: Array1<f64> = array(state, "gradients", 2)?;
         let seconds: Array1<f64> = array(state, "seconds", 2)?;
         Ok(Self {
@@ -152,9 +153,9 @@ impl Sampling {
         (seed, stage): (&TaskSeed, Stage),
         mut after: impl FnMut(&Self) -> Result<()>,
     ) -> Result<()> {
-        let mut state = match &self.field {
-            Some(field) => kernel.state_again(self.position.view(), field.view()),
-            None => kernel.state(self.position.view()),
+        let mut state = match (kernel.latent(), &self.field) {
+            (Some(model), Some(field)) => state_at(model, self.position.view(), field.view()),
+            _ => kernel.state(self.position.view()),
         };
         while self.done < config.warmup + config.trajectories {
             let start = Instant::now();
@@ -178,7 +179,7 @@ impl Sampling {
             }
             state = moved.state;
             self.position.assign(&state.position);
-            self.field = Some(state.field.clone());
+            self.field = self.replicas.is_some().then(|| state.field.clone());
             self.done += 1;
             self.seconds[usize::from(!warming)] += start.elapsed().as_secs_f64();
             after(self)?;

@@ -38,7 +38,8 @@ pub fn sample(
     sampler::sample(Sampler::Latent, &kernel, start, seed, None, |chains| {
         let measured = chains.done - config.warmup;
         if measured > 0 && measured % spacing == 0 {
-            let field = model.draw(chains.position.view()).field;
+            let field = chains.field.clone();
+            let field = field.unwrap_or_else(|| model.draw(chains.position.view()).field);
             let random = seed.at(Stage::Signs, chains.done);
             fields.push(with_signs(field, model.symmetry(), &random, 0));
             latents.push(chains.position.clone());

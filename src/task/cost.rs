@@ -77,9 +77,9 @@ impl Machine {
     /// Seconds to evaluate the flow once, without gradient, on `batch` samples.
     fn pass_cost(self, architecture: &Architecture, batch: f64) -> f64 {
         let cost = |coupling: &Coupling| {
-            let flops = 2.0 * coupling.network.multiplications_per_row() as f64;
+            let flops = 2.0 * coupling.multiplications() as f64;
             let least = self.seconds_per_coupling / 3.0;
-            least + batch * coupling.rows as f64 * flops / self.flops_per_second
+            least + batch * flops / self.flops_per_second
         };
         architecture.couplings().iter().map(cost).sum()
     }
