@@ -53,9 +53,8 @@ demo: $(if $(or $(filter-out 0,$(TORCH_CUDA)),$(wildcard .venv/libtorch)),build,
 	@echo "  $(DEMO)/sweep.h5    all numbers; docs/tutorial.md shows how to read them"
 	@echo
 	@$(NEURALRG) status $(DEMO)
-	@echo "Tasks that are not to be trusted, hollow in the first picture and with a circle in the second, are no failure of the demo:"
-	@echo "flows of so few levels and seconds of training do not know all of the target, above all at low temperature, and the"
-	@echo "program found out. Their observables, by chains that do not depend on the flow, are right all the same."
+	@echo "Flows of so few levels and seconds of training do not know all of the target, above all at low temperature. The observables,"
+	@echo "by chains that do not depend on the flow, are right all the same."
 
 test: ## all tests: Rust with MPI, analysis, a sweep under a real Slurm
 	@$(SETUP) --test

@@ -10,9 +10,7 @@ from pathlib import Path
 import arviz as az
 import h5py
 
-from sweep import SweepError, arrays_of
-
-TASK_FORMAT = "neuralrg-task"
+from sweep import SweepError, arrays_of, open_task
 
 #: What is recorded of the sampler itself, not of the spins.
 STATISTICS = {
@@ -33,7 +31,7 @@ def samplers(path: str | Path) -> list[str]:
     Raises:
         SweepError: as `read_chains`.
     """
-    with _open_task(Path(path)) as file:
+    with open_task(Path(path)) as file:
         return sorted(name for name in file["chains"] if name != REWEIGHTING)
 
 
@@ -46,7 +44,7 @@ def read_chains(path: str | Path, sampler: str = "latent") -> az.InferenceData:
         SweepError: the file is missing, is no task file, or has no such sampler.
     """
     path = Path(path)
-    with _open_task(path) as file:
+    with open_task(path) as file:
         if sampler == REWEIGHTING or sampler not in file["chains"]:
             known = ", ".join(name for name in file["chains"] if name != REWEIGHTING)
             raise SweepError(f"{path}: no chains of {sampler!r}; it has {known}")
@@ -63,16 +61,3 @@ def _divergence_threshold(file: h5py.File) -> float:
     import tomllib
 
     return tomllib.loads(file["configuration"].asstr()[()])["hmc"]["divergence_threshold"]
-
-
-def _open_task(path: Path) -> h5py.File:
-    if not path.exists():
-        raise SweepError(f"{path}: no such file; task files are in DIR/tasks")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise SweepError(f"{path}: not a readable HDF5 file") from error
-    if file.attrs.get("format") != TASK_FORMAT or "chains" not in file:
-        file.close()
-        raise SweepError(f"{path}: not a neuralrg task file; give one of DIR/tasks/*.h5")
-    return file

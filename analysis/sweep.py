@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 FORMAT = "neuralrg-sweep"
+TASK_FORMAT = "neuralrg-task"
 #: The newest version; files of earlier ones are read too.
 FORMAT_VERSION = 3
 #: How the user block begins in which `neuralrg` keeps the SHA-256 of what follows it.
@@ -164,6 +165,24 @@ def follow_link(path: Path, group: h5py.Group, name: str) -> h5py.Group:
         raise SweepError(
             f"{path}: cannot read {kind}/{name}.h5, which it links to; keep sweep.h5 in its folder"
         ) from error
+
+
+def open_task(path: Path) -> h5py.File:
+    """A task file, open for reading.
+
+    Raises:
+        SweepError: it is missing, or no task file.
+    """
+    if not path.exists():
+        raise SweepError(f"{path}: no such file; task files are in DIR/tasks")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise SweepError(f"{path}: not a readable HDF5 file") from error
+    if file.attrs.get("format") != TASK_FORMAT or "chains" not in file:
+        file.close()
+        raise SweepError(f"{path}: not a neuralrg task file; give one of DIR/tasks/*.h5")
+    return file
 
 
 def describe_lattice(dataset: xr.Dataset) -> str:

@@ -11,7 +11,7 @@ use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::files::seal;
 use crate::flow::config::{FlowConfig, Symmetry};
-use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig};
+use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig, Sampler};
 use crate::targets::Target;
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 use crate::train::data;
@@ -62,6 +62,15 @@ impl Config {
         let mut config: Self = parse_over_preset(text, path, "", |config: &Self| &config.flow)?;
         config.resolve().map_err(|problem| problem.at(path))?;
         Ok(config)
+    }
+
+    /// `[hmc]` for a sampler: chains of the field take the longer trajectories of `[controls]`.
+    pub fn hmc_of(&self, sampler: Sampler) -> HmcConfig {
+        let max_leapfrog_steps = match sampler {
+            Sampler::Latent | Sampler::Independence => self.hmc.max_leapfrog_steps,
+            Sampler::Physical | Sampler::Fourier => self.controls.max_leapfrog_steps,
+        };
+        HmcConfig { max_leapfrog_steps, ..self.hmc.clone() }
     }
 
     /// The resolved configuration as TOML, every default spelled out.
@@ -159,6 +168,12 @@ impl Config {
         self.evaluate.check()?;
         self.hmc.check()?;
         self.controls.check()?;
+        require(
+            (self.hmc.leapfrog_steps..=10_000).contains(&self.controls.max_leapfrog_steps),
+            "controls.max_leapfrog_steps",
+            self.controls.max_leapfrog_steps,
+            "from hmc.leapfrog_steps to 10000",
+        )?;
         self.run.check()?;
         self.check_sizes()?;
         self.check_data()
@@ -180,7 +195,8 @@ impl Config {
         let EvaluateConfig { samples, batch, keep_samples } = self.evaluate;
         require_fields("evaluate.batch", batch.min(samples), size)?;
         require_fields("evaluate.keep_samples", keep_samples, size)?;
-        require_fields("hmc.chains", self.hmc.chains, size)
+        require_fields("hmc.chains", self.hmc.chains, size)?;
+        require_fields("hmc.keep_states", self.hmc.keep_states, size)
     }
 
     /// Whether flows can learn from samples in this way.

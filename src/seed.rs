@@ -18,8 +18,7 @@ pub enum Stage {
     Independence = 6,
     /// Observables during the training; even steps are those of latent HMC, odd ones those of its control.
     Measure = 7,
-    /// Signs of the mixture's samples that studies of a finished task use, and latents that they draw.
-    Signs = 9,
+    /// Latents that studies of a finished task draw.
     Study = 10,
     /// Samples that a user draws of a trained flow.
     Sample = 11,

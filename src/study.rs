@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, Array3, ArrayD, ArrayView2, Axis, stack};
 
+use crate::config::Config;
 use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::files::atomic::check_writable_folder;
@@ -18,7 +19,10 @@ use crate::files::seal;
 use crate::flow::arrangement::{kinds_of_latents, latent_levels, without_finer};
 use crate::lattice::on_lattice;
 use crate::random::Use;
-use crate::sampling::states::{self, TargetSamples};
+use crate::sampling::config::{HmcConfig, Sampler, Start};
+use crate::sampling::kernel::Kernel;
+use crate::sampling::sampler;
+use crate::sampling::states::TargetSamples;
 use crate::seed::Stage;
 use crate::statistics::between_chain;
 use crate::statistics::mutual_information::{self, Pairs, of_independent};
@@ -164,11 +168,15 @@ impl Studies {
         let file = TaskFile::of(&self.dir.task_path(task), task, &self.origin)?;
         let (task_sha256, settings) = self.wanted(task)?;
         let trained = Trained::of(&file)?;
-        let spacing = spacing(&file.head);
         let arrays = match self.study {
-            Study::Responses { samples } => study_responses(&trained, spacing, samples)?,
+            Study::Responses { samples } => {
+                study_responses(&trained, &sample_target(&file, &trained, samples)?)
+            }
             Study::MutualInformation { samples, neighbours } => {
-                study_information(&trained, spacing, samples, neighbours)?
+                let chains = trained.config.hmc.chains as usize;
+                check_samples(&task.name(), chains, samples, neighbours)?;
+                let samples = sample_target(&file, &trained, samples)?;
+                study_information(&trained, samples, neighbours)?
             }
             Study::Coarse { samples } => study_levels(&trained, samples)?,
         };
@@ -196,11 +204,11 @@ fn rounded(seconds: f64) -> String {
 }
 
 /// Mean responses of one latent of each kind over samples of the target, with errors between chains.
-fn study_responses(trained: &Trained, spacing: i64, samples: usize) -> Result<Arrays> {
+fn study_responses(trained: &Trained, samples: &TargetSamples) -> Arrays {
     let architecture = &trained.model.flow.architecture;
     let size = architecture.linear_size;
     let latents = kinds_of_latents(architecture);
-    let fields = sample_target(trained, spacing, samples)?.fields;
+    let fields = &samples.fields;
     let (chains, draws, sites) = fields.dim();
     let mut means = Array3::<f64>::zeros((0, latents.len(), sites));
     // Many samples share the price of a backward pass.
@@ -227,21 +235,19 @@ fn study_responses(trained: &Trained, spacing: i64, samples: usize) -> Result<Ar
         values.into_shape_with_order((latents.len(), size, size)).expect("as many numbers")
     });
     let places = schema::RESPONDING.into_iter().zip(places.map(Array1::into_dyn));
-    Ok(places.chain(schema::RESPONSES.into_iter().zip(images.map(Array3::into_dyn))).collect())
+    places.chain(schema::RESPONSES.into_iter().zip(images.map(Array3::into_dyn))).collect()
 }
 
 /// Mutual information of all pairs of latents, and of all pairs of field variables.
 fn study_information(
     trained: &Trained,
-    spacing: i64,
-    samples: usize,
+    samples: TargetSamples,
     neighbours: usize,
 ) -> Result<Arrays> {
     let architecture = &trained.model.flow.architecture;
     let size = architecture.linear_size;
     let task = || trained.task.name();
-    check_samples(&task(), trained.config.hmc.chains as usize, samples, neighbours)?;
-    let TargetSamples { fields, latents } = sample_target(trained, spacing, samples)?;
+    let TargetSamples { fields, latents } = samples;
     let levels = latent_levels(architecture).into_iter().map(|level| level as f64);
     let squares: BTreeSet<usize> =
         (0..size * size).map(|site| square_distance(size, 0, site)).collect();
@@ -396,16 +402,36 @@ fn couplings(model: &Model, samples: usize, draw: impl Fn(i64, usize) -> Array2<
     items.zip(values.outer_iter().map(|row| row.to_owned().into_dyn())).collect()
 }
 
-/// Samples of the target from the task's latent HMC.
-fn sample_target(trained: &Trained, spacing: i64, samples: usize) -> Result<TargetSamples> {
-    let Trained { task, config, model, .. } = trained;
-    let seed = task.streams();
-    let hmc = (&config.hmc, &seed);
+/// So many samples of the target, or a few more: states that the task's latent HMC kept, or, where these are too few or too close
+/// to each other, those of the same chains, which run again with the same random numbers.
+fn sample_target(file: &TaskFile, trained: &Trained, samples: usize) -> Result<TargetSamples> {
+    let Trained { task, config: Config { hmc, .. }, model, .. } = trained;
+    let (name, spacing) = (task.name(), spacing(&file.head));
+    let draws = samples.div_ceil(hmc.chains as usize);
+    if let Some(kept) = file.states()? {
+        let every = (spacing as u64).div_ceil(hmc.kept_spacing() as u64) as usize;
+        let enough = kept.draws() / every;
+        if enough >= draws {
+            return Ok(kept.thinned(draws));
+        }
+        log::info!(
+            "{name}: its file keeps {} states {spacing} trajectories apart, fewer than {samples}; its HMC runs again",
+            enough * hmc.chains as usize
+        );
+    }
     let start = Instant::now();
-    let found = states::sample(model, hmc, spacing, samples)?;
+    let hmc = HmcConfig {
+        trajectories: spacing * draws as i64,
+        keep_states: draws as i64 * hmc.chains,
+        ..hmc.clone()
+    };
+    let kernel = Kernel::new(Sampler::Latent, model, &hmc);
+    let settings = (&hmc, Start::Hot);
+    let seed = task.streams();
+    let again = sampler::sample(Sampler::Latent, &kernel, settings, &seed, None, |_| Ok(()))?;
     let seconds = start.elapsed().as_secs_f64();
-    log::info!("{}: samples of the target, {seconds:.0} s", task.name());
-    Ok(found)
+    log::info!("{name}: samples of the target, {seconds:.0} s");
+    Ok(again.chains(Sampler::Latent, &hmc).states)
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ pub struct StudyFolder {
 /// What each latent variable stands for: mean responses E[dz/dx] to the field, at every level.
 ///
 /// One file for each finished task in DIR/responses; `collect` links to them, and analysis/fig_4.py draws them. Those
-/// that are there already are kept. The samples are states of the task's latent HMC, which runs again.
+/// that are there already are kept. The samples are states of the task's latent HMC, which runs again where the task file
+/// keeps too few of them (`hmc.keep_states`).
 #[derive(Debug, Args)]
 pub struct Respond {
     #[command(flatten)]
@@ -36,7 +37,8 @@ pub struct Respond {
 /// How much latent variables know of each other, and field variables: mutual information of all pairs.
 ///
 /// One file for each finished task in DIR/mutual_information; `collect` links to them, and analysis/fig_4.py draws
-/// them. Those that are there already are kept. The samples are states of the task's latent HMC, which runs again.
+/// them. Those that are there already are kept. The samples are states of the task's latent HMC, which runs again where the
+/// task file keeps too few of them (`hmc.keep_states`).
 #[derive(Debug, Args)]
 pub struct MutualInformation {
     #[command(flatten)]

@@ -42,7 +42,7 @@ pub struct HmcConfig {
     /// Trajectories of the replicas, and exchanges between them, for each trajectory of a chain: as many as cost about as
     /// much, or so many.
     pub sweeps: Count,
-    /// No trajectory takes more leapfrog steps.
+    /// No trajectory of latent HMC takes more leapfrog steps.
     pub max_leapfrog_steps: i64,
     /// Lengths are spread evenly over (1 ± jitter) times their mean.
     pub jitter: f64,
@@ -52,6 +52,9 @@ pub struct HmcConfig {
     pub target_acceptance: f64,
     /// A trajectory whose energy error exceeds this counts as divergent.
     pub divergence_threshold: f64,
+    /// States of all chains of latent HMC together, evenly over the measured trajectories, that the task file keeps for
+    /// studies; a few more where they do not divide among the chains.
+    pub keep_states: i64,
 }
 
 /// A number that may be left to the program (`[hmc] replicas`, `sweeps`).
@@ -146,6 +149,8 @@ pub struct ControlsConfig {
     pub samplers: Vec<Sampler>,
     /// Where the chains of `"physical"` and `"fourier"` start.
     pub start: Start,
+    /// None of their trajectories takes more leapfrog steps.
+    pub max_leapfrog_steps: i64,
 }
 
 /// A ladder has no more rungs.
@@ -173,13 +178,14 @@ impl Default for HmcConfig {
             step_size: 0.1,
             target_acceptance: 0.8,
             divergence_threshold: 1000.0,
+            keep_states: 0,
         }
     }
 }
 
 impl Default for ControlsConfig {
     fn default() -> Self {
-        Self { samplers: Vec::new(), start: Start::Hot }
+        Self { samplers: Vec::new(), start: Start::Hot, max_leapfrog_steps: 64 }
     }
 }
 
@@ -236,6 +242,12 @@ impl HmcConfig {
             "hmc.divergence_threshold",
             self.divergence_threshold,
             "above 0",
+        )?;
+        require(
+            (0..=draws).contains(&self.keep_states),
+            "hmc.keep_states",
+            self.keep_states,
+            "from 0 to hmc.chains × hmc.trajectories",
         )
     }
 }

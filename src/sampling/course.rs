@@ -44,16 +44,19 @@ struct Walk {
 }
 
 impl Course {
-    /// Nothing is measured yet; the clock of the training starts.
-    pub fn new(train: &TrainConfig, hmc: &HmcConfig) -> Self {
-        let walk = |sampler| Walk {
-            sampler,
+    /// What measures.
+    pub const SAMPLERS: [Sampler; 2] = [Sampler::Latent, Sampler::Physical];
+
+    /// Nothing is measured yet; the clock of the training starts. `hmc` is that of each of [`Course::SAMPLERS`].
+    pub fn new(train: &TrainConfig, hmc: &[HmcConfig; 2]) -> Self {
+        let walk = |index: usize| Walk {
+            sampler: Self::SAMPLERS[index],
             position: None,
-            adaptation: Adaptation::new(hmc),
+            adaptation: Adaptation::new(&hmc[index]),
             seconds: 0.0,
         };
         Self {
-            walks: [Sampler::Latent, Sampler::Physical].map(walk),
+            walks: [0, 1].map(walk),
             every: train.measure_every,
             trajectories: train.measure_trajectories,
             begin: Instant::now(),
@@ -80,7 +83,7 @@ impl Course {
     /// The state lacks something.
     pub fn restore(
         train: &TrainConfig,
-        hmc: &HmcConfig,
+        hmc: &[HmcConfig; 2],
         sites: usize,
         state: &Saved,
     ) -> Restored<Self> {
@@ -90,7 +93,7 @@ impl Course {
         course.rows =
             values.columns().into_iter().map(|row| std::array::from_fn(|i| row[i])).collect();
         let measured = !course.rows.is_empty();
-        for walk in &mut course.walks {
+        for (walk, hmc) in course.walks.iter_mut().zip(hmc) {
             let state = within(walk.sampler.name(), state);
             *walk = Walk::restore(walk.sampler, hmc, &state, measured.then_some(sites))?;
         }
@@ -102,7 +105,7 @@ impl Course {
     }
 
     /// Measures with the flow as it is after `step` training steps, where it is time to.
-    pub fn measure(&mut self, model: &Model, step: i64, hmc: &HmcConfig, seed: &TaskSeed) {
+    pub fn measure(&mut self, model: &Model, step: i64, hmc: &[HmcConfig; 2], seed: &TaskSeed) {
         if self.every == 0 || step % self.every != 0 {
             return;
         }
@@ -111,6 +114,7 @@ impl Course {
         let mut row = vec![step as f64, train_seconds];
         let mut means = Vec::new();
         for (index, walk) in self.walks.iter_mut().enumerate() {
+            let hmc = &hmc[index];
             let kernel = Kernel::new(walk.sampler, model, hmc);
             let number =
                 |trajectory: i64| 2 * (step * self.trajectories + trajectory) + index as i64;

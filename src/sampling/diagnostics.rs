@@ -2,7 +2,7 @@
 
 use crate::sampling::config::{HmcConfig, Sampler};
 use crate::sampling::estimates::Estimates;
-use crate::sampling::replicas::Exchanged;
+use crate::sampling::replicas::{Exchanged, LEAST_ROUND_TRIPS};
 use crate::targets::observe::Observable;
 
 /// Above this R-hat chains count as not converged. Vehtari et al. (2021) advise 1.01 for few long chains; many short
@@ -72,16 +72,23 @@ pub fn verdict(estimates: &Estimates, sampler: Sampler, config: &HmcConfig) -> V
     problems
 }
 
-/// Neighbours that hardly exchange.
+/// Neighbours that hardly exchange, or states that hardly come back from the top.
 fn problem_of_ladder(exchanged: &Exchanged) -> Option<String> {
     let pairs = exchanged.rates.iter().enumerate();
     let (pair, rate) = pairs.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
     let [lower, upper] = [pair, pair + 1].map(|rung| exchanged.temperatures[rung]);
-    (*rate < LEAST_EXCHANGE_RATE).then(|| {
-        format!(
+    if *rate < LEAST_EXCHANGE_RATE {
+        return Some(format!(
             "replicas at T = {lower:.3} and {upper:.3} exchange in {:.1} % of the attempts: their ladder has a gap; more \
              hmc.replicas close it, \"auto\" finds how many",
             100.0 * rate
+        ));
+    }
+    (exchanged.round_trips < LEAST_ROUND_TRIPS).then(|| {
+        format!(
+            "a chain's states came back {:.2} times from its uppermost replica: those above it may still know where they started; \
+             take more trajectories or hmc.sweeps, or hmc.replicas = 1",
+            exchanged.round_trips
         )
     })
 }
@@ -222,12 +229,16 @@ mod tests {
             temperatures: vec![2.0, 2.3, 2.7],
             rates: vec![0.4, rate],
             round_trips: 1.0,
+            left_out: Vec::new(),
         };
         ladder.exchanged = Some(exchanged(0.06));
         assert_eq!(verdict_of(&ladder), Vec::<String>::new());
         ladder.exchanged = Some(exchanged(0.004));
         let found = verdict_of(&ladder);
         assert!(found[0].starts_with("replicas at T = 2.300 and 2.700 exchange in 0.4 % of the"));
+
+        ladder.exchanged = Some(Exchanged { round_trips: 0.9, ..exchanged(0.4) });
+        assert!(verdict_of(&ladder)[0].starts_with("a chain's states came back 0.90 times from"));
 
         let mut rejecting = Chains { sampler: Sampler::Independence, ..healthy() };
         let accepted = Recorded::Accepted.place();

@@ -36,6 +36,9 @@ const ACCEPTANCE: f64 = 0.8;
 const CHAINS_OF_BLOCK: usize = 32;
 /// Gradients through the flow besides the leapfrog steps of a trajectory: for the global move, and to come back from the replicas.
 const OTHER_GRADIENTS: i64 = 4;
+/// Where states come back from the top less often in all measured trajectories of a chain, its replicas may still know where
+/// they started, and so may the chain that exchanges with them.
+pub(crate) const LEAST_ROUND_TRIPS: f64 = 1.0;
 /// What a site potential takes beside Fourier transforms.
 const MULTIPLICATIONS_OF_SITE: f64 = 60.0;
 /// Most sweeps that are made where their number is open.
@@ -62,8 +65,10 @@ pub struct Replicas {
     /// number.
     probabilities: Array1<f64>,
     tried: Array1<f64>,
-    /// States that came to the bottom from the top, mean over the chains.
+    /// States that came to the bottom from the top since the ladder was laid, mean over the chains.
     round_trips: f64,
+    /// T of the replicas that were given up after the warm-up.
+    left_out: Vec<f64>,
     /// Exchanges so far.
     exchanges: i64,
 }
@@ -77,6 +82,8 @@ pub struct Exchanged {
     pub rates: Vec<f64>,
     /// How often a state came to a chain from the top, mean over the chains.
     pub round_trips: f64,
+    /// T of replicas that were given up after the warm-up, since none had come back from the top often enough.
+    pub left_out: Vec<f64>,
 }
 
 impl Exchanged {
@@ -87,30 +94,30 @@ impl Exchanged {
 }
 
 impl Replicas {
-    /// Replicas of so many chains of a model, all from the prior; none where the configuration wants one replica.
+    /// Replicas of so many chains of a model, which start from samples of its flow; none where the configuration wants one
+    /// replica.
     pub fn new(model: &Model, config: &HmcConfig, random: &Random) -> Option<Self> {
         if config.replicas == Count::Fixed(1) {
             return None;
         }
         let temperatures = first_temperatures(model.target(), model.temperature(), config.replicas);
         let (chains, rungs) = (config.chains as usize, temperatures.len());
-        let sites = model.flow.architecture.sites();
-        // Latents 0..chains are where the chains themselves start.
-        let positions = random.normals(Use::Latents, chains..2 * chains, rungs * sites);
-        let positions = positions.into_shape_with_order((chains, rungs, sites));
+        let bare = model.without_couplings();
+        let positions = first_positions((model, &bare), (chains, rungs), random);
         Some(Self {
-            model: model.without_couplings(),
+            model: bare,
             count: config.replicas,
             sweeps: config.sweeps,
             multiplications_of_chain: multiplications_of_chain(&model.flow, config),
             step_sizes: vec![DualAveraging::new(STEP_SIZE, ACCEPTANCE); rungs],
             frozen: false,
-            positions: positions.expect("as many numbers"),
+            positions,
             from_top: Array2::zeros((chains, rungs)),
             probabilities: Array1::zeros(rungs - 1),
             tried: Array1::zeros(rungs - 1),
             temperatures,
             round_trips: 0.0,
+            left_out: Vec::new(),
             exchanges: 0,
         })
     }
@@ -242,14 +249,30 @@ impl Replicas {
         self.from_top = Array2::zeros((chains, pairs + 1));
         self.probabilities = Array1::zeros(pairs);
         self.tried = Array1::zeros(pairs);
+        self.round_trips = 0.0;
     }
 
-    /// From now on nothing adapts, and exchanges and round trips count.
-    pub fn freeze(&mut self) {
+    /// From now on nothing adapts, and exchanges and round trips count. Where the number of replicas is open and the second half
+    /// of the warm-up lets too few round trips expect, the chain goes on without those above it.
+    pub fn freeze(&mut self, config: &HmcConfig) {
         self.frozen = true;
+        let since = (config.warmup - config.warmup / 2) as f64;
+        let expected = self.round_trips * config.trajectories as f64 / since.max(1.0);
+        if self.count == Count::Auto && expected < LEAST_ROUND_TRIPS {
+            self.leave_ladder();
+        }
         self.probabilities.fill(0.0);
         self.tried.fill(0.0);
         self.round_trips = 0.0;
+    }
+
+    fn leave_ladder(&mut self) {
+        self.left_out = self.temperatures.split_off(1);
+        self.step_sizes.truncate(1);
+        self.positions = self.positions.slice(s![.., ..1, ..]).to_owned();
+        self.from_top = Array2::zeros((self.positions.dim().0, 1));
+        self.probabilities = Array1::zeros(0);
+        self.tried = Array1::zeros(0);
     }
 
     /// What became of the exchanges since the warm-up.
@@ -258,6 +281,7 @@ impl Replicas {
             temperatures: self.temperatures.clone(),
             rates: self.rates(),
             round_trips: self.round_trips,
+            left_out: self.left_out.clone(),
         }
     }
 
@@ -279,6 +303,7 @@ impl Replicas {
             ("probabilities".into(), self.probabilities.clone().into_dyn()),
             ("tried".into(), self.tried.clone().into_dyn()),
             ("round_trips".into(), number(self.round_trips)),
+            ("left_out".into(), Array1::from(self.left_out.clone()).into_dyn()),
             ("exchanges".into(), number(self.exchanges as f64)),
         ])
     }
@@ -308,9 +333,35 @@ impl Replicas {
             tried: array(state, "tried", pairs)?,
             temperatures: temperatures.to_vec(),
             round_trips: read_number(state, "round_trips")?,
+            left_out: array(state, "left_out", ANY)?.to_vec(),
             exchanges: read_number(state, "exchanges")? as i64,
         })
     }
+}
+
+/// y of samples of the flow, each with a random sign where the target is symmetric. They are closer to equilibrium at every
+/// temperature than fields of free spins, whose domain walls take L² sweeps to go at low ones; order melts soon at high ones.
+///
+/// Shapes: (chain, rung, N).
+fn first_positions(
+    (model, bare): (&Model, &Model),
+    (chains, rungs): (usize, usize),
+    random: &Random,
+) -> Array3<f64> {
+    let (sites, count) = (model.flow.architecture.sites(), chains * rungs);
+    // Latents 0..chains are where the chains themselves start.
+    let latents = random.normals(Use::Latents, chains..chains + count, sites);
+    let mut field = model.draw(latents.view()).field;
+    if model.target().is_symmetric() {
+        field *= &random_signs(count, random, 0).insert_axis(Axis(1));
+    }
+    let mut positions = bare.inverse(field.view()).field;
+    for (mut position, latents) in positions.rows_mut().into_iter().zip(latents.rows()) {
+        if !position.iter().all(|y| y.is_finite()) {
+            position.assign(&latents);
+        }
+    }
+    positions.into_shape_with_order((chains, rungs, sites)).expect("as many numbers")
 }
 
 /// Multiplications of a trajectory of a chain in the latent space of its flow.

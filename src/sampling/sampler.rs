@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, arr1, concatenate, stack};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView2, Axis, arr1, concatenate, stack};
 
 use crate::error::Result;
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number, under, within};
@@ -14,6 +14,7 @@ use crate::sampling::config::{Count, HmcConfig, Sampler, Start};
 use crate::sampling::hmc::Trajectory;
 use crate::sampling::kernel::{Kernel, state_at};
 use crate::sampling::replicas::{Exchanged, Replicas};
+use crate::sampling::states::TargetSamples;
 use crate::seed::{Stage, TaskSeed};
 use crate::targets::observe::{self, Observable};
 
@@ -61,6 +62,8 @@ pub struct Sampling {
     pub records: Array3<f64>,
     /// (chains, N): sum of S(k) over the measured trajectories.
     pub structure_sum: Array2<f64>,
+    /// (draw, x and z, chain, N): states of latent HMC that are kept.
+    states: Array4<f64>,
     /// Divergent trajectories of the warm-up.
     pub warmup_divergences: usize,
     /// Gradients of each chain in the measured trajectories: of the potential that it moves in; and those of the density that
@@ -82,6 +85,7 @@ impl Sampling {
             replicas,
             records: Array3::zeros((0, chains, COLUMNS)),
             structure_sum: Array2::zeros((chains, sites)),
+            states: Array4::zeros((0, 2, chains, sites)),
             warmup_divergences: 0,
             position,
             gradients: [0; 2],
@@ -97,6 +101,7 @@ impl Sampling {
             ("position".into(), self.position.clone().into_dyn()),
             ("records".into(), self.records.clone().into_dyn()),
             ("structure_sum".into(), self.structure_sum.clone().into_dyn()),
+            ("states".into(), self.states.clone().into_dyn()),
             ("warmup_divergences".into(), number(self.warmup_divergences as f64)),
             ("gradients".into(), arr1(&self.gradients.map(|count| count as f64)).into_dyn()),
             ("seconds".into(), arr1(&self.seconds).into_dyn()),
@@ -135,6 +140,7 @@ impl Sampling {
             replicas,
             records: array(state, "records", [ANY, chains, COLUMNS])?,
             structure_sum: array(state, "structure_sum", [chains, sites])?,
+            states: array(state, "states", [ANY, 2, chains, sites])?,
             warmup_divergences: read_number(state, "warmup_divergences")? as usize,
             gradients: [gradients[0] as i64, gradients[1] as i64],
             seconds: [seconds[0], seconds[1]],
@@ -162,7 +168,7 @@ impl Sampling {
             let warming = self.done < config.warmup;
             if self.done == config.warmup {
                 self.adaptation.freeze();
-                self.replicas.iter_mut().for_each(Replicas::freeze);
+                self.replicas.iter_mut().for_each(|all| all.freeze(config));
             }
             let random = seed.at(stage, self.done);
             let tuned = (&mut self.adaptation, self.replicas.as_mut());
@@ -173,7 +179,7 @@ impl Sampling {
                     replicas.adapt(self.done + 1, config.warmup);
                 }
             } else {
-                self.record(kernel, &moved, &random);
+                self.record(kernel, config, &moved, &random);
                 self.gradients[0] += gradients.own;
                 self.gradients[1] += gradients.of_replicas;
             }
@@ -187,9 +193,14 @@ impl Sampling {
         Ok(())
     }
 
-    /// Observables and the sampler's own record of one trajectory.
-    fn record(&mut self, kernel: &Kernel, moved: &Trajectory, random: &Random) {
+    /// Observables and the sampler's own record of one trajectory, and its states where they are kept.
+    fn record(&mut self, kernel: &Kernel, config: &HmcConfig, moved: &Trajectory, random: &Random) {
         let field = kernel.field(&moved.state, random);
+        if kernel.latent().is_some() && config.keeps(self.done - config.warmup + 1) {
+            let pair = stack(Axis(0), &[field.view(), moved.state.position.view()]);
+            let pair = pair.expect("one latent for each site");
+            self.states.push(Axis(0), pair.view()).expect("as many chains and sites");
+        }
         let structure_factor = observe::structure_factor(&self.lattice, field.view());
         let scalars =
             observe::scalars(&self.lattice, field.view(), structure_factor.view(), random, 0);
@@ -229,6 +240,7 @@ impl Sampling {
             gradients: self.gradients,
             exchanged: self.replicas.as_ref().map(Replicas::exchanged),
             seconds: self.seconds,
+            states: TargetSamples::of_states(&self.states),
             records,
         }
     }
@@ -258,6 +270,8 @@ pub struct Chains {
     pub exchanged: Option<Exchanged>,
     /// Seconds of the warm-up, and of the measured trajectories.
     pub seconds: [f64; 2],
+    /// States that were kept.
+    pub states: TargetSamples,
 }
 
 impl Chains {
@@ -297,9 +311,19 @@ pub fn warmup_rule(config: &HmcConfig, exchanged: Option<&Exchanged>) -> String 
         "the first {} trajectories, in which all settings adapt, are thrown away; all is frozen afterwards",
         config.warmup
     );
-    let Some(Exchanged { temperatures, .. }) = exchanged else { return rule };
-    let all: Vec<String> = temperatures.iter().map(|t| format!("{t:.4}")).collect();
-    format!("{rule}; replicas at T = {}, of which the first is measured", all.join(", "))
+    let Some(Exchanged { temperatures, left_out, .. }) = exchanged else { return rule };
+    let listed = |all: &[f64]| {
+        let all: Vec<String> = all.iter().map(|t| format!("{t:.4}")).collect();
+        all.join(", ")
+    };
+    if left_out.is_empty() {
+        let all = listed(temperatures);
+        return format!("{rule}; replicas at T = {all}, of which the first is measured");
+    }
+    let left_out = listed(left_out);
+    format!(
+        "{rule}, and replicas at T = {left_out} given up, since states hardly came back from there"
+    )
 }
 
 /// Runs all chains of a sampler from its start, or what is left of that after `restored`. `after` is called after
@@ -350,6 +374,7 @@ pub(crate) mod tests {
             gradients: [4000, 0],
             exchanged: None,
             seconds: [1.0, 2.0],
+            states: TargetSamples::of_states(&Array4::zeros((0, 2, count, 16))),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::signals::Stop;
 use crate::task::progress::Snapshot;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
-const FORMAT: &str = "neuralrg checkpoint 5";
+const FORMAT: &str = "neuralrg checkpoint 6";
 
 /// The only array of no stage: seconds that the task has taken.
 const SECONDS: &str = "seconds";

@@ -9,7 +9,8 @@ use crate::sampling::config::Sampler;
 use crate::sampling::diagnostics::{self, LARGEST_PULL};
 use crate::train::config::StartFrom;
 
-/// What is wrong with the task's numbers: its flow, its sampling, weights, deviations from exact values and bounds.
+/// What is wrong with the task's numbers: its flow, its sampling, deviations from exact values and bounds. What the weights of
+/// the flow's samples miss concerns [reweighting](of_weights) alone, since the error of `importance_free_energy` has it.
 ///
 /// From a flow that has learned nothing much else follows, which one line stands for: its chains' own verdict has it.
 pub(super) fn verdict(
@@ -22,7 +23,6 @@ pub(super) fn verdict(
         worse_than_gaussians(results, references, config).into_iter().collect();
     if problems.is_empty() {
         problems.extend(of_chains);
-        problems.extend(problem_of_weights(results));
     } else if !of_chains.is_empty() {
         problems.push(format!(
             "{} complaints: its chains have problems, which may follow from that ({}/latent of the task file has them)",
@@ -70,22 +70,23 @@ fn worse_than_gaussians(
     ))
 }
 
-/// What is wrong with the importance weights.
-fn problem_of_weights(results: &Results) -> Option<String> {
+/// What is wrong with averages over the flow's samples with their weights.
+pub(super) fn of_weights(results: &Results) -> Vec<String> {
+    let (worth, count) = (results.samples_worth(), results.weighted_samples);
     if !results.has_weights() {
-        let worth = results.samples_worth();
-        return Some(format!(
-            "importance weights are worth {worth:.0} samples: importance_free_energy and reweighting say nothing"
-        ));
+        return vec![format!(
+            "the weights are worth {worth:.0} of {count} samples: reweighting says nothing"
+        )];
     }
-    results.misses_weight().then(|| {
-        let (reverse, forward) =
-            (results.importance.effective_sample_size, results.forward.effective_sample_size);
+    let [by_flow, by_chains] =
+        [results.importance.effective_sample_size, results.forward.effective_sample_size];
+    let missed = results.misses_weight().then(|| {
         format!(
-            "ESS {reverse:.2} by samples of the flow, {forward:.2} by those of HMC: the flow misses weight of the target, \
-             importance_free_energy is too high (bridge_free_energy is not if the chains have converged)"
+            "ESS {by_flow:.2} by samples of the flow, {by_chains:.2} by those of HMC: the flow misses weight of the target, \
+             reweighting does not know of it"
         )
-    })
+    });
+    missed.into_iter().collect()
 }
 
 /// A number that is not finite must never look like a result.
@@ -191,11 +192,15 @@ mod tests {
     #[test]
     fn weight_that_the_flow_misses_is_named() {
         let mut results = healthy();
-        assert_eq!(verdict_of(&results, &config()), Vec::<String>::new());
+        assert_eq!(of_weights(&results), Vec::<String>::new());
         results.forward.effective_sample_size = 0.0;
-        let found = verdict_of(&results, &config());
+        let found = of_weights(&results);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("ESS 0.19 by samples of the flow, 0.00 by those of HMC"));
+        assert_eq!(verdict_of(&results, &config()), Vec::<String>::new());
+        results.importance.effective_sample_size = 0.009;
+        let nothing = "the weights are worth 90 of 10000 samples: reweighting says nothing";
+        assert_eq!(of_weights(&results), [nothing]);
     }
 
     #[test]
@@ -215,7 +220,7 @@ mod tests {
             [
                 "gap 8.300 nat (two Gaussians have 1.700): the flow is worse than a pair of Gaussians, train longer, or start \
                  from another task's flow (train.start_from), or take flow.preset = \"best\"",
-                "5 complaints: its chains have problems, which may follow from that (chains/latent of the task file has them)",
+                "4 complaints: its chains have problems, which may follow from that (chains/latent of the task file has them)",
                 "energy is 7.0 standard errors from the exact value",
             ]
         );
@@ -225,6 +230,6 @@ mod tests {
         // Within its error the flow is as good as the Gaussians: then the chains speak for themselves.
         results.deviations.as_mut().unwrap().gap = (2.0, 0.1);
         let found = verdict_of(&results, &config);
-        assert!(found.len() == 7 && found[0].starts_with("R-hat of m"), "{found:?}");
+        assert!(found.len() == 5 && found[0].starts_with("R-hat of m"), "{found:?}");
     }
 }

@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2, Array3};
 use super::Task;
 use crate::files::{Numbers, schema};
 use crate::flow::coupling::Half;
+use crate::sampling::states::TargetSamples;
 
 /// Everything a finished task leaves behind.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct SamplerRecord {
     pub estimates: Numbers,
     pub verdict: Vec<String>,
     pub warmup_rule: String,
+    /// None of samplers without latents.
+    pub states: Option<TargetSamples>,
 }
 
 /// A verdict as one line.

@@ -33,7 +33,8 @@ impl References {
 pub struct Results {
     /// Variational free energy, a bound above -ln Z.
     pub free_energy: (f64, f64),
-    /// By importance weights; its error is at least the distance to the bridge where chains find weight that the flow misses.
+    /// By importance weights; its error is at least the distance to the bridge where the weights are worth too few samples, or chains
+    /// find some that the flow misses.
     pub importance: Importance,
     /// Samples that the importance weights are of.
     pub weighted_samples: usize,
@@ -84,16 +85,9 @@ impl Results {
         references: Option<&References>,
     ) -> Self {
         let of_target = chains.recorded(Recorded::LnWeight);
-        let mut importance = evaluation.importance();
+        let importance = evaluation.importance();
         let forward = forward(of_target, importance.free_energy);
         let (bridge_free_energy, error) = bridge(&evaluation.ln_weights(), of_target);
-        if misses_weight(&importance, &forward) {
-            importance.free_energy_error = larger_error(
-                importance.free_energy_error,
-                importance.free_energy,
-                bridge_free_energy,
-            );
-        }
         let gaussian = gaussian_integral(task.linear_size, task.temperature);
         let mut results = Self {
             free_energy: evaluation.free_energy(),
@@ -105,6 +99,10 @@ impl Results {
             estimates: estimates.clone(),
             deviations: None,
         };
+        if !results.has_weights() || results.misses_weight() {
+            let Importance { free_energy, free_energy_error, .. } = &mut results.importance;
+            *free_energy_error = larger_error(*free_energy_error, *free_energy, bridge_free_energy);
+        }
         let sites = task.linear_size * task.linear_size;
         results.deviations = references.map(|known| results.deviations_from(&known.exact, sites));
         results
@@ -144,9 +142,11 @@ impl Results {
         self.samples_worth() >= LEAST_WEIGHTED_SAMPLES
     }
 
-    /// Whether the flow is known to miss weight of the target.
+    /// Whether the flow is known to miss weight of the target: samples of the target have far smaller weights than its own
+    /// samples know of.
     pub fn misses_weight(&self) -> bool {
-        misses_weight(&self.importance, &self.forward)
+        let least = LEAST_FORWARD_SHARE * self.importance.effective_sample_size;
+        self.forward.effective_sample_size < least
     }
 }
 
@@ -154,11 +154,6 @@ impl Results {
 /// to the bridge where that is larger.
 fn larger_error(jackknife: f64, importance: f64, bridge: f64) -> f64 {
     jackknife.max((importance - bridge).abs())
-}
-
-/// Whether samples of the target have far smaller weights under the flow than its own samples know of.
-fn misses_weight(importance: &Importance, forward: &Forward) -> bool {
-    forward.effective_sample_size < LEAST_FORWARD_SHARE * importance.effective_sample_size
 }
 
 #[cfg(test)]
@@ -184,7 +179,7 @@ mod tests {
         let config = Config::parse(text, Path::new("test.toml")).unwrap();
         let flow = Flow::initialize(TASK.architecture(&config.flow), &Random::new(1));
         let model = Model::new(flow, TASK.target(), 2.3, &config.run, Device::Cpu);
-        let evaluate = EvaluateConfig { samples: 64, batch: 64, keep_samples: 1 };
+        let evaluate = EvaluateConfig { samples: 4096, batch: 1024, keep_samples: 1 };
         Evaluation::draw(&model, &evaluate, &TASK.streams(), None, |_| Ok(())).unwrap()
     }
 

@@ -146,10 +146,11 @@ impl Stages<'_> {
         };
         let sites = model.flow.architecture.sites();
         let mut training = Training::new(model, &config.train);
-        let mut course = Course::new(&config.train, &config.hmc);
+        let hmc = Course::SAMPLERS.map(|sampler| config.hmc_of(sampler));
+        let mut course = Course::new(&config.train, &hmc);
         let restored = checkpoints.restored("train", |state| {
             let course = within("course", state);
-            let course = Course::restore(&config.train, &config.hmc, sites, &course)?;
+            let course = Course::restore(&config.train, &hmc, sites, &course)?;
             training.restore(model, state)?;
             Ok(course)
         });
@@ -161,7 +162,7 @@ impl Stages<'_> {
             // The gap is known from the flow's own samples only.
             let loss = step.loss.filter(|_| data.is_none());
             progress.trained(Progress { loss, ..step });
-            course.measure(model, step.step, &config.hmc, seed);
+            course.measure(model, step.step, &hmc, seed);
             checkpoints.step("train", || {
                 let mut state = training.state(model);
                 state.extend(under("course", course.state()));
@@ -191,11 +192,12 @@ impl Stages<'_> {
     fn sample(&mut self, model: &Model, sampler: Sampler) -> Result<Chains> {
         let Self { config, seed, checkpoints, progress, trajectories, .. } = self;
         let sites = model.flow.architecture.sites();
-        let kernel = Kernel::new(sampler, model, &config.hmc);
-        let settings = (&config.hmc, config.controls.start);
+        let hmc = config.hmc_of(sampler);
+        let kernel = Kernel::new(sampler, model, &hmc);
+        let settings = (&hmc, config.controls.start);
         let stage = sampler.name();
-        let saved = checkpoints
-            .restored(stage, |state| Sampling::restore(&kernel, &config.hmc, sites, state));
+        let saved =
+            checkpoints.restored(stage, |state| Sampling::restore(&kernel, &hmc, sites, state));
         let after = |sampling: &Sampling| {
             progress.sampled(*trajectories + sampling.done);
             checkpoints.step(stage, || (sampling.state(), Some(progress.snapshot())))
@@ -203,7 +205,7 @@ impl Stages<'_> {
         let sampling = sampler::sample(sampler, &kernel, settings, seed, saved, after)?;
         checkpoints.finish(stage, sampling.state());
         *trajectories += sampling.done;
-        Ok(sampling.chains(sampler, &config.hmc))
+        Ok(sampling.chains(sampler, &hmc))
     }
 }
 
@@ -236,6 +238,7 @@ fn sampler_record(chains: &Chains, estimates: &Estimates, config: &Config) -> Sa
         verdict: diagnostics::verdict(estimates, chains.sampler, &config.hmc),
         estimates: numbers::of_estimates(estimates),
         warmup_rule: sampler::warmup_rule(&config.hmc, chains.exchanged.as_ref()),
+        states: (chains.states.draws() > 0).then(|| chains.states.clone()),
     }
 }
 
@@ -246,19 +249,14 @@ fn reweighting(evaluation: &Evaluation, results: &Results, task: &Task) -> Sampl
     let ln_weights = Array2::from_shape_vec((1, count), evaluation.ln_weights());
     let ln_weights = ln_weights.expect("one weight a sample");
     let estimates = Reweighted::new(scalars, ln_weights.view(), task.linear_size, task.temperature);
-    let problem = |worth: f64| {
-        format!("the weights are worth {worth:.0} of {count} samples: these numbers say nothing")
-    };
     SamplerRecord {
         name: schema::REWEIGHTING,
         estimates: numbers::of_reweighted(&estimates),
         chains: concatenate(Axis(0), &[scalars, ln_weights.view().insert_axis(Axis(0))])
             .expect("one weight a sample"),
-        verdict: (!results.has_weights())
-            .then(|| problem(results.samples_worth()))
-            .into_iter()
-            .collect(),
+        verdict: judgement::of_weights(results),
         warmup_rule: "independent samples of the flow, to be weighted by exp(ln_weight)".into(),
+        states: None,
     }
 }
 

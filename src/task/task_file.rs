@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, Array4, Axis};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::schema::Item;
 use crate::files::seal::{self, Seal};
 use crate::files::{Numbers, schema};
 use crate::flow::coupling::Half;
+use crate::sampling::config::Sampler;
+use crate::sampling::states::TargetSamples;
 use crate::task::Task;
 use crate::task::record::{TaskRecord, verdict_text};
 
@@ -309,6 +312,29 @@ impl TaskFile {
             let views: Vec<_> = lattice.iter().map(Array2::view).collect();
             let lattice = ndarray::stack(Axis(0), &views).map_err(|error| error.to_string())?;
             Ok(TaskArrays { samples: samples.read()?, lattice })
+        };
+        read().map_err(|error| self.damaged(&error))
+    }
+
+    /// The states that its latent HMC kept; none where it kept none.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn states(&self) -> Result<Option<TargetSamples>> {
+        let read = || -> hdf5::Result<Option<TargetSamples>> {
+            let chains = self.file.group(schema::CHAINS_GROUP)?.group(Sampler::Latent.name())?;
+            if !chains.link_exists(schema::STATES_GROUP) {
+                return Ok(None);
+            }
+            let group = chains.group(schema::STATES_GROUP)?;
+            let read = |item: &Item| -> hdf5::Result<Array3<f64>> {
+                let values: Array4<f64> = group.dataset(item.name)?.read()?;
+                let (chains, draws, rows, columns) = values.dim();
+                let flat = values.into_shape_with_order((chains, draws, rows * columns));
+                flat.map_err(|error| error.to_string().into())
+            };
+            let [fields, latents] = &schema::STATES;
+            Ok(Some(TargetSamples { fields: read(fields)?, latents: read(latents)? }))
         };
         read().map_err(|error| self.damaged(&error))
     }

@@ -19,6 +19,7 @@ use crate::files::seal;
 use crate::flow::coupling::Half;
 use crate::lattice::on_lattice;
 use crate::sampling::config::Sampler;
+use crate::sampling::states::TargetSamples;
 
 /// Writes the file of a task that was finished with `config`.
 ///
@@ -65,6 +66,12 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
         write_text(&group, schema::WARMUP_RULE, &sampler.warmup_rule)?;
         for (item, values) in schema::CHAINS.iter().zip(sampler.chains.axis_iter(Axis(0))) {
             write_array(&group, item, values)?;
+        }
+        if let Some(TargetSamples { fields, latents }) = &sampler.states {
+            let group = group.create_group(schema::STATES_GROUP)?;
+            for (item, values) in schema::STATES.iter().zip([fields, latents]) {
+                write_array(&group, item, on_lattice(values.view()))?;
+            }
         }
         let group = group.create_group(schema::ESTIMATES)?;
         if sampler.name == Sampler::Latent.name() {

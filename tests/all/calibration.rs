@@ -108,8 +108,9 @@ fn batch(
             let nothing = || Array3::zeros((0, 0, 0));
             let records = records.to_owned();
             let (structure_factors, correlations) = (nothing(), nothing());
-            let exchanged = None;
-            let chains = Chains { records, structure_factors, correlations, exchanged, ..all };
+            let (exchanged, states) = (None, all.states.clone());
+            let chains =
+                Chains { records, structure_factors, correlations, exchanged, states, ..all };
             numbers::of_estimates(&Estimates::new(&chains, linear_size, temperature))
         };
         batches.map(run).collect()

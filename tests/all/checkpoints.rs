@@ -113,7 +113,7 @@ fn write(path: &Path, (metadata, tensors): &Parts) {
         (name.as_str(), TensorView::new(*kind, shape.clone(), bytes).unwrap())
     });
     let body = safetensors::serialize(views, &Some(metadata.clone())).unwrap();
-    let mut bytes = format!("neuralrg checkpoint 5 sha256 {}\n", sha256(&body)).into_bytes();
+    let mut bytes = format!("neuralrg checkpoint 6 sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(body);
     fs::write(path, bytes).unwrap();
 }

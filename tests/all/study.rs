@@ -12,8 +12,10 @@ use neuralrg::flow::symmetry::ln_prior;
 use neuralrg::flow::{Architecture, Flow};
 use neuralrg::lattice::Lattice;
 use neuralrg::random::Random;
-use neuralrg::sampling::config::HmcConfig;
-use neuralrg::sampling::states::{self, TargetSamples};
+use neuralrg::sampling::config::{HmcConfig, Sampler, Start};
+use neuralrg::sampling::kernel::Kernel;
+use neuralrg::sampling::sampler;
+use neuralrg::sampling::states::TargetSamples;
 use neuralrg::statistics::between_chain;
 use neuralrg::targets::Target;
 use neuralrg::targets::observe::{self, Observable};
@@ -227,8 +229,49 @@ fn a_flow_without_levels_keeps_nothing() {
 
 fn samples_of(model: &Model, temperature: f64) -> TargetSamples {
     let seed = Task { linear_size: 4, temperature, depth: 2, seed: 1 }.streams();
-    let hmc = HmcConfig { chains: 256, warmup: 50, leapfrog_steps: 12, ..Default::default() };
-    states::sample(model, (&hmc, &seed), 4, 256 * 8).unwrap()
+    let hmc = HmcConfig {
+        chains: 256,
+        warmup: 50,
+        trajectories: 32,
+        leapfrog_steps: 4,
+        keep_states: 256 * 8,
+        ..Default::default()
+    };
+    let kernel = Kernel::new(Sampler::Latent, model, &hmc);
+    let start = (&hmc, Start::Hot);
+    let sampling = sampler::sample(Sampler::Latent, &kernel, start, &seed, None, |_| Ok(()));
+    sampling.unwrap().chains(Sampler::Latent, &hmc).states
+}
+
+/// The states that a task keeps serve a study as well as those of its HMC when it runs again.
+#[test]
+fn kept_states_take_the_place_of_another_run() {
+    let text =
+        TINY.replace("trajectories = 10", "trajectories = 100").replace("[2.0, 3.0]", "[3.0]");
+    let text = text.replace("depths = [1, 2]", "depths = [2]").replace("chains = 4", "chains = 32");
+    let keeping = Sweep::new(&text.replace("[hmc]", "[hmc]\nkeep_states = 3200"));
+    let again = Sweep::new(&text);
+    let runs = |more: &[&str]| {
+        [&keeping, &again].map(|sweep| {
+            let told = outcome(neuralrg().arg("respond").arg(&sweep.dir).args(more));
+            told.stderr.matches("samples of the target, ").count()
+        })
+    };
+    for sweep in [&keeping, &again] {
+        sweep.run().success();
+    }
+    assert_eq!(runs(&["--samples", "256"]), [0, 1]);
+    let numbers = |name: &str| {
+        [&keeping, &again].map(|sweep| values(sweep, "responses", "L4_T3_d2_s1", name))
+    };
+    let ([kept, other], [kept_error, other_error]) =
+        (numbers("response"), numbers("response_error"));
+    assert_ne!(kept, other);
+    for (index, value) in kept.iter().enumerate() {
+        let error = kept_error[index].hypot(other_error[index]);
+        assert!((value - other[index]).abs() <= 5.0 * error, "{index}: {value} ± {error}");
+    }
+    assert_eq!(runs(&["--samples", "4000"]), [1, 1], "as many are not there");
 }
 
 /// (chain, N) of one draw.

@@ -64,6 +64,7 @@ def neuralrg() -> Runner:
             pytest.fail(f"`{line}` exits {done.returncode}:\n{done.stderr}", pytrace=False)
         return done.stdout
 
+    run.program = binary.resolve()
     return run
 
 

@@ -48,6 +48,22 @@ pub const LATENT: Item = array("latent", "1", &["draw", "row", "column"], "laten
 pub const SIGN: Item =
     array("sign", "1", &["draw"], "sign of the Z2 mixture, 1 where there is no mixture");
 
+/// States of latent HMC that a task file keeps.
+pub const STATES: [Item; 2] = [
+    array(
+        "field",
+        "1",
+        &["chain", "draw", "row", "column"],
+        "samples x of the target: fields that were measured, evenly over the trajectories",
+    ),
+    array(
+        "latent",
+        "1",
+        &["chain", "draw", "row", "column"],
+        "latents z of the same states; with the mixture g(z) is x or -x",
+    ),
+];
+
 const PER_TRAJECTORY: &[&str] = &["chain", "trajectory"];
 
 /// What is recorded of each trajectory besides the observables, in the order of

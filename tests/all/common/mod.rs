@@ -60,7 +60,7 @@ pub const TINY_TASKS: [&str; 4] = ["L4_T2_d2_s1", "L4_T3_d2_s1", "L4_T2_d1_s1", 
 /// checkpoint that a sweep without data can have.
 pub fn everything_measured() -> String {
     let training = "steps = 6\naveraging = 0.5\nmeasure_every = 3\nmeasure_trajectories = 2";
-    TINY.replace("steps = 6", training)
+    TINY.replace("steps = 6", training).replace("[hmc]", "[hmc]\nkeep_states = 8")
         + "\n[controls]\nsamplers = [\"physical\", \"fourier\", \"independence\"]\n"
 }
 
