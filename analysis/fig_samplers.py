@@ -5,7 +5,7 @@
 of the measured trajectories, by all threads of the task. Neither training nor warm-up is counted.
 Markers are hollow where the sampler's own verdict is not ok. With --program also cluster Monte
 Carlo of the spins, which the program runs for it on all cores: a measurement comes after as many
-clusters as flip about L² spins. Prints a table of what it draws.
+clusters as flip about L² spins, and the seconds are those of the whole command. Prints a table.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from sweep import SweepError, open_task
 QUANTITY = "magnetization_squared"
 #: Samplers in the order of the legend, with what it calls them.
 LABELS = {
-    "latent": "latent HMC with replicas",
+    "latent": "latent HMC",
     "independence": "independence Metropolis",
     "fourier": "HMC of the field, Fourier accelerated",
     "physical": "HMC of the field",
@@ -124,7 +124,7 @@ def run_wolff(program: Path, size: int, temperature: float, measurements: int) -
 def draw_figure(points: list[Point], temperature: float) -> Figure:
     """Two panels with one curve for each sampler."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+        figure = Figure(figsize=(7.4, 3.8), layout="constrained")
         tau, rate = figure.subplots(1, 2)
         for index, sampler in enumerate(LABELS):
             curve = sorted(
@@ -201,9 +201,11 @@ def main() -> list[object]:
         listed = ", ".join(map(str, sorted(temperatures)))
         raise SweepError(f"the tasks have several temperatures ({listed}); give those of one")
     temperature = temperatures.pop()
+    sizes = [task[0].linear_size for task, _ in tasks]
+    if len(set(sizes)) < len(sizes):
+        raise SweepError("several tasks are of one linear size; give one of each")
     points = [point for task, _ in tasks for point in task]
     if arguments.program:
-        sizes = {point.linear_size for point in points}
         points += [
             run_wolff(arguments.program, size, temperature, arguments.measurements)
             for size in sizes

@@ -64,11 +64,14 @@ impl Config {
         Ok(config)
     }
 
-    /// `[hmc]` for a sampler: chains of the field take the longer trajectories of `[controls]`.
+    /// `[hmc]` for a sampler: trajectories of chains of the field have the limit of `[controls]`, but for the steps that they
+    /// begin with.
     pub fn hmc_of(&self, sampler: Sampler) -> HmcConfig {
         let max_leapfrog_steps = match sampler {
             Sampler::Latent | Sampler::Independence => self.hmc.max_leapfrog_steps,
-            Sampler::Physical | Sampler::Fourier => self.controls.max_leapfrog_steps,
+            Sampler::Physical | Sampler::Fourier => {
+                self.controls.max_leapfrog_steps.max(self.hmc.leapfrog_steps)
+            }
         };
         HmcConfig { max_leapfrog_steps, ..self.hmc.clone() }
     }
@@ -168,12 +171,6 @@ impl Config {
         self.evaluate.check()?;
         self.hmc.check()?;
         self.controls.check()?;
-        require(
-            (self.hmc.leapfrog_steps..=10_000).contains(&self.controls.max_leapfrog_steps),
-            "controls.max_leapfrog_steps",
-            self.controls.max_leapfrog_steps,
-            "from hmc.leapfrog_steps to 10000",
-        )?;
         self.run.check()?;
         self.check_sizes()?;
         self.check_data()

@@ -58,9 +58,9 @@ pub const EVALUATE: &str = "evaluate";
 pub const CHAINS_GROUP: &str = "chains";
 pub const REWEIGHTING: &str = "reweighting";
 /// Group of a sampler's group: numbers by the names of [`sampler_scalars`].
+pub const ESTIMATES: &str = "estimates";
 /// What latent HMC keeps of its states.
 pub const STATES_GROUP: &str = "states";
-pub const ESTIMATES: &str = "estimates";
 /// Attribute of a sampler's group and of the file: `ok`, or what is wrong, separated by "; ".
 pub const VERDICT: &str = "verdict";
 pub const VERDICT_OK: &str = "ok";

@@ -34,8 +34,10 @@ pub struct HmcConfig {
     pub leapfrog_steps: i64,
     /// Whether the trajectory length adapts too.
     pub adapt_length: bool,
-    /// Whether latent HMC proposes fresh latents from the prior after each trajectory.
+    /// Whether latent HMC proposes latents that no gradient leads to after each trajectory.
     pub global_moves: bool,
+    /// β of their proposals √(1-β²) z + β ξ, ξ from the prior: 1 proposes fresh latents.
+    pub global_step: f64,
     /// Replicas of each chain at rising temperatures, itself included: as many as exchange well, found in the warm-up, or so
     /// many; 1 is the chain alone.
     pub replicas: Count,
@@ -149,7 +151,7 @@ pub struct ControlsConfig {
     pub samplers: Vec<Sampler>,
     /// Where the chains of `"physical"` and `"fourier"` start.
     pub start: Start,
-    /// None of their trajectories takes more leapfrog steps.
+    /// None of their trajectories takes more leapfrog steps, nor those of HMC of the field during a training.
     pub max_leapfrog_steps: i64,
 }
 
@@ -171,6 +173,7 @@ impl Default for HmcConfig {
             leapfrog_steps: 4,
             adapt_length: true,
             global_moves: true,
+            global_step: 1.0,
             replicas: Count::Auto,
             sweeps: Count::Auto,
             max_leapfrog_steps: 6,
@@ -224,6 +227,12 @@ impl HmcConfig {
         if let Count::Fixed(sweeps) = self.sweeps {
             require_count("hmc.sweeps", sweeps, 1, 10_000)?;
         }
+        require(
+            self.global_step > 0.0 && self.global_step <= 1.0,
+            "hmc.global_step",
+            self.global_step,
+            "above 0, at most 1",
+        )?;
         require((0.0..=1.0).contains(&self.jitter), "hmc.jitter", self.jitter, "from 0 to 1")?;
         require(
             self.step_size.is_finite() && self.step_size > 0.0,
@@ -254,6 +263,7 @@ impl HmcConfig {
 
 impl ControlsConfig {
     pub(crate) fn check(&self) -> Check {
+        require_count("controls.max_leapfrog_steps", self.max_leapfrog_steps, 1, 10_000)?;
         let names = self.samplers.iter().map(|sampler| sampler.name());
         let latent = self.samplers.contains(&Sampler::Latent);
         let allowed = "others only, since latent HMC always runs";

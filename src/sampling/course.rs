@@ -44,7 +44,7 @@ struct Walk {
 }
 
 impl Course {
-    /// What measures.
+    /// The samplers of its walks, in this order.
     pub const SAMPLERS: [Sampler; 2] = [Sampler::Latent, Sampler::Physical];
 
     /// Nothing is measured yet; the clock of the training starts. `hmc` is that of each of [`Course::SAMPLERS`].

@@ -2,7 +2,7 @@
 
 use crate::sampling::config::{HmcConfig, Sampler};
 use crate::sampling::estimates::Estimates;
-use crate::sampling::replicas::{Exchanged, LEAST_ROUND_TRIPS};
+use crate::sampling::replicas::Exchanged;
 use crate::targets::observe::Observable;
 
 /// Above this R-hat chains count as not converged. Vehtari et al. (2021) advise 1.01 for few long chains; many short
@@ -21,6 +21,8 @@ const ACCEPTANCE_SLACK: f64 = 0.2;
 const LARGEST_DIVERGENT_SHARE: f64 = 0.05;
 /// Replicas that exchange more seldom do not help each other.
 const LEAST_EXCHANGE_RATE: f64 = 0.05;
+/// Replicas whose states come back from the top less often, of all of a chain together, may remember where they started.
+const LEAST_ROUND_TRIPS: f64 = 1.0;
 /// A longer run of rejections, as a share of the chain, is a proposal that misses weight of the target.
 const LONGEST_REJECTION: f64 = 0.1;
 /// Estimates farther from the exact value, in standard errors, are wrong.
@@ -86,8 +88,8 @@ fn problem_of_ladder(exchanged: &Exchanged) -> Option<String> {
     }
     (exchanged.round_trips < LEAST_ROUND_TRIPS).then(|| {
         format!(
-            "a chain's states came back {:.2} times from its uppermost replica: those above it may still know where they started; \
-             take more trajectories or hmc.sweeps, or hmc.replicas = 1",
+            "{:.2} states a chain came back from its uppermost replica: replicas may remember where they started, take more \
+             trajectories or hmc.sweeps, or set hmc.replicas = 1",
             exchanged.round_trips
         )
     })
@@ -238,7 +240,7 @@ mod tests {
         assert!(found[0].starts_with("replicas at T = 2.300 and 2.700 exchange in 0.4 % of the"));
 
         ladder.exchanged = Some(Exchanged { round_trips: 0.9, ..exchanged(0.4) });
-        assert!(verdict_of(&ladder)[0].starts_with("a chain's states came back 0.90 times from"));
+        assert!(verdict_of(&ladder)[0].starts_with("0.90 states a chain came back from its"));
 
         let mut rejecting = Chains { sampler: Sampler::Independence, ..healthy() };
         let accepted = Recorded::Accepted.place();

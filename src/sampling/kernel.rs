@@ -25,9 +25,9 @@ const LARGE_LN_WEIGHT: f64 = 1e4;
 pub enum Kernel<'a> {
     Latent {
         model: &'a Model,
-        /// Whether fresh latents are proposed after each trajectory ([`independence`]). What HMC hardly crosses, such as the
-        /// way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
-        global_moves: bool,
+        /// Step of the proposals that follow each trajectory ([`independence`]), where there are any. What HMC hardly crosses,
+        /// such as the way to a domain wall at low temperature, takes it some hundred trajectories otherwise.
+        global_step: Option<f64>,
     },
     Physical {
         potential: PhysicalPotential,
@@ -44,7 +44,10 @@ impl<'a> Kernel<'a> {
             team: model.team(),
         };
         match sampler {
-            Sampler::Latent => Self::Latent { model, global_moves: config.global_moves },
+            Sampler::Latent => Self::Latent {
+                model,
+                global_step: config.global_moves.then_some(config.global_step),
+            },
             Sampler::Independence => Self::Independence(model),
             Sampler::Physical => physical(false),
             Sampler::Fourier => physical(true),
@@ -106,11 +109,12 @@ impl<'a> Kernel<'a> {
             (moved, steps)
         };
         match self {
-            Self::Latent { model, global_moves } => {
+            Self::Latent { model, global_step } => {
                 let (mut moved, mut own) = hmc(&|z| model.potential(z), model.team(), adaptation);
-                if *global_moves {
+                if let &Some(step) = global_step {
                     let state_at = |z: ArrayView2<f64>| self.state(z);
-                    moved.state = independence::trajectory(state_at, &moved.state, random).state;
+                    moved.state =
+                        independence::trajectory(state_at, &moved.state, step, random).state;
                     own += 1;
                 }
                 let Some(replicas) = replicas else {
@@ -127,7 +131,7 @@ impl<'a> Kernel<'a> {
             }
             Self::Independence(_) => {
                 let state_at = |z: ArrayView2<f64>| self.state(z);
-                (independence::trajectory(state_at, state, random), Gradients::default())
+                (independence::trajectory(state_at, state, 1.0, random), Gradients::default())
             }
         }
     }

@@ -36,9 +36,9 @@ const ACCEPTANCE: f64 = 0.8;
 const CHAINS_OF_BLOCK: usize = 32;
 /// Gradients through the flow besides the leapfrog steps of a trajectory: for the global move, and to come back from the replicas.
 const OTHER_GRADIENTS: i64 = 4;
-/// Where states come back from the top less often in all measured trajectories of a chain, its replicas may still know where
-/// they started, and so may the chain that exchanges with them.
-pub(crate) const LEAST_ROUND_TRIPS: f64 = 1.0;
+/// Where fewer states of a chain came back from the top in the second half of the warm-up, its replicas may know where they
+/// started for long, and so may the chain that exchanges with them.
+const LEAST_ROUND_TRIPS: f64 = 0.1;
 /// What a site potential takes beside Fourier transforms.
 const MULTIPLICATIONS_OF_SITE: f64 = 60.0;
 /// Most sweeps that are made where their number is open.
@@ -82,7 +82,7 @@ pub struct Exchanged {
     pub rates: Vec<f64>,
     /// How often a state came to a chain from the top, mean over the chains.
     pub round_trips: f64,
-    /// T of replicas that were given up after the warm-up, since none had come back from the top often enough.
+    /// T of replicas that were given up after the warm-up, since states came back from the top too seldom.
     pub left_out: Vec<f64>,
 }
 
@@ -252,13 +252,11 @@ impl Replicas {
         self.round_trips = 0.0;
     }
 
-    /// From now on nothing adapts, and exchanges and round trips count. Where the number of replicas is open and the second half
-    /// of the warm-up lets too few round trips expect, the chain goes on without those above it.
-    pub fn freeze(&mut self, config: &HmcConfig) {
+    /// From now on nothing adapts, and exchanges and round trips count. Where the number of replicas is open and too few states
+    /// have come back from the top since the ladder was laid, the chain goes on without the replicas above it.
+    pub fn freeze(&mut self) {
         self.frozen = true;
-        let since = (config.warmup - config.warmup / 2) as f64;
-        let expected = self.round_trips * config.trajectories as f64 / since.max(1.0);
-        if self.count == Count::Auto && expected < LEAST_ROUND_TRIPS {
+        if self.count == Count::Auto && self.round_trips < LEAST_ROUND_TRIPS {
             self.leave_ladder();
         }
         self.probabilities.fill(0.0);
@@ -341,6 +339,7 @@ impl Replicas {
 
 /// y of samples of the flow, each with a random sign where the target is symmetric. They are closer to equilibrium at every
 /// temperature than fields of free spins, whose domain walls take L² sweeps to go at low ones; order melts soon at high ones.
+/// The lowest rung waits for the chain.
 ///
 /// Shapes: (chain, rung, N).
 fn first_positions(
@@ -348,20 +347,24 @@ fn first_positions(
     (chains, rungs): (usize, usize),
     random: &Random,
 ) -> Array3<f64> {
-    let (sites, count) = (model.flow.architecture.sites(), chains * rungs);
-    // Latents 0..chains are where the chains themselves start.
-    let latents = random.normals(Use::Latents, chains..chains + count, sites);
-    let mut field = model.draw(latents.view()).field;
-    if model.target().is_symmetric() {
-        field *= &random_signs(count, random, 0).insert_axis(Axis(1));
-    }
-    let mut positions = bare.inverse(field.view()).field;
-    for (mut position, latents) in positions.rows_mut().into_iter().zip(latents.rows()) {
-        if !position.iter().all(|y| y.is_finite()) {
-            position.assign(&latents);
+    let sites = model.flow.architecture.sites();
+    let mut positions = Array3::zeros((chains, rungs, sites));
+    for (rung, mut positions) in positions.axis_iter_mut(Axis(1)).enumerate().skip(1) {
+        // Latents 0..chains are where the chains themselves start.
+        let own = rung * chains..(rung + 1) * chains;
+        let latents = random.normals(Use::Latents, own.clone(), sites);
+        let mut field = model.draw(latents.view()).field;
+        if model.target().is_symmetric() {
+            field *= &random_signs(chains, random, own.start).insert_axis(Axis(1));
+        }
+        positions.assign(&bare.inverse(field.view()).field);
+        for (mut position, latents) in positions.rows_mut().into_iter().zip(latents.rows()) {
+            if !position.iter().all(|y| y.is_finite()) {
+                position.assign(&latents);
+            }
         }
     }
-    positions.into_shape_with_order((chains, rungs, sites)).expect("as many numbers")
+    positions
 }
 
 /// Multiplications of a trajectory of a chain in the latent space of its flow.

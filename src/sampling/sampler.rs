@@ -168,7 +168,7 @@ impl Sampling {
             let warming = self.done < config.warmup;
             if self.done == config.warmup {
                 self.adaptation.freeze();
-                self.replicas.iter_mut().for_each(|all| all.freeze(config));
+                self.replicas.iter_mut().for_each(Replicas::freeze);
             }
             let random = seed.at(stage, self.done);
             let tuned = (&mut self.adaptation, self.replicas.as_mut());
@@ -316,14 +316,20 @@ pub fn warmup_rule(config: &HmcConfig, exchanged: Option<&Exchanged>) -> String 
         let all: Vec<String> = all.iter().map(|t| format!("{t:.4}")).collect();
         all.join(", ")
     };
-    if left_out.is_empty() {
-        let all = listed(temperatures);
-        return format!("{rule}; replicas at T = {all}, of which the first is measured");
+    if !left_out.is_empty() {
+        let left_out = listed(left_out);
+        return format!(
+            "{rule}, and replicas at T = {left_out} are given up, since states came back from there too seldom; the chain \
+             still moves without the flow, too"
+        );
     }
-    let left_out = listed(left_out);
-    format!(
-        "{rule}, and replicas at T = {left_out} given up, since states hardly came back from there"
-    )
+    match temperatures[..] {
+        [_] => format!("{rule}; the chain moves without the flow, too"),
+        _ => format!(
+            "{rule}; replicas at T = {}, of which the first is measured",
+            listed(temperatures)
+        ),
+    }
 }
 
 /// Runs all chains of a sampler from its start, or what is left of that after `restored`. `after` is called after

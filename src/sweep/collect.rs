@@ -11,7 +11,7 @@ use crate::files::atomic::{check_writable, folder_of};
 use crate::files::content::{describe, write_hdf5, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::{Numbers, dimension_scale, seal};
-use crate::sampling::diagnostics::{LEAST_WEIGHTED_SAMPLES, judge_pulls};
+use crate::sampling::diagnostics::{LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, judge_pulls};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::{plan, summary};
 use crate::task::results::References;
@@ -83,8 +83,8 @@ pub fn collect(root: &Path, output: Option<&Path>) -> Result<Collected> {
 }
 
 /// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of the tasks whose
-/// verdict is ok, and where there are others, of all. Free energies that rest on hardly any effective samples have no error
-/// to speak of and are left out.
+/// verdict is ok, and where there are others, of all. Importance-weighted free energies whose error is their distance to the
+/// bridge have no deviation of their own and are left out.
 fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
     let all: Vec<&Head> = finished.iter().flatten().map(|finished| &finished.head).collect();
     let ok: Vec<&Head> =
@@ -107,12 +107,10 @@ fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
 
 /// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
 fn judgement(heads: &[&Head], name: &str) -> String {
+    let judged = |head: &&&Head| name != schema::IMPORTANCE_FREE_ENERGY || rests_on_weights(head);
     let pulls: Vec<f64> = heads
         .iter()
-        .filter(|head| {
-            let weighted = head.scalar("effective_sample_size") * head.scalar("weighted_samples");
-            name != schema::IMPORTANCE_FREE_ENERGY || weighted >= LEAST_WEIGHTED_SAMPLES
-        })
+        .filter(judged)
         .map(|head| head.scalar(&format!("{name}_pull")))
         .filter(|pull| !pull.is_nan())
         .collect();
@@ -122,6 +120,14 @@ fn judgement(heads: &[&Head], name: &str) -> String {
     let (mean, deviation, problem) = judge_pulls(&pulls);
     let verdict = problem.unwrap_or_else(|| "plausible".into());
     format!("{} of mean {mean:.2}, root mean square {deviation:.2}: {verdict}", pulls.len())
+}
+
+/// Whether importance weights say of themselves how good they are: they are worth some samples and miss nothing.
+fn rests_on_weights(head: &Head) -> bool {
+    let [own, forward] =
+        ["effective_sample_size", "forward_effective_sample_size"].map(|name| head.scalar(name));
+    own * head.scalar("weighted_samples") >= LEAST_WEIGHTED_SAMPLES
+        && forward >= LEAST_FORWARD_SHARE * own
 }
 
 /// The file while it is written, with the coordinates that arrays are attached to.

@@ -23,6 +23,7 @@ pub(super) fn verdict(
         worse_than_gaussians(results, references, config).into_iter().collect();
     if problems.is_empty() {
         problems.extend(of_chains);
+        problems.extend(no_help(results));
     } else if !of_chains.is_empty() {
         problems.push(format!(
             "{} complaints: its chains have problems, which may follow from that ({}/latent of the task file has them)",
@@ -32,8 +33,7 @@ pub(super) fn verdict(
     }
     let Some(deviations) = &results.deviations else { return problems };
     for (name, deviation) in deviations.pulls() {
-        let meaningful = name != schema::IMPORTANCE_FREE_ENERGY || results.has_weights();
-        if deviation.abs() > LARGEST_PULL && meaningful {
+        if deviation.abs() > LARGEST_PULL {
             problems.push(format!("{name} is {deviation:.1} standard errors from the exact value"));
         }
     }
@@ -70,6 +70,16 @@ fn worse_than_gaussians(
     ))
 }
 
+/// A flow that misses some of the target, whose chains have no replicas that would find it.
+fn no_help(results: &Results) -> Option<String> {
+    let given_up = results.estimates.exchanged.as_ref().is_some_and(|all| !all.left_out.is_empty());
+    (given_up && !of_weights(results).is_empty()).then(|| {
+        "the flow misses weight of the target, and its chains gave up their replicas, whose states came back too seldom: take a \
+         longer warm-up, or a better flow"
+            .into()
+    })
+}
+
 /// What is wrong with averages over the flow's samples with their weights.
 pub(super) fn of_weights(results: &Results) -> Vec<String> {
     let (worth, count) = (results.samples_worth(), results.weighted_samples);
@@ -103,6 +113,7 @@ mod tests {
     use std::path::Path;
 
     use crate::sampling::estimates::{Estimates, Measured};
+    use crate::sampling::replicas::Exchanged;
     use crate::statistics::{Estimate, Forward, Importance};
     use crate::targets::exact::ExactIsing;
     use crate::targets::observe::{Derived, Observable};
@@ -198,6 +209,9 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("ESS 0.19 by samples of the flow, 0.00 by those of HMC"));
         assert_eq!(verdict_of(&results, &config()), Vec::<String>::new());
+        let exchanged = Exchanged { left_out: vec![2.7], ..Default::default() };
+        results.estimates.exchanged = Some(exchanged);
+        assert!(verdict_of(&results, &config())[0].contains("its chains gave up their replicas"));
         results.importance.effective_sample_size = 0.009;
         let nothing = "the weights are worth 90 of 10000 samples: reweighting says nothing";
         assert_eq!(of_weights(&results), [nothing]);

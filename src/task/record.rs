@@ -57,7 +57,7 @@ pub struct SamplerRecord {
     pub estimates: Numbers,
     pub verdict: Vec<String>,
     pub warmup_rule: String,
-    /// None of samplers without latents.
+    /// None of samplers without latents, or where none are kept.
     pub states: Option<TargetSamples>,
 }
 

@@ -33,8 +33,8 @@ impl References {
 pub struct Results {
     /// Variational free energy, a bound above -ln Z.
     pub free_energy: (f64, f64),
-    /// By importance weights; its error is at least the distance to the bridge where the weights are worth too few samples, or chains
-    /// find some that the flow misses.
+    /// By importance weights. The jackknife does not see what these miss: where they are worth too few samples, or chains find
+    /// some that the flow misses, the error is at least the distance to the bridge, with the error of that.
     pub importance: Importance,
     /// Samples that the importance weights are of.
     pub weighted_samples: usize,
@@ -101,7 +101,8 @@ impl Results {
         };
         if !results.has_weights() || results.misses_weight() {
             let Importance { free_energy, free_energy_error, .. } = &mut results.importance;
-            *free_energy_error = larger_error(*free_energy_error, *free_energy, bridge_free_energy);
+            let distance = (*free_energy - bridge_free_energy).hypot(error);
+            *free_energy_error = free_energy_error.max(distance);
         }
         let sites = task.linear_size * task.linear_size;
         results.deviations = references.map(|known| results.deviations_from(&known.exact, sites));
@@ -148,12 +149,6 @@ impl Results {
         let least = LEAST_FORWARD_SHARE * self.importance.effective_sample_size;
         self.forward.effective_sample_size < least
     }
-}
-
-/// The jackknife's error of the importance-weighted free energy, which does not see what the weights miss, or its distance
-/// to the bridge where that is larger.
-fn larger_error(jackknife: f64, importance: f64, bridge: f64) -> f64 {
-    jackknife.max((importance - bridge).abs())
 }
 
 #[cfg(test)]
@@ -231,10 +226,10 @@ mod tests {
             .assign(&ln_weights);
         let missed = results(&evaluation, &apart, None);
         assert!(missed.misses_weight());
-        let distance = (missed.importance.free_energy - missed.bridge_free_energy.0).abs();
+        let (bridge, error) = missed.bridge_free_energy;
+        let distance = (missed.importance.free_energy - bridge).hypot(error);
         assert!(distance > jackknife, "{distance} {jackknife}");
         assert_eq!(missed.importance.free_energy_error, distance);
-        assert_eq!(larger_error(0.5, -10.0, -10.1), 0.5);
     }
 
     #[test]

@@ -307,8 +307,10 @@ fn trained_flow_samples_the_enumerated_ising_model() {
     .unwrap();
     assert!(gap < 1.5, "trained to a gap of {gap} nats");
     let alone = Count::Fixed(1);
-    for (global_moves, replicas) in [(true, alone), (false, alone), (true, Count::Auto)] {
-        let config = HmcConfig { global_moves, replicas, ..long_chains() };
+    let moves =
+        [(true, 1.0, alone), (true, 0.6, alone), (false, 1.0, alone), (true, 1.0, Count::Auto)];
+    for (global_moves, global_step, replicas) in moves {
+        let config = HmcConfig { global_moves, global_step, replicas, ..long_chains() };
         assert_equal_to_enumeration(&sample(&model, temperature, &config), temperature);
     }
 }

@@ -8,7 +8,7 @@ use neuralrg::sampling::config::{Count, HmcConfig, Sampler, Start};
 use neuralrg::sampling::diagnostics::{pull, verdict};
 use neuralrg::sampling::estimates::Estimates;
 use neuralrg::sampling::kernel::Kernel;
-use neuralrg::sampling::sampler::{Chains, sample};
+use neuralrg::sampling::sampler::{Chains, Sampling, sample, warmup_rule};
 use neuralrg::statistics::gamma_method;
 use neuralrg::targets::Target;
 use neuralrg::targets::exact::exact_ising;
@@ -112,5 +112,39 @@ fn a_ladder_that_does_not_exchange_is_named() {
     let found = problems(&model, &config(Count::Fixed(2)));
     assert!(found.contains("replicas at T = 1.000 and 2.723 exchange in 0.0 %"), "{found}");
     let (_, estimates) = chains(&model, &config(Count::Auto));
-    assert!(estimates.exchanged.unwrap().least_rate() > 0.3);
+    let found = estimates.exchanged.unwrap();
+    assert!(found.temperatures.len() > 3 && found.least_rate() > 0.3, "{found:?}");
+}
+
+/// A warm-up of so few sweeps that no state comes back; an interrupted sampling goes on without them to the same bits.
+#[test]
+fn replicas_of_which_nothing_comes_back_are_given_up() {
+    let model = crate::flows::trained(8, 1.6, 0);
+    let config = HmcConfig {
+        chains: 4,
+        warmup: 4,
+        trajectories: 12,
+        sweeps: Count::Fixed(1),
+        ..config(Count::Auto)
+    };
+    let kernel = Kernel::new(Sampler::Latent, &model, &config);
+    let seed = Task { linear_size: 8, temperature: 1.6, depth: 3, seed: 1 }.streams();
+    let start = (&config, Start::Hot);
+    let mut saved = None;
+    let whole = sample(Sampler::Latent, &kernel, start, &seed, None, |sampling| {
+        if sampling.done == config.warmup + 2 {
+            saved = Some(sampling.state());
+        }
+        Ok(())
+    });
+    let whole = whole.unwrap().chains(Sampler::Latent, &config);
+    let exchanged = whole.exchanged.as_ref().unwrap();
+    assert_eq!(exchanged.temperatures, [1.6]);
+    assert!(exchanged.left_out.len() > 2, "{exchanged:?}");
+    let told = warmup_rule(&config, Some(exchanged));
+    assert!(told.contains(", 2.7230 are given up, since states came back"), "{told}");
+    let restored = Sampling::restore(&kernel, &config, 64, &saved.unwrap()).unwrap();
+    let rest = sample(Sampler::Latent, &kernel, start, &seed, Some(restored), |_| Ok(())).unwrap();
+    let rest = rest.chains(Sampler::Latent, &config);
+    assert_eq!((rest.records, rest.exchanged), (whole.records, whole.exchanged));
 }

@@ -61,5 +61,7 @@ def test_what_cannot_be_drawn_is_named(real_sweep, task, run_figure, tmp_path):
     assert "not a neuralrg task file" in done.stderr
     done = run_figure("fig_samplers.py", task, task.with_name("L4_T2.7_d2_s1.h5"))
     assert "several temperatures (2.0, 2.7)" in done.stderr
+    done = run_figure("fig_samplers.py", task, task)
+    assert "several tasks are of one linear size; give one of each" in done.stderr
     with pytest.raises(sweep.SweepError, match=r"nowhere: cannot be run: No such file"):
         fig_samplers.run_wolff(tmp_path / "nowhere", 4, 2.0, 1000)

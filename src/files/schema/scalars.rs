@@ -26,7 +26,7 @@ pub const TASK_SCALARS: &[Item] = &[
     number(
         "importance_free_energy_error",
         "nat",
-        "jackknife error; where chains find weight that the flow misses, at least the distance to bridge_free_energy",
+        "jackknife error; where chains find weight that the flow misses, or the weights are worth fewer than 100 samples, at least the distance to bridge_free_energy",
     ),
     number("effective_sample_size", "1", "(sum w)^2 / (n sum w^2), a fraction of the samples"),
     number("weighted_samples", "1", "samples that the importance weights are of"),

@@ -19,6 +19,16 @@ pub fn trained(linear_size: usize, temperature: f64, steps: i64) -> Model {
 /// A flow of preset `best` but for `overrides`, lines of section `flow`, trained for `steps` steps.
 pub fn trained_as(overrides: &str, linear_size: usize, temperature: f64, steps: i64) -> Model {
     let depth = linear_size.ilog2() as usize;
+    trained_to_depth(overrides, (linear_size, depth), temperature, steps)
+}
+
+/// The same with so many levels.
+pub fn trained_to_depth(
+    overrides: &str,
+    (linear_size, depth): (usize, usize),
+    temperature: f64,
+    steps: i64,
+) -> Model {
     let text = format!(
         "[sweep]\nname = 'test'\nlinear_size = {linear_size}\ntemperatures = [{temperature}]\ndepths = [{depth}]\n\
          [flow]\npreset = 'best'\n{overrides}\n[train]\nsteps = {steps}\n"
