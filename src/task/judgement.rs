@@ -234,7 +234,7 @@ mod tests {
             [
                 "gap 8.300 nat (two Gaussians have 1.700): the flow is worse than a pair of Gaussians, train longer, or start \
                  from another task's flow (train.start_from), or take flow.preset = \"best\"",
-                "4 complaints: its chains have problems, which may follow from that (chains/latent of the task file has them)",
+                "5 complaints: its chains have problems, which may follow from that (chains/latent of the task file has them)",
                 "energy is 7.0 standard errors from the exact value",
             ]
         );
@@ -244,6 +244,6 @@ mod tests {
         // Within its error the flow is as good as the Gaussians: then the chains speak for themselves.
         results.deviations.as_mut().unwrap().gap = (2.0, 0.1);
         let found = verdict_of(&results, &config);
-        assert!(found.len() == 5 && found[0].starts_with("R-hat of m"), "{found:?}");
+        assert!(found.len() == 6 && found[0].starts_with("R-hat of m"), "{found:?}");
     }
 }

@@ -210,7 +210,11 @@ mod tests {
     /// Chains where ln w lies as it does under the flow, and chains that are mostly where it proposes nothing.
     #[test]
     fn importance_weights_that_miss_some_have_an_error_that_says_so() {
-        let evaluation = evaluation();
+        let mut evaluation = evaluation();
+        // Weights that differ by a factor of e.
+        let ln_weights =
+            (0..evaluation.ln_q.len()).map(|sample| 16.0 + 0.5 * (sample as f64).sin());
+        evaluation.ln_pi = evaluation.ln_q.iter().zip(ln_weights).map(|(q, w)| q + w).collect();
         let jackknife = evaluation.importance().free_energy_error;
         let typical = -evaluation.importance().free_energy;
         let overlapping = results(&evaluation, &chains(typical), None);
