@@ -28,13 +28,24 @@ const LONGEST_REJECTION: f64 = 0.1;
 /// Estimates farther from the exact value, in standard errors, are wrong.
 pub const LARGEST_PULL: f64 = 4.0;
 /// With fewer effective samples importance weights estimate nothing.
-pub const LEAST_WEIGHTED_SAMPLES: f64 = 100.0;
+const LEAST_WEIGHTED_SAMPLES: f64 = 100.0;
 /// A forward ESS that is a smaller part of the one by samples of the flow tells of weight that these miss.
-pub const LEAST_FORWARD_SHARE: f64 = 0.25;
+const LEAST_FORWARD_SHARE: f64 = 0.25;
 
 /// Deviation from an exact value in standard errors; a vanishing error counts as the rounding of the value.
 pub fn pull(value: f64, error: f64, exact: f64) -> f64 {
     (value - exact) / error.max(1e-12 * exact.abs().max(1e-3))
+}
+
+/// Whether so many weighted samples, with their effective share, are worth enough to estimate anything.
+pub fn has_weights(effective_sample_size: f64, samples: f64) -> bool {
+    effective_sample_size * samples >= LEAST_WEIGHTED_SAMPLES
+}
+
+/// Whether a flow is known to miss weight of the target: samples of the target have far smaller weights than its own samples
+/// know of. Both numbers are effective shares, by samples of the flow and of the target.
+pub fn misses_weight(effective_sample_size: f64, forward_effective_sample_size: f64) -> bool {
+    forward_effective_sample_size < LEAST_FORWARD_SHARE * effective_sample_size
 }
 
 /// What is wrong with a sampling, in words; nothing if all is well.

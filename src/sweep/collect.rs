@@ -11,7 +11,7 @@ use crate::files::atomic::{check_writable, folder_of};
 use crate::files::content::{describe, write_hdf5, write_number, write_text};
 use crate::files::schema::{self, Item};
 use crate::files::{Numbers, dimension_scale, seal};
-use crate::sampling::diagnostics::{LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, judge_pulls};
+use crate::sampling::diagnostics::{has_weights, judge_pulls, misses_weight};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::{plan, summary};
 use crate::task::results::References;
@@ -107,7 +107,7 @@ fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
 
 /// Number, mean and root mean square of the deviations of a quantity, and whether they are plausible.
 fn judgement(heads: &[&Head], name: &str) -> String {
-    let judged = |head: &&&Head| name != schema::IMPORTANCE_FREE_ENERGY || rests_on_weights(head);
+    let judged = |head: &&&Head| name != schema::IMPORTANCE_FREE_ENERGY || weights_suffice(head);
     let pulls: Vec<f64> = heads
         .iter()
         .filter(judged)
@@ -122,12 +122,12 @@ fn judgement(heads: &[&Head], name: &str) -> String {
     format!("{} of mean {mean:.2}, root mean square {deviation:.2}: {verdict}", pulls.len())
 }
 
-/// Whether importance weights say of themselves how good they are: they are worth some samples and miss nothing.
-fn rests_on_weights(head: &Head) -> bool {
-    let [own, forward] =
-        ["effective_sample_size", "forward_effective_sample_size"].map(|name| head.scalar(name));
-    own * head.scalar("weighted_samples") >= LEAST_WEIGHTED_SAMPLES
-        && forward >= LEAST_FORWARD_SHARE * own
+/// Whether nothing is known against a task's importance weights.
+fn weights_suffice(head: &Head) -> bool {
+    let [own, forward, samples] =
+        ["effective_sample_size", "forward_effective_sample_size", "weighted_samples"]
+            .map(|name| head.scalar(name));
+    has_weights(own, samples) && !misses_weight(own, forward)
 }
 
 /// The file while it is written, with the coordinates that arrays are attached to.

@@ -73,7 +73,7 @@ fn worse_than_gaussians(
 /// A flow that misses some of the target, whose chains have no replicas that would find it.
 fn no_help(results: &Results) -> Option<String> {
     let given_up = results.estimates.exchanged.as_ref().is_some_and(|all| !all.left_out.is_empty());
-    (given_up && !of_weights(results).is_empty()).then(|| {
+    (given_up && !results.weights_suffice()).then(|| {
         "the flow misses weight of the target, and its chains gave up their replicas, whose states came back too seldom: take a \
          longer warm-up, or a better flow"
             .into()

@@ -2,7 +2,7 @@
 
 use super::Task;
 use crate::files::schema::IMPORTANCE_FREE_ENERGY;
-use crate::sampling::diagnostics::{LEAST_FORWARD_SHARE, LEAST_WEIGHTED_SAMPLES, pull};
+use crate::sampling::diagnostics::{self, pull};
 use crate::sampling::estimates::Estimates;
 use crate::sampling::evaluate::Evaluation;
 use crate::sampling::sampler::{Chains, Recorded};
@@ -99,10 +99,10 @@ impl Results {
             estimates: estimates.clone(),
             deviations: None,
         };
-        if !results.has_weights() || results.misses_weight() {
+        if !results.weights_suffice() {
             let Importance { free_energy, free_energy_error, .. } = &mut results.importance;
-            let distance = (*free_energy - bridge_free_energy).hypot(error);
-            *free_energy_error = free_energy_error.max(distance);
+            let distance = *free_energy - bridge_free_energy;
+            *free_energy_error = larger_error(*free_energy_error, distance, error);
         }
         let sites = task.linear_size * task.linear_size;
         results.deviations = references.map(|known| results.deviations_from(&known.exact, sites));
@@ -140,15 +140,26 @@ impl Results {
 
     /// Whether importance weights are worth enough samples to estimate anything.
     pub fn has_weights(&self) -> bool {
-        self.samples_worth() >= LEAST_WEIGHTED_SAMPLES
+        let samples = self.weighted_samples as f64;
+        diagnostics::has_weights(self.importance.effective_sample_size, samples)
     }
 
-    /// Whether the flow is known to miss weight of the target: samples of the target have far smaller weights than its own
-    /// samples know of.
+    /// Whether the flow is known to miss weight of the target.
     pub fn misses_weight(&self) -> bool {
-        let least = LEAST_FORWARD_SHARE * self.importance.effective_sample_size;
-        self.forward.effective_sample_size < least
+        let forward = self.forward.effective_sample_size;
+        diagnostics::misses_weight(self.importance.effective_sample_size, forward)
     }
+
+    /// Whether nothing is known against importance weights.
+    pub fn weights_suffice(&self) -> bool {
+        self.has_weights() && !self.misses_weight()
+    }
+}
+
+/// The jackknife's error of the importance-weighted free energy, which does not see what the weights miss, or its distance
+/// to the bridge, with the error of that, where this is larger.
+fn larger_error(jackknife: f64, distance: f64, bridge_error: f64) -> f64 {
+    jackknife.max(distance.hypot(bridge_error))
 }
 
 #[cfg(test)]
@@ -234,6 +245,7 @@ mod tests {
         let distance = (missed.importance.free_energy - bridge).hypot(error);
         assert!(distance > jackknife, "{distance} {jackknife}");
         assert_eq!(missed.importance.free_energy_error, distance);
+        assert_eq!(larger_error(0.5, 0.1, 0.2), 0.5);
     }
 
     #[test]
