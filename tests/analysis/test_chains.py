@@ -1,19 +1,27 @@
 """analysis/chains.py: ArviZ finds in the stored chains what the program has found."""
 
+import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import h5py
+import matplotlib.pyplot  # noqa: F401  its cache of fonts stays the user's
 import numpy as np
 import pytest
 
 import contract
 import sweep
 
-with warnings.catch_warnings():
-    # ArviZ announces its own next version.
+with (
+    warnings.catch_warnings(),
+    tempfile.TemporaryDirectory() as cache,
+    pytest.MonkeyPatch.context() as environment,
+):
+    # ArviZ announces its own next version, and notes the day in the user's cache, where workers
+    # that import it at the same moment take each other's file away.
     warnings.simplefilter("ignore")
+    environment.setenv("XDG_CACHE_HOME", cache)
     import arviz as az
 
     import chains
