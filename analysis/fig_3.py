@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from figure import COLOURS, STYLE, figure_arguments, run_script, save_figure
 from reference import read_reference
-from sweep import SweepError, arrays_of, follow_link, read_sweep
+from sweep import SweepError, arrays_of, follow_link, linked_names, read_sizes
 
 QUANTITY = "magnetization_squared"
 
@@ -40,19 +40,21 @@ class Course(NamedTuple):
     linear_size: int
 
 
-def read_course(sweep: Path, task: str | None = None) -> Course:
+def read_course(sweep: Path, task: str | None = None, linear_size: int | None = None) -> Course:
     """The named task of a sweep, or its first one that measured during the training.
+
+    `linear_size` chooses among the tasks of one lattice.
 
     Raises:
         SweepError: no such task, or none that measured.
     """
-    read_sweep(sweep).close()
+    sizes = read_sizes(sweep, linear_size)
     with h5py.File(sweep) as file:
         tasks = file["tasks"]
-        names = [task] if task else sorted(tasks)
-        for name in names:
-            if name not in tasks:
-                raise SweepError(f"{sweep}: has no task {name}; it has {', '.join(sorted(tasks))}")
+        names = linked_names(tasks, sizes)
+        for name in [task] if task else names:
+            if name not in names:
+                raise SweepError(f"{sweep}: has no task {name}; it has {', '.join(names)}")
             group = follow_link(sweep, tasks, name)
             if "course" in group:
                 return _course(name, group)
@@ -167,7 +169,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    course = read_course(arguments.sweep, arguments.task)
+    course = read_course(arguments.sweep, arguments.task, arguments.linear_size)
     reference = arguments.reference and reference_at(arguments.reference, course.temperature)
     return save_figure(draw_figure(course, reference), arguments.output, arguments.formats)
 

@@ -60,9 +60,10 @@ def draw_figure(responses: Study, information: Study) -> Figure:
     return figure
 
 
-def draw_sweep(sweep: Path, task: str | None = None) -> Figure:
+def draw_sweep(sweep: Path, task: str | None = None, linear_size: int | None = None) -> Figure:
     """The figure of the named task of a sweep, or of the deepest one nearest to T_c."""
-    responses = most_telling(read_studies(sweep, "responses", [task] if task else []))
+    named = [task] if task else []
+    responses = most_telling(read_studies(sweep, "responses", named, linear_size))
     (information,) = read_studies(sweep, "mutual_information", [responses.task])
     return draw_figure(responses, information)
 
@@ -188,7 +189,7 @@ def draw_distances(axes: Axes, study: Study) -> None:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = study_parser("fig_4", __doc__).parse_args()
-    figure = draw_sweep(arguments.sweep, arguments.task)
+    figure = draw_sweep(arguments.sweep, arguments.task, arguments.linear_size)
     return save_figure(figure, arguments.output, arguments.formats)
 
 

@@ -198,7 +198,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    with read_sweep(arguments.sweep) as dataset:
+    with read_sweep(arguments.sweep, arguments.linear_size) as dataset:
         size = int(dataset.attrs["linear_size"])
         reference = arguments.reference and read_spins(arguments.reference, size)
         figure = draw_figure(dataset, reference)

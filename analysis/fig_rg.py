@@ -58,10 +58,10 @@ def draw_figure(study: Study, others: Sequence[Study], sample: int = 0) -> Figur
     return figure
 
 
-def draw_sweep(sweep: Path, task: str | None = None) -> Figure:
+def draw_sweep(sweep: Path, task: str | None = None, linear_size: int | None = None) -> Figure:
     """The figure of the named task of a sweep, or of the deepest one nearest to T_c."""
-    studies = read_studies(sweep, "coarse")
-    study = most_telling(read_studies(sweep, "coarse", [task]) if task else studies)
+    studies = read_studies(sweep, "coarse", linear_size=linear_size)
+    study = most_telling(read_studies(sweep, "coarse", [task], linear_size) if task else studies)
     return draw_figure(study, same_but_temperature(studies, study))
 
 
@@ -180,15 +180,16 @@ def draw_couplings(figure: SubFigure, studies: Sequence[Study]) -> None:
 
 
 def same_but_temperature(studies: Sequence[Study], study: Study) -> list[Study]:
-    """Those of the same depth and seed, by temperature."""
-    alike = [other for other in studies if (other.depth, other.seed) == (study.depth, study.seed)]
+    """Those of the same lattice, depth and seed, by temperature."""
+    same = (study.linear_size, study.depth, study.seed)
+    alike = [other for other in studies if (other.linear_size, other.depth, other.seed) == same]
     return sorted(alike, key=lambda other: other.temperature)
 
 
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = study_parser("fig_rg", __doc__).parse_args()
-    figure = draw_sweep(arguments.sweep, arguments.task)
+    figure = draw_sweep(arguments.sweep, arguments.task, arguments.linear_size)
     return save_figure(figure, arguments.output, arguments.formats)
 
 

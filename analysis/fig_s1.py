@@ -324,7 +324,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    with read_sweep(arguments.sweep) as dataset:
+    with read_sweep(arguments.sweep, arguments.linear_size) as dataset:
         figure = draw_figure(
             dataset, QUANTITIES[arguments.quantity], arguments.scale, not arguments.no_published
         )

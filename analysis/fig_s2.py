@@ -178,7 +178,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> list[Path]:
     """Read, draw, save."""
     arguments = parse_arguments()
-    with read_sweep(arguments.sweep) as dataset:
+    with read_sweep(arguments.sweep, arguments.linear_size) as dataset:
         figure = draw_figure(dataset, arguments.sample, arguments.seed)
     return save_figure(figure, arguments.output, arguments.formats)
 

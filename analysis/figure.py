@@ -103,8 +103,18 @@ def doubtful_entry() -> tuple[Line2D, str]:
 
 def figure_arguments(default_stem: str) -> argparse.ArgumentParser:
     """Parent parser with the arguments of every figure script."""
-    parser = argparse.ArgumentParser(add_help=False, parents=[output_arguments(default_stem)])
+    return argparse.ArgumentParser(
+        add_help=False, parents=[sweep_arguments(), output_arguments(default_stem)]
+    )
+
+
+def sweep_arguments() -> argparse.ArgumentParser:
+    """Parent parser with the arguments of every script that reads a sweep."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("sweep", type=Path, help="sweep.h5, as `neuralrg collect` writes it")
+    parser.add_argument(
+        "--linear-size", type=int, metavar="N", help="which lattice, where the sweep has several"
+    )
     return parser
 
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """One self-contained HTML page of a sweep: tasks, figures, verdicts, configuration, provenance.
 
+Of a sweep with several lattices it shows all that have finished tasks, or one by --linear-size.
+
 Figures whose data the sweep lacks are listed with what would make them. Verdicts, hosts and
 devices are in the task files, which `sweep.h5` links to; without them the page says so.
 """
@@ -9,7 +11,7 @@ import argparse
 import base64
 import io
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +28,16 @@ import fig_observables
 import fig_rg
 import fig_s1
 import fig_s2
-from figure import STYLE, run_script, with_error
-from sweep import SweepError, is_finished, read_sweep, require_variables, source
+from figure import STYLE, run_script, sweep_arguments, with_error
+from sweep import (
+    SweepError,
+    finished_only,
+    is_finished,
+    linked_names,
+    read_sizes,
+    require_variables,
+    source,
+)
 
 TEMPLATE = "report.html.j2"
 
@@ -37,12 +47,12 @@ PIXELS_PER_INCH = 112
 
 
 class Entry(NamedTuple):
-    """A figure of the page."""
+    """A figure of the page, drawn for each lattice."""
 
     name: str
     title: str
     caption: str
-    #: Draws it from the opened sweep, or raises SweepError that tells what is missing.
+    #: Draws it from one lattice of the sweep, or raises SweepError that tells what is missing.
     draw: Callable[[xr.Dataset], Figure]
 
 
@@ -73,19 +83,21 @@ FIGURES = (
         "During the training",
         "The first task that measured: error of the free energy of each batch, and observables "
         "by HMC in the latent space and of the field.",
-        lambda dataset: fig_3.draw_figure(fig_3.read_course(Path(source(dataset)))),
+        lambda dataset: fig_3.draw_figure(
+            fig_3.read_course(Path(source(dataset)), linear_size=linear_size(dataset))
+        ),
     ),
     Entry(
         "fig_4",
         "Responses and mutual information",
         "Of the deepest flow nearest to the critical temperature.",
-        lambda dataset: fig_4.draw_sweep(Path(source(dataset))),
+        lambda dataset: fig_4.draw_sweep(Path(source(dataset)), linear_size=linear_size(dataset)),
     ),
     Entry(
         "fig_rg",
         "The flow as a renormalization group",
         "Of the deepest flow nearest to the critical temperature.",
-        lambda dataset: fig_rg.draw_sweep(Path(source(dataset))),
+        lambda dataset: fig_rg.draw_sweep(Path(source(dataset)), linear_size=linear_size(dataset)),
     ),
 )
 
@@ -94,15 +106,21 @@ class DrawnFigure(NamedTuple):
     """An entry with its image as a data URL, or with the reason why there is none."""
 
     entry: Entry
+    linear_size: int
     image: str | None
     #: In pixels of the page.
     width: int
     reason: str | None
 
 
+#: What tells tasks apart: linear size, temperature, depth, seed.
+Key = tuple[int, float, int, int]
+
+
 class Row(NamedTuple):
     """A task of the table; numbers as text, empty where the task is not finished."""
 
+    linear_size: int
     temperature: str
     depth: int
     seed: int
@@ -161,14 +179,20 @@ NEEDED = (
 )
 
 
+def linear_size(dataset: xr.Dataset) -> int:
+    """Of the lattice that a dataset is about."""
+    return int(dataset.attrs["linear_size"])
+
+
 def pair(get: Callable[[str], float], name: str) -> tuple[float, float]:
     """A quantity and its error."""
     return get(name), get(f"{name}_error")
 
 
-def rows(dataset: xr.Dataset, verdicts: dict[tuple[float, int, int], str]) -> list[Row]:
-    """All tasks in the order temperature, depth, seed."""
+def rows(dataset: xr.Dataset, verdicts: Mapping[Key, str]) -> list[Row]:
+    """All tasks of a lattice in the order temperature, depth, seed."""
     require_variables(dataset, NEEDED)
+    size = linear_size(dataset)
     finished = is_finished(dataset)
     table = []
     for i, temperature in enumerate(dataset["temperature"].values):
@@ -176,9 +200,10 @@ def rows(dataset: xr.Dataset, verdicts: dict[tuple[float, int, int], str]) -> li
             for k, seed in enumerate(dataset["seed"].values):
                 task = dataset[[*NEEDED]].isel(temperature=i, depth=j, seed=k)
                 done = bool(finished.isel(temperature=i, depth=j, seed=k))
-                words = verdicts.get((float(temperature), int(depth), int(seed)), "ok")
+                words = verdicts.get((size, float(temperature), int(depth), int(seed)), "ok")
                 table.append(
                     Row(
+                        size,
                         f"{temperature:.6g}",
                         int(depth),
                         int(seed),
@@ -202,24 +227,25 @@ def _verdict(problems: int) -> str:
 class Provenance(NamedTuple):
     """Where the tasks' files say that they were made: each value with its number of tasks."""
 
-    verdicts: dict[tuple[float, int, int], str]
+    verdicts: dict[Key, str]
     hosts: dict[str, int]
     devices: dict[str, int]
     versions: dict[str, int]
     absent: int
 
 
-def read_provenance(path: Path) -> Provenance:
-    """What only the task files know, as far as the sweep's links lead to them."""
+def read_provenance(path: Path, sizes: Collection[int]) -> Provenance:
+    """What only the task files of these lattices know, as far as the sweep's links lead to them."""
     provenance = Provenance({}, {}, {}, {}, 0)
     with h5py.File(path) as file:
-        for name in file.get("tasks", {}):
+        for name in linked_names(file.get("tasks", {}), sizes):
             try:
                 task = file["tasks"][name].attrs
             except (KeyError, OSError):
                 provenance = provenance._replace(absent=provenance.absent + 1)
                 continue
-            key = (float(task["temperature"]), int(task["depth"]), int(task["seed"]))
+            place = (float(task["temperature"]), int(task["depth"]), int(task["seed"]))
+            key = (int(task["linear_size"]), *place)
             provenance.verdicts[key] = str(task["verdict"])
             threads = int(task["threads"])
             device = f"{task['device']}, {threads} thread{'s' if threads > 1 else ''}"
@@ -232,18 +258,15 @@ def read_provenance(path: Path) -> Provenance:
     return provenance
 
 
-def draw_figures(dataset: xr.Dataset) -> list[DrawnFigure]:
-    """All figures as PNG, those that cannot be drawn with the reason."""
-    drawn = []
-    for entry in FIGURES:
-        try:
-            figure = entry.draw(dataset)
-        except SweepError as error:
-            drawn.append(DrawnFigure(entry, None, 0, str(error)))
-            continue
-        width = round(PIXELS_PER_INCH * figure.get_figwidth())
-        drawn.append(DrawnFigure(entry, png_url(figure), width, None))
-    return drawn
+def draw_entry(entry: Entry, dataset: xr.Dataset) -> DrawnFigure:
+    """A figure of one lattice as PNG, or the reason why it cannot be drawn."""
+    size = linear_size(dataset)
+    try:
+        figure = entry.draw(dataset)
+    except SweepError as error:
+        return DrawnFigure(entry, size, None, 0, str(error))
+    width = round(PIXELS_PER_INCH * figure.get_figwidth())
+    return DrawnFigure(entry, size, png_url(figure), width, None)
 
 
 def png_url(figure: Figure) -> str:
@@ -254,10 +277,12 @@ def png_url(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def render(dataset: xr.Dataset) -> str:
-    """The whole page."""
-    path = Path(source(dataset))
-    provenance = read_provenance(path)
+def render(lattices: Mapping[int, xr.Dataset]) -> str:
+    """The whole page, of the datasets of all linear sizes that it shows."""
+    datasets = list(lattices.values())
+    path = Path(source(datasets[0]))
+    attributes = datasets[0].attrs
+    provenance = read_provenance(path, lattices)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -265,26 +290,31 @@ def render(dataset: xr.Dataset) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    table = rows(dataset, provenance.verdicts)
+    table = [row for dataset in datasets for row in rows(dataset, provenance.verdicts)]
     return environment.get_template(TEMPLATE).render(
-        name=dataset.attrs["name"],
-        size=int(dataset.attrs["linear_size"]),
-        flow=_flow(dataset.attrs["configuration"]),
+        name=attributes["name"],
+        sizes=list(lattices),
+        flow=_flow(attributes["configuration"]),
         table=table,
         columns=COLUMNS,
         done=sum(row.is_finished for row in table),
         sound=sum(row.verdict == "ok" for row in table),
-        temperatures=[f"{value:.6g}" for value in dataset["temperature"].values],
-        depths=[int(value) for value in dataset["depth"].values],
-        seeds=[int(value) for value in dataset["seed"].values],
-        pulls=[line for line in str(dataset.attrs["pulls"]).split("; ") if line],
-        figures=draw_figures(dataset),
-        configuration=dataset.attrs["configuration"],
-        version=dataset.attrs["code_version"],
+        temperatures=[f"{value:.6g}" for value in _values(datasets, "temperature")],
+        depths=_values(datasets, "depth"),
+        seeds=_values(datasets, "seed"),
+        pulls=[line for line in str(attributes["pulls"]).split("; ") if line],
+        figures=[draw_entry(entry, dataset) for entry in FIGURES for dataset in datasets],
+        configuration=attributes["configuration"],
+        version=attributes["code_version"],
         provenance=provenance,
         path=path.resolve(),
-        finished=finished_between(dataset),
+        finished=finished_between(datasets),
     )
+
+
+def _values(datasets: Collection[xr.Dataset], coordinate: str) -> list[float]:
+    """Those that a coordinate takes on any lattice, in ascending order."""
+    return sorted({value for dataset in datasets for value in dataset[coordinate].values.tolist()})
 
 
 def _flow(configuration: str) -> dict[str, object]:
@@ -295,10 +325,10 @@ def _flow(configuration: str) -> dict[str, object]:
         raise SweepError(f"the sweep's configuration is not TOML: {error}") from error
 
 
-def finished_between(dataset: xr.Dataset) -> tuple[str, str]:
+def finished_between(datasets: Collection[xr.Dataset]) -> tuple[str, str]:
     """When the first and the last of the finished tasks ended."""
-    seconds = dataset["finished_unix_seconds"].where(is_finished(dataset))
-    ends = (float(seconds.min()), float(seconds.max()))
+    seconds = [finished_only(dataset, "finished_unix_seconds") for dataset in datasets]
+    ends = (min(float(each.min()) for each in seconds), max(float(each.max()) for each in seconds))
     first, last = (datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M") for end in ends)
     return first, last
 
@@ -323,9 +353,10 @@ def write_page(page: str, path: Path) -> Path:
 def main() -> list[Path]:
     """Read, render, write."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[sweep_arguments()],
     )
-    parser.add_argument("sweep", type=Path, help="sweep.h5, as `neuralrg collect` writes it")
     parser.add_argument(
         "-o",
         "--output",
@@ -335,8 +366,7 @@ def main() -> list[Path]:
         help="the page to write (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    with read_sweep(arguments.sweep) as dataset:
-        page = render(dataset)
+    page = render(read_sizes(arguments.sweep, arguments.linear_size))
     return [write_page(page, arguments.output)]
 
 

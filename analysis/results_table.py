@@ -6,12 +6,11 @@ that of the bridge against the exact value, times.
 """
 
 import argparse
-from pathlib import Path
 
 import xarray as xr
 
-from figure import run_script, with_error
-from sweep import is_finished, read_sweep, require_variables
+from figure import run_script, sweep_arguments, with_error
+from sweep import is_finished, read_sizes, require_variables
 
 VARIABLES = (
     "gap",
@@ -66,9 +65,12 @@ def rows(dataset: xr.Dataset) -> list[str]:
 
 def main() -> list[str]:
     """Command line; returns the lines of the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("sweep", type=Path, help="sweep.h5, as made by `neuralrg collect`")
-    return [*HEADER, *rows(read_sweep(parser.parse_args().sweep))]
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], parents=[sweep_arguments()]
+    )
+    arguments = parser.parse_args()
+    sizes = read_sizes(arguments.sweep, arguments.linear_size)
+    return [*HEADER, *(line for dataset in sizes.values() for line in rows(dataset))]
 
 
 if __name__ == "__main__":

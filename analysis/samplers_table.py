@@ -9,8 +9,8 @@ from pathlib import Path
 
 import h5py
 
-from figure import run_script
-from sweep import follow_link, read_sweep
+from figure import run_script, sweep_arguments
+from sweep import follow_link, linked_names, read_sizes
 
 HEADER = (
     "| task | sampler | energy - exact (errors) | <m²> | tau_int of m² | acceptance "
@@ -19,16 +19,18 @@ HEADER = (
 )
 
 
-def rows(path: Path) -> list[str]:
+def rows(path: Path, linear_size: int | None = None) -> list[str]:
     """Samplers in the order of their names; seconds are those of the measured trajectories.
+
+    `linear_size` chooses the tasks of one lattice.
 
     Raises:
         SweepError: the sweep cannot be used, or the task files are not where it links to.
     """
-    read_sweep(path).close()
+    sizes = read_sizes(path, linear_size)
     lines = []
     with h5py.File(path) as file:
-        for name in file["tasks"]:
+        for name in linked_names(file["tasks"], sizes):
             task = follow_link(path, file["tasks"], name)
             exact = task["references/energy_exact"][()]
             for sampler, group in task["chains"].items():
@@ -65,10 +67,12 @@ def _row(
 def main() -> list[str]:
     """Command line; returns the lines of the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[sweep_arguments()],
     )
-    parser.add_argument("sweep", type=Path, help="sweep.h5, as made by `neuralrg collect`")
-    return [*HEADER, *rows(parser.parse_args().sweep)]
+    arguments = parser.parse_args()
+    return [*HEADER, *rows(arguments.sweep, arguments.linear_size)]
 
 
 if __name__ == "__main__":

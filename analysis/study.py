@@ -16,7 +16,8 @@ from sweep import (
     arrays_of,
     finished_only,
     follow_link,
-    read_sweep,
+    linked_names,
+    read_sizes,
 )
 
 #: The command that makes each study.
@@ -40,23 +41,32 @@ class Study(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def read_studies(sweep: Path, kind: str, tasks: Sequence[str] = ()) -> list[Study]:
+def read_studies(
+    sweep: Path, kind: str, tasks: Sequence[str] = (), linear_size: int | None = None
+) -> list[Study]:
     """The studies of one kind of the named tasks, or of all tasks that have one.
+
+    `linear_size` chooses among the tasks of one lattice.
 
     Raises:
         SweepError: the sweep cannot be used, has no such study, or none of a named task.
     """
-    with read_sweep(sweep) as dataset, h5py.File(sweep) as file:
+    problems = {
+        size: finished_only(dataset, "problems")
+        for size, dataset in read_sizes(sweep, linear_size).items()
+    }
+    with h5py.File(sweep) as file:
         group = file.get(kind, {})
-        missing = [name for name in tasks or [kind] if name not in (group if tasks else file)]
-        if missing or not len(group):
-            what = f"study of {', '.join(missing)}" if tasks and missing else "study"
+        names = linked_names(group, problems)
+        missing = [name for name in tasks if name not in names]
+        if missing or not names:
+            what = f"study of {', '.join(missing)}" if missing else "study"
+            where = "" if linear_size is None else f" at L = {linear_size}"
             raise SweepError(
-                f"{sweep}: has no {kind} {what}; run `neuralrg {COMMANDS[kind]} DIR` and "
+                f"{sweep}: has no {kind} {what}{where}; run `neuralrg {COMMANDS[kind]} DIR` and "
                 "`neuralrg collect DIR`"
             )
-        problems = finished_only(dataset, "problems")
-        return [_read(sweep, group, name, problems) for name in tasks or sorted(group)]
+        return [_read(sweep, group, name, problems) for name in tasks or names]
 
 
 def most_telling(studies: Sequence[Study]) -> Study:
@@ -89,10 +99,11 @@ def _distance(study: Study) -> float:
     return abs(study.temperature - CRITICAL_TEMPERATURE)
 
 
-def _read(sweep: Path, group: h5py.Group, name: str, problems: xr.DataArray) -> Study:
+def _read(sweep: Path, group: h5py.Group, name: str, problems: dict[int, xr.DataArray]) -> Study:
     file = follow_link(sweep, group, name)
     arrays = arrays_of(file)
     attributes = file.attrs
+    linear_size = int(attributes["linear_size"])
     task = {
         "temperature": float(attributes["temperature"]),
         "depth": int(attributes["depth"]),
@@ -100,8 +111,8 @@ def _read(sweep: Path, group: h5py.Group, name: str, problems: xr.DataArray) -> 
     }
     return Study(
         task=name,
-        linear_size=int(attributes["linear_size"]),
+        linear_size=linear_size,
         **task,
-        problems=int(problems.sel(task)),
+        problems=int(problems[linear_size].sel(task)),
         arrays=arrays,
     )

@@ -1,11 +1,12 @@
 """The shared reader of `sweep.h5`, the file that `neuralrg collect` writes.
 
-`read_sweep` opens and checks the file; `average_over_seeds` reduces a measured quantity from
-(temperature, depth, seed) to (temperature, depth) with one error bar, `depth_curves` makes
-curves of that.
+`read_sweep` opens and checks the file for one size of the lattice, `read_sizes` for all of them;
+`average_over_seeds` reduces a measured quantity from (temperature, depth, seed) to (temperature,
+depth) with one error bar, `depth_curves` makes curves of that.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,11 @@ import xarray as xr
 FORMAT = "neuralrg-sweep"
 TASK_FORMAT = "neuralrg-task"
 #: The newest version; files of earlier ones are read too.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+#: The last version without a group for each lattice: its only one is the root.
+ROOT_LATTICE_VERSION = 3
+#: Names of the groups of lattices.
+LATTICE_GROUP = re.compile(r"L\d+")
 #: How the user block begins in which `neuralrg` keeps the SHA-256 of what follows it.
 SEAL = b"neuralrg sha256 "
 SEAL_BLOCK = 512
@@ -35,29 +40,45 @@ class SweepError(Exception):
     """A sweep file that cannot be used; the message names the file and the remedy."""
 
 
-def read_sweep(path: str | Path) -> xr.Dataset:
-    """Open a sweep file, checked, as a dataset with named coordinates.
+def read_sweep(path: str | Path, linear_size: int | None = None) -> xr.Dataset:
+    """Open one lattice of a sweep file, checked, as a dataset with named coordinates.
 
     Arrays are read when first used, so that large ones (field samples) cost nothing to a script
-    that does not need them.
+    that does not need them. Attributes are those of the file and `linear_size`.
 
     Raises:
-        SweepError: the file is missing, is not a neuralrg sweep, has a newer format, or holds no
-            finished task.
+        SweepError: the file is missing, is not a neuralrg sweep, or has a newer format; it has
+            several lattices and none is chosen, or not the chosen one; no task is finished.
     """
     path = Path(path)
-    _check_file(path)
-    try:
-        dataset = xr.open_dataset(path, engine="h5netcdf", decode_times=False)
-    # A file without its dimension scales makes h5netcdf raise the last two.
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise SweepError(f"{path}: cannot be read as a sweep file: {_first_line(error)}") from error
-    try:
-        _check_contents(dataset, path)
-    except SweepError:
-        dataset.close()
-        raise
+    root = _read_root(path)
+    if linear_size is None and len(root.groups) > 1:
+        raise SweepError(
+            f"{path}: has lattices of L = {_listed(root.groups)}; choose one by `--linear-size N`"
+        )
+    (dataset,) = _open_sizes(path, root, linear_size).values()
     return dataset
+
+
+def read_sizes(path: str | Path, linear_size: int | None = None) -> dict[int, xr.Dataset]:
+    """Open all lattices of a sweep file, or the chosen one, as `read_sweep` does.
+
+    Returns:
+        A dataset for each linear size with a finished task, in ascending order.
+
+    Raises:
+        SweepError: as `read_sweep`, but several lattices are welcome.
+    """
+    path = Path(path)
+    return _open_sizes(path, _read_root(path), linear_size)
+
+
+def linked_names(group: h5py.Group, sizes: Iterable[int]) -> list[str]:
+    """Names of the tasks, or of studies of them, that a group of the sweep file links to.
+
+    Those of the given linear sizes alone, one size after another.
+    """
+    return [name for size in sizes for name in sorted(group) if name.startswith(f"L{size}_")]
 
 
 def arrays_of(group: h5py.Group) -> dict[str, np.ndarray]:
@@ -211,7 +232,15 @@ def _quadrature_sum(errors: xr.DataArray, used: xr.DataArray) -> xr.DataArray:
     return total.where((errors.notnull() | ~used).all("seed"))
 
 
-def _check_file(path: Path) -> None:
+class _Root(NamedTuple):
+    """What the root of a sweep file says."""
+
+    attributes: dict[str, object]
+    #: Path of the group of each linear size, in ascending order.
+    groups: dict[int, str]
+
+
+def _read_root(path: Path) -> _Root:
     if path.is_dir():
         raise SweepError(
             f"{path}: is a directory; run `neuralrg collect {path}` and name the sweep.h5 it writes"
@@ -221,17 +250,12 @@ def _check_file(path: Path) -> None:
     _check_seal(path)
     try:
         with h5py.File(path, "r") as file:
-            form = _text(file.attrs.get("format"))
-            version = file.attrs.get("format_version")
+            attributes = dict(file.attrs)
+            version = _checked_version(path, attributes)
+            return _Root(attributes, _lattice_groups(path, file, version))
     except OSError as error:
         reason = "permission denied" if isinstance(error, PermissionError) else _first_line(error)
         raise SweepError(f"{path}: not a readable HDF5 file ({reason})") from error
-    if form != FORMAT:
-        raise SweepError(
-            f'{path}: not a neuralrg sweep (its attribute "format" is {form!r}, not "{FORMAT}"); '
-            "give the sweep.h5 that `neuralrg collect` writes"
-        )
-    _check_version(path, version)
 
 
 def _check_seal(path: Path) -> None:
@@ -250,30 +274,73 @@ def _check_seal(path: Path) -> None:
         )
 
 
-def _check_version(path: Path, version: object) -> None:
+def _checked_version(path: Path, attributes: dict[str, object]) -> int:
+    """The version of the format, of a sweep file that these scripts can read."""
+    form = _text(attributes.get("format"))
+    if form != FORMAT:
+        raise SweepError(
+            f'{path}: not a neuralrg sweep (its attribute "format" is {form!r}, not "{FORMAT}"); '
+            "give the sweep.h5 that `neuralrg collect` writes"
+        )
     try:
-        number = int(np.ravel(version)[0])
+        version = int(np.ravel(attributes.get("format_version"))[0])
     except (TypeError, ValueError, IndexError) as error:
         raise SweepError(f'{path}: its attribute "format_version" is not a number') from error
-    if number > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise SweepError(
-            f"{path}: format version {number} is newer than the {FORMAT_VERSION} this script "
+            f"{path}: format version {version} is newer than the {FORMAT_VERSION} this script "
             "reads; use the analysis scripts of the neuralrg that wrote it"
         )
+    return version
 
 
-def _check_contents(dataset: xr.Dataset, path: Path) -> None:
-    wanted = [*TASK_AXES, "complete"]
-    missing = [name for name in wanted if name not in dataset.variables]
-    if missing or set(dataset["complete"].dims) != set(TASK_AXES):
-        raise SweepError(f"{path}: damaged sweep file: no complete(temperature, depth, seed)")
-    if "linear_size" not in dataset.attrs:
+def _lattice_groups(path: Path, file: h5py.File, version: int) -> dict[int, str]:
+    has_groups = version > ROOT_LATTICE_VERSION
+    names = [name for name in file if LATTICE_GROUP.fullmatch(name)] if has_groups else ["/"]
+    if not names:
+        raise SweepError(f"{path}: damaged sweep file: no group of a lattice, such as L8")
+    if any("linear_size" not in file[name].attrs for name in names):
         raise SweepError(f'{path}: damaged sweep file: no attribute "linear_size"')
-    if not bool(is_finished(dataset).any()):
+    return dict(sorted((int(file[name].attrs["linear_size"]), name) for name in names))
+
+
+def _open_sizes(path: Path, root: _Root, linear_size: int | None) -> dict[int, xr.Dataset]:
+    if linear_size is not None and linear_size not in root.groups:
         raise SweepError(
-            f"{path}: no finished task in this sweep; "
+            f"{path}: has no lattice of L = {linear_size}; there are: {_listed(root.groups)}"
+        )
+    finished = {}
+    for size in root.groups if linear_size is None else [linear_size]:
+        dataset = _open_group(path, root.groups[size])
+        if is_finished(dataset).any():
+            dataset.attrs = root.attributes | dataset.attrs
+            finished[size] = dataset
+        else:
+            dataset.close()
+    if not finished:
+        where = "in this sweep" if linear_size is None else f"of L = {linear_size}"
+        raise SweepError(
+            f"{path}: no finished task {where}; "
             "run `neuralrg run` until some are done, then `neuralrg collect` again"
         )
+    return finished
+
+
+def _open_group(path: Path, group: str) -> xr.Dataset:
+    try:
+        dataset = xr.open_dataset(path, engine="h5netcdf", group=group, decode_times=False)
+    # A file without its dimension scales makes h5netcdf raise the last two.
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise SweepError(f"{path}: cannot be read as a sweep file: {_first_line(error)}") from error
+    missing = {*TASK_AXES, "complete"} - set(dataset.variables)
+    if missing or set(dataset["complete"].dims) != set(TASK_AXES):
+        dataset.close()
+        raise SweepError(f"{path}: damaged sweep file: no complete(temperature, depth, seed)")
+    return dataset
+
+
+def _listed(sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 def _text(value: object) -> str | None:

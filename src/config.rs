@@ -1,7 +1,6 @@
 //! The configuration file: TOML → validated values. The rest of the program trusts what passed here. Each section is
 //! defined where it is used; here they are joined, and checked against each other.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +10,15 @@ use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::files::seal;
 use crate::flow::config::{FlowConfig, Symmetry};
+use crate::lattice::halvings;
 use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig, Sampler};
-use crate::targets::Target;
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 use crate::train::data;
+use growth::of_tasks;
 use sweep::{Depths, SweepConfig, Temperatures};
-use text::{difference, first_difference, flattened, is_of_machine, parse_over_preset};
+use text::parse_over_preset;
 
+pub mod growth;
 pub mod learn;
 pub mod sweep;
 mod text;
@@ -88,7 +89,8 @@ impl Config {
     /// As [`data::identify`].
     pub fn identify_data(&mut self, path: &Path) -> Result<()> {
         let Some(mut data) = self.data.clone() else { return Ok(()) };
-        data::identify(&mut data, (self.sweep.linear_size, self.temperatures()), path)?;
+        let size = self.linear_sizes()[0];
+        data::identify(&mut data, (size, self.temperatures()), path)?;
         self.data = Some(data);
         Ok(())
     }
@@ -112,9 +114,9 @@ impl Config {
         })
     }
 
-    /// What the sweep is of.
-    pub fn target(&self) -> Target {
-        Target::ising_dual(self.sweep.linear_size)
+    /// The linear sizes of the sweep.
+    pub fn linear_sizes(&self) -> &[usize] {
+        self.sweep.linear_size.list()
     }
 
     /// The temperatures of the sweep.
@@ -133,34 +135,16 @@ impl Config {
         }
     }
 
-    /// The first key on which two configurations differ, as `key = mine, there theirs`. What only
-    /// says where to compute and how often to save (all of `[run]` but `run.precision`) does not count.
-    pub fn difference(&self, other: &Self) -> Option<String> {
-        difference(self, other)
-    }
-
-    /// The first key on which a task of another configuration differs from one of the same name here; none where their
-    /// numbers must be the same.
-    pub fn difference_of_tasks(&self, other: &Self) -> Option<String> {
-        first_difference(&self.of_tasks(), &other.of_tasks())
+    /// Those of them that a lattice can have, in their order.
+    pub fn depths_of(&self, linear_size: usize) -> Vec<usize> {
+        let possible = 1..=halvings(linear_size);
+        self.depths().iter().copied().filter(|depth| possible.contains(depth)).collect()
     }
 
     /// Checksum of everything that the numbers of a task depend on besides the task.
     pub fn sha256_of_tasks(&self) -> String {
-        let lines = self.of_tasks().into_iter().map(|(key, value)| format!("{key} = {value}\n"));
+        let lines = of_tasks(self).into_iter().map(|(key, value)| format!("{key} = {value}\n"));
         seal::sha256(lines.collect::<String>().as_bytes())
-    }
-
-    /// What the numbers of a task depend on: not the machine, nor what other tasks there are unless they start from each
-    /// other.
-    fn of_tasks(&self) -> BTreeMap<String, toml::Value> {
-        let alone = self.train.start_from == StartFrom::None;
-        let mut values = flattened(self);
-        values.retain(|key, _| {
-            let of_others = key == "sweep.name" || alone && key.starts_with("sweep.");
-            !is_of_machine(key) && !of_others
-        });
-        values
     }
 
     /// Expands ranges and checks every value.
@@ -178,16 +162,21 @@ impl Config {
 
     /// Whether the sweep has few enough tasks, and whether what a task holds at once has a size that memory may have.
     fn check_sizes(&self) -> Check {
-        let (size, deepest) = (self.sweep.linear_size, self.depths().iter().max());
-        let counts = [self.temperatures().len(), self.depths().len(), self.sweep.seeds.len()];
-        let [temperatures, depths, seeds] = counts;
-        let tasks = counts.iter().product::<usize>();
+        let size = *self.linear_sizes().iter().max().expect("there are sizes");
+        let (temperatures, seeds) = (self.temperatures().len(), self.sweep.seeds.len());
+        let shapes: usize = self.linear_sizes().iter().map(|&it| self.depths_of(it).len()).sum();
+        let tasks = shapes * temperatures * seeds;
+        let (sizes, depths) = (self.linear_sizes().len(), self.depths().len());
+        let of_sizes = if sizes > 1 { format!("{sizes} sizes × ") } else { String::new() };
         let product = format!(
-            "{tasks} tasks ({temperatures} temperatures × {depths} depths × {seeds} seeds)"
+            "{tasks} tasks ({of_sizes}{temperatures} temperatures × {depths} depths × {seeds} seeds)"
         );
         let allowed = format!("at most {MOST_TASKS}; make several sweeps");
         require(tasks <= MOST_TASKS, "sweep", product, allowed)?;
-        self.flow.check_size(size, *deepest.expect("there are depths"))?;
+        for &size in self.linear_sizes() {
+            let deepest = self.depths_of(size).into_iter().max();
+            self.flow.check_size(size, deepest.expect("each size has a depth"))?;
+        }
         self.train.check_size(size)?;
         let EvaluateConfig { samples, batch, keep_samples } = self.evaluate;
         require_fields("evaluate.batch", batch.min(samples), size)?;
@@ -201,6 +190,13 @@ impl Config {
         let Some(data) = &self.data else { return Ok(()) };
         data.check()?;
         self.train.check_forward()?;
+        let sizes = self.linear_sizes();
+        require(
+            sizes.len() == 1,
+            "sweep.linear_size",
+            format!("{sizes:?}"),
+            "one number with [data], whose fields have one size",
+        )?;
         require(
             self.train.start_from != StartFrom::HalfSize,
             "train.start_from",
@@ -220,7 +216,6 @@ impl Config {
 mod tests {
     use super::sweep::decimal_comma_hint;
     use super::*;
-    use crate::engine::config::DeviceChoice;
 
     const SMALL: &str = "[sweep]\nname = 'test'\nlinear_size = 8\ndepths = [1, 3]\n";
 
@@ -303,40 +298,27 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_names_the_key_and_ignores_the_machine() {
-        let config = parse("[2.0]").unwrap();
-        let mut other = config.clone();
-        other.run.threads = 2;
-        other.run.device = DeviceChoice::Cpu;
-        assert_eq!(config.difference(&other), None);
-        other.train.batch = 7;
-        assert_eq!(config.difference(&other).unwrap(), "train.batch = 512, there 7");
-    }
-
-    #[test]
-    fn tasks_do_not_depend_on_others_unless_they_start_from_each_other() {
-        let config = parse("[2.0, 2.1]").unwrap();
-        let changed = |change: &dyn Fn(&mut Config), start_from| {
-            let mut one = config.clone();
-            one.train.start_from = start_from;
-            let mut other = one.clone();
-            change(&mut other);
-            let difference = one.difference_of_tasks(&other);
-            assert_eq!(difference.is_none(), one.sha256_of_tasks() == other.sha256_of_tasks());
-            difference
+    fn sizes_are_one_or_a_list_and_each_has_the_depths_that_it_can_have() {
+        let parse = |size: &str, depths: &str| {
+            let text = format!(
+                "[sweep]\nname = 't'\nlinear_size = {size}\ntemperatures = [2.0]\ndepths = {depths}\n"
+            );
+            Config::parse(&text, Path::new("t.toml"))
         };
-        for start_from in [StartFrom::None, StartFrom::HigherTemperature] {
-            let machine = |config: &mut Config| {
-                config.run.threads += 1;
-                config.sweep.name = "another".into();
-            };
-            assert_eq!(changed(&machine, start_from), None);
-            let batch = |config: &mut Config| config.train.batch = 7;
-            assert_eq!(changed(&batch, start_from).unwrap(), "train.batch = 512, there 7");
+        let config = parse("[8, 16.0, 12]", "{ from = 1, to = 4 }").unwrap();
+        assert_eq!(config.linear_sizes(), [8, 16, 12]);
+        let depths = [8, 16, 12].map(|size| config.depths_of(size).len());
+        assert_eq!(depths, [3, 4, 2]);
+        assert_eq!(parse("[8]", "[1]").unwrap(), parse("8", "[1]").unwrap());
+        for (size, depths, expected) in [
+            ("[8, 8]", "[1]", "`sweep.linear_size` has 8 twice"),
+            ("[]", "[1]", "`sweep.linear_size`"),
+            ("[8, 7]", "[1]", "is 7 in one place, but must be an even number"),
+            ("[8, 12]", "[3]", "given with one that L = 12 has, from 1 to 2"),
+            ("[8, 16]", "[5]", "is 5 in one place, but must be from 1 to 4"),
+        ] {
+            let refusal = parse(size, depths).unwrap_err().to_string();
+            assert!(refusal.contains(expected), "{refusal}");
         }
-        let more = |config: &mut Config| config.sweep.seeds.push(9);
-        assert_eq!(changed(&more, StartFrom::None), None);
-        let told = changed(&more, StartFrom::HigherTemperature).unwrap();
-        assert_eq!(told, "sweep.seeds = [1], there [1, 9]");
     }
 }

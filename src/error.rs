@@ -21,12 +21,34 @@ pub enum Error {
     #[error("{}: `{key}` {problem}", path.display())]
     ConfigValue { path: PathBuf, key: String, problem: String },
 
-    /// The folder holds the results of another configuration.
+    /// The folder has tasks that the configuration would make others, or leaves out.
     #[error(
-        "{} was made by another configuration ({difference}); choose another folder with -o, or \
-         restore the configuration kept in {}", dir.display(), dir.join("config.toml").display()
+        "{} was made by another configuration ({difference}), of which {tasks}; choose another folder with -o, \
+         or restore the configuration kept in {}", dir.display(), dir.join("config.toml").display()
     )]
-    OtherConfiguration { dir: PathBuf, difference: String },
+    OtherConfiguration { dir: PathBuf, difference: String, tasks: String },
+
+    /// The configuration wants other numbers of finished tasks, rather than more.
+    #[error(
+        "{} has other settings ({difference}), with which {tasks}; --redo does again what depends on them, \
+         with the flows as they are trained, and moves the files that it replaces to {}; or choose another folder with -o",
+        dir.display(), dir.join("replaced").display()
+    )]
+    WouldReplace { dir: PathBuf, difference: String, tasks: String },
+
+    /// A job works on the folder with the configuration that it has.
+    #[error(
+        "a job is working on {} without {difference}; let it end, or stop it, before its tasks are given more to do",
+        dir.display()
+    )]
+    Working { dir: PathBuf, difference: String },
+
+    /// A finished task is to go on, but nothing is left to go on from.
+    #[error(
+        "task {task} is finished but for its {lacking}, and goes on from {}, which cannot be used; move {} away to do the \
+         whole task again, or choose another folder with -o", state.display(), file.display()
+    )]
+    NothingToGoOnFrom { task: String, lacking: String, state: PathBuf, file: PathBuf },
 
     /// The configuration kept in a folder is not what was written there.
     #[error(
@@ -175,10 +197,10 @@ pub enum Error {
 
     /// Nothing to collect yet.
     #[error(
-        "{} has no finished task of L = {linear_size}; run `neuralrg run CONFIG -o {}` first",
+        "{} has no finished task of L = {sizes}; run `neuralrg run CONFIG -o {}` first",
         dir.display(), dir.display()
     )]
-    NothingFinished { dir: PathBuf, linear_size: usize },
+    NothingFinished { dir: PathBuf, sizes: String },
 
     /// A task that was named is not among the finished ones.
     #[error("{} has no finished task {name}; it has {finished}", dir.display())]

@@ -29,7 +29,7 @@ use crate::statistics::mutual_information::{self, Pairs, of_independent};
 use crate::study::coarse::{COUPLINGS, Kept, effective_couplings, great_circle, kept};
 use crate::study::response::responses;
 use crate::sweep::folder::SweepDir;
-use crate::sweep::plan::own_tasks;
+use crate::sweep::plan::{own_tasks, sizes_in_words};
 use crate::targets::observe::Observable;
 use crate::task::Task;
 use crate::task::study_file::{StudyRecord, study_path, study_written, write_study};
@@ -101,7 +101,7 @@ impl Studies {
         if tasks.is_empty() {
             return Err(Error::NothingFinished {
                 dir: root.into(),
-                linear_size: config.sweep.linear_size,
+                sizes: sizes_in_words(&config),
             });
         }
         let finished: BTreeSet<String> = tasks.iter().map(Task::name).collect();

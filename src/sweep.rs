@@ -34,14 +34,15 @@ use crate::signals::Stop;
 use crate::sweep::claims::JobFile;
 use crate::sweep::distribute::{Counts, Desk};
 use crate::sweep::events::{Event, Events};
-use crate::sweep::finished::{keep_outcome, open_finished};
+use crate::sweep::finished::{Standing, keep_outcome, standing};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::PlannedTask;
 use crate::sweep::queue::{Crew, Outcome, Queue};
 use crate::sweep::reception::Reception;
 use crate::sweep::work::Worker;
-use crate::task::Task;
-use crate::task::task_file::{Brief, Head, Origin};
+use crate::task::cost::Cost;
+use crate::task::task_file::{Brief, Head, Origin, TaskFile};
+use crate::task::{Task, checkpoint};
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ struct Assignment {
 }
 
 /// Rank 0 reads the configuration and looks what `root` still lacks of all tasks, or of the one with the
-/// given index and those that it starts from; all ranks get to know.
+/// given index and those that it starts from; all ranks get to know. With `redo` numbers of finished tasks may be replaced.
 ///
 /// # Errors
 /// Configuration, folder or device; the other ranks then return [`Error::Elsewhere`], so that the
@@ -73,10 +74,10 @@ struct Assignment {
 pub fn prepare(
     config_path: &Path,
     root: &Path,
-    task_index: Option<usize>,
+    (task_index, redo): (Option<usize>, bool),
     ranks: &Ranks,
 ) -> Result<Job> {
-    let find = || find_missing(config_path, root, task_index, ranks.size());
+    let find = || find_missing(config_path, root, (task_index, redo), ranks.size());
     let found = (ranks.rank() == 0).then(find).transpose();
     let text = match &found {
         Ok(Some((assignment, _))) => {
@@ -101,7 +102,7 @@ pub fn prepare(
 fn find_missing(
     config_path: &Path,
     root: &Path,
-    task_index: Option<usize>,
+    (task_index, redo): (Option<usize>, bool),
     ranks: usize,
 ) -> Result<(Assignment, Reception)> {
     let mut config = Config::read(config_path)?;
@@ -118,12 +119,15 @@ fn find_missing(
     // Asking for an engine or a GPU where there is none must not leave a folder behind.
     engine::check_built(config.run.engine)?;
     device::select(config.run.engine, config.run.device_choice(), 0)?;
-    let (dir, lock) = SweepDir::prepare(root, &config)?;
+    let (dir, lock) = SweepDir::prepare(root, &config, redo)?;
     let started = SystemTime::now();
-    let seconds = seconds_of_all(&tasks, &config, &dir)?;
-    plan::learn_costs(&mut tasks, &seconds);
+    let standings = standings(&tasks, &config, &dir)?;
+    check_replaced(&tasks, &standings, root, redo)?;
+    check_states(&tasks, &standings, &dir)?;
+    tell_of_parents(&tasks, &standings, &dir);
+    learn_costs(&mut tasks, &standings, &config);
     let missing: Vec<usize> =
-        wanted.iter().copied().filter(|&index| seconds[index].is_none()).collect();
+        wanted.iter().copied().filter(|&index| !standings[index].is_done()).collect();
     log::info!(
         "{}: {} of {} tasks to do in {}",
         config.sweep.name,
@@ -147,28 +151,112 @@ fn find_missing(
     Ok((Assignment { configuration, missing, costs }, reception))
 }
 
-/// All tasks with costs learned from those that `root` has, and the indices of those that it lacks. Changes
-/// nothing.
+/// What a folder has of a sweep.
+#[derive(Debug)]
+pub struct Expected {
+    /// All tasks, with costs learned from those that are done.
+    pub tasks: Vec<PlannedTask>,
+    /// Indices of those that are to be done.
+    pub missing: Vec<usize>,
+    /// What tasks with a file lack, a line each.
+    pub partial: Vec<String>,
+}
+
+/// What `root` has of the sweep of a configuration. Changes nothing.
 ///
 /// # Errors
 /// No sweep folder, one of another configuration, or a task file that cannot be read now.
-pub fn expected(config: &Config, root: &Path) -> Result<(Vec<PlannedTask>, Vec<usize>)> {
+pub fn expected(config: &Config, root: &Path) -> Result<Expected> {
     let dir = SweepDir::open(root)?;
-    dir.check_configuration(config)?;
+    dir.check_configuration(config, true)?;
     let mut tasks = plan::tasks(config);
-    let seconds = seconds_of_all(&tasks, config, &dir)?;
-    plan::learn_costs(&mut tasks, &seconds);
-    let missing = (0..tasks.len()).filter(|&index| seconds[index].is_none()).collect();
-    Ok((tasks, missing))
+    let standings = standings(&tasks, config, &dir)?;
+    learn_costs(&mut tasks, &standings, config);
+    let missing = (0..tasks.len()).filter(|&index| !standings[index].is_done()).collect();
+    let partial = tasks.iter().zip(&standings).filter_map(|(planned, standing)| match standing {
+        Standing::Partial(lacking) => Some(format!("{} lacks {lacking}", planned.task.name())),
+        Standing::Missing | Standing::Damaged(_) | Standing::Done { .. } => None,
+    });
+    let partial = partial.collect();
+    Ok(Expected { tasks, missing, partial })
 }
 
-fn seconds_of_all(
-    tasks: &[PlannedTask],
-    config: &Config,
-    dir: &SweepDir,
-) -> Result<Vec<Option<f64>>> {
+fn standings(tasks: &[PlannedTask], config: &Config, dir: &SweepDir) -> Result<Vec<Standing>> {
     let origin = Origin::new(config);
-    tasks.iter().map(|planned| seconds_of_finished(&planned.task, config, &origin, dir)).collect()
+    tasks.iter().map(|planned| standing(&planned.task, config, &origin, dir)).collect()
+}
+
+/// Corrects the costs by what finished tasks took, and takes those of partial ones for what they lack.
+fn learn_costs(tasks: &mut [PlannedTask], standings: &[Standing], config: &Config) {
+    let seconds = |standing: &Standing| match standing {
+        Standing::Done { seconds } => Some(*seconds),
+        _ => None,
+    };
+    let seconds: Vec<Option<f64>> = standings.iter().map(seconds).collect();
+    plan::learn_costs(tasks, &seconds);
+    for (planned, standing) in tasks.iter_mut().zip(standings) {
+        if let Standing::Partial(lacking) = standing {
+            planned.cost *= Cost::of(config, &planned.task).share(lacking.shares);
+        }
+    }
+}
+
+/// Files of tasks may lack more than the folder's configuration says, since they can be moved there.
+fn check_replaced(
+    tasks: &[PlannedTask],
+    standings: &[Standing],
+    root: &Path,
+    redo: bool,
+) -> Result<()> {
+    let replaced = |standing: &Standing| match standing {
+        Standing::Partial(lacking) => lacking.replacing.clone(),
+        _ => None,
+    };
+    let found = tasks.iter().zip(standings).find_map(|(planned, standing)| {
+        Some((planned.task.name(), replaced(standing)?)).filter(|_| !redo)
+    });
+    found.map_or(Ok(()), |(name, difference)| {
+        let tasks = format!("task {name}, which is finished, would have other numbers");
+        Err(Error::WouldReplace { dir: root.into(), difference, tasks })
+    })
+}
+
+/// Whether all partial tasks have what they go on from.
+fn check_states(tasks: &[PlannedTask], standings: &[Standing], dir: &SweepDir) -> Result<()> {
+    for (PlannedTask { task, .. }, standing) in tasks.iter().zip(standings) {
+        let paths = [dir.checkpoint_path(task), dir.kept_path(task)];
+        if let Standing::Partial(lacking) = standing
+            && !paths.iter().any(|path| checkpoint::is_usable(path, &task.name()))
+        {
+            let [_, state] = paths;
+            let (task, file) = (task.name(), dir.task_path(task));
+            return Err(Error::NothingToGoOnFrom {
+                task,
+                lacking: lacking.to_string(),
+                state,
+                file,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Tells which tasks keep a start that they would not have in a sweep begun with all tasks.
+fn tell_of_parents(tasks: &[PlannedTask], standings: &[Standing], dir: &SweepDir) {
+    for (planned, standing) in tasks.iter().zip(standings) {
+        let Some(parent) = planned.parent.map(|index| tasks[index].task.name()) else { continue };
+        let (name, path) = (planned.task.name(), dir.task_path(&planned.task));
+        if matches!(standing, Standing::Missing | Standing::Damaged(_)) {
+            continue;
+        }
+        match TaskFile::open(&path).and_then(|file| file.started_from()) {
+            Ok(kept) if kept != parent => log::info!(
+                "task {name} stays as it was trained, from {kept}; in a sweep begun with all tasks it would start from {parent}"
+            ),
+            Ok(_) => {}
+            Err(error) => log::warn!("{error}"),
+        }
+    }
 }
 
 /// A task and all that it starts from, directly or not.
@@ -181,24 +269,6 @@ fn with_ancestors(tasks: &[PlannedTask], index: usize) -> Result<Vec<usize>> {
         )));
     }
     Ok(std::iter::successors(Some(index), |&task| tasks[task].parent).collect())
-}
-
-/// Seconds that a finished task took; none where it has no file, or a damaged one, which is moved aside
-/// when the task is claimed.
-fn seconds_of_finished(
-    task: &Task,
-    config: &Config,
-    origin: &Origin,
-    dir: &SweepDir,
-) -> Result<Option<f64>> {
-    if !dir.task_path(task).exists() {
-        return Ok(None);
-    }
-    match open_finished(task, config, origin, dir) {
-        Ok(file) => Ok(Some(file.head.time("wall_seconds"))),
-        Err(Error::DamagedTask { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Runs the missing tasks on all ranks, each on its own device.

@@ -16,7 +16,7 @@ pub mod task_file;
 pub mod trained;
 pub mod writing;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::flow::Architecture;
 use crate::flow::config::FlowConfig;
@@ -24,7 +24,7 @@ use crate::seed::TaskSeed;
 use crate::targets::Target;
 
 /// One training: a temperature, a depth and a seed on an L × L lattice.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub linear_size: usize,
     /// T in units of J/k_B.

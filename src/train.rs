@@ -101,9 +101,6 @@ pub fn train(
     Ok(training.history())
 }
 
-/// Arrays of a state that only a training needs which goes on.
-const IN_TRAINING: [&str; 4] = ["first_moment", "second_moment", "updates", "average"];
-
 /// A training with all that it needs to go on after an interruption, besides the model.
 pub struct Training {
     adam: Adam,
@@ -117,6 +114,8 @@ pub struct Training {
     skipped: i64,
     /// No further step is needed.
     ended: bool,
+    /// Parameters after the last step, where those of the model are their running mean by now.
+    last: Option<Array1<f64>>,
     /// Seconds that it took before this process went on with it.
     seconds_before: f64,
     start: Instant,
@@ -134,6 +133,7 @@ impl Training {
             drawn: 0,
             skipped: 0,
             ended: config.steps == 0,
+            last: None,
             seconds_before: 0.0,
             start: Instant::now(),
         }
@@ -141,8 +141,9 @@ impl Training {
 
     /// What [`Training::restore`] needs to go on, with the model's parameters.
     pub fn state(&self, model: &Model) -> Saved {
+        let last = self.last.as_ref().unwrap_or(&model.flow.parameters);
         let mut state = Saved::from([
-            ("parameters".into(), model.flow.parameters.clone().into_dyn()),
+            ("parameters".into(), last.clone().into_dyn()),
             ("records".into(), self.records.clone().into_dyn()),
             ("learning_rates".into(), Array1::from(self.learning_rates.clone()).into_dyn()),
             ("drawn".into(), number(self.drawn as f64)),
@@ -156,20 +157,17 @@ impl Training {
         state
     }
 
-    /// What remains of a training that is over: no optimizer, no average.
-    pub fn final_state(&self, model: &Model) -> Saved {
-        let mut state = self.state(model);
-        for name in IN_TRAINING {
-            state.remove(name);
-        }
-        state
-    }
-
-    /// Goes on from a saved state, which also sets the model's parameters.
+    /// Goes on from a saved state, which also sets the model's parameters. A training that had ended goes on where
+    /// `config` has more steps, unless its time was up or its target reached.
     ///
     /// # Errors
     /// The state lacks something; nothing has changed then.
-    pub fn restore(&mut self, model: &mut Model, state: &Saved) -> Restored<()> {
+    pub fn restore(
+        &mut self,
+        model: &mut Model,
+        config: &TrainConfig,
+        state: &Saved,
+    ) -> Restored<()> {
         let count = model.flow.parameters.len();
         let parameters = array(state, "parameters", count)?;
         let learning_rates = array(state, "learning_rates", ANY)?.to_vec();
@@ -178,18 +176,18 @@ impl Training {
         let skipped = read_number(state, "skipped")? as i64;
         let ended = read_number(state, "ended")? != 0.0;
         let seconds_before = read_number(state, "seconds")?;
-        // A training that is over has left all of these behind.
-        let goes_on = !ended || IN_TRAINING.iter().any(|name| state.contains_key(*name));
-        let average = if goes_on && self.average.mean.is_some() {
-            Some(array(state, "average", count)?)
-        } else {
-            None
-        };
-        if goes_on {
-            self.adam.restore(state)?;
-        }
+        let average = self.average.mean.is_some().then(|| array(state, "average", count));
+        let average = average.transpose()?;
+        self.adam.restore(state)?;
 
-        model.flow.parameters = parameters;
+        let steps = learning_rates.len() as i64;
+        let spent = steps >= config.steps || budget_used(config, steps, seconds_before) >= 1.0;
+        // A training of all steps looks at its gap only then.
+        let reached = steps % config.log_every == 0 && is_close_enough(&records, config);
+        let ended = ended && (spent || reached);
+        self.last = ended.then(|| parameters.clone());
+        let mean = average.clone().filter(|_| ended);
+        model.flow.parameters = mean.unwrap_or(parameters);
         self.learning_rates = learning_rates;
         self.records = records;
         self.drawn = drawn;
@@ -257,13 +255,16 @@ impl Training {
                 check_skipped(self.skipped, done, config.max_skipped_steps)?;
                 let error = deviation / (batch as f64).sqrt();
                 known = Some((mean, error)).filter(|(loss, _)| loss.is_finite());
-                let estimate = gap_estimate(self.records.view(), config.log_every);
-                self.ended |= estimate <= config.target_gap;
+                self.ended |= is_close_enough(&self.records, config);
             }
             let used = if self.ended { 1.0 } else { progress.max(budget_used(config, done, 0.0)) };
             after_step(self, model, Progress { step: done, used, loss: known })?;
         }
-        self.average.assign_to(&mut model.flow.parameters);
+        if self.last.is_none() {
+            let mean = self.average.mean.clone();
+            let mean = mean.unwrap_or_else(|| model.flow.parameters.clone());
+            self.last = Some(std::mem::replace(&mut model.flow.parameters, mean));
+        }
         Ok(())
     }
 
@@ -298,6 +299,13 @@ impl Training {
     }
 }
 
+/// Whether the gap, as it is estimated every `log_every` steps, has fallen to `target_gap`.
+///
+/// Shapes: records (step, quantity).
+fn is_close_enough(records: &Array2<f64>, config: &TrainConfig) -> bool {
+    gap_estimate(records.view(), config.log_every) <= config.target_gap
+}
+
 /// ½ Var(ln q - ln π) averaged over the last `window` steps, those that were skipped aside: the gap in nats where q is
 /// close to π. NaN where all were skipped.
 ///
@@ -330,13 +338,6 @@ impl RunningMean {
             mean.zip_mut_with(parameters, |mean, parameter| {
                 *mean = *mean * decay + parameter * (1.0 - decay);
             });
-        }
-    }
-
-    /// Gives the mean to the parameters, which end with it.
-    fn assign_to(&mut self, parameters: &mut Array1<f64>) {
-        if let Some(mean) = self.mean.take() {
-            *parameters = mean;
         }
     }
 }

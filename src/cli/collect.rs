@@ -24,5 +24,6 @@ pub fn collect(arguments: &Collect) -> anyhow::Result<()> {
     let mut lines = vec![format!("{path}: {} of {} tasks", collected.finished, collected.total)];
     lines.extend(collected.pulls);
     lines.extend(collected.trust);
+    lines.extend(collected.partial);
     print(lines.join("\n"))
 }

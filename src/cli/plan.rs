@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
 use crate::engine::config::DeviceChoice;
 use crate::files::schema::AT_RANDOM;
-use crate::sweep;
 use crate::sweep::plan::{self, PlannedTask};
 use crate::sweep::queue::Crew;
 use crate::sweep::schedule::schedule;
+use crate::sweep::{self, Expected};
 
 /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
 ///
@@ -41,12 +41,12 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
     let team = config.run.ranks_per_task;
     let ranks = ranks.unwrap_or(team);
     let teams = config.teams(ranks, path)?;
-    let (tasks, missing) = match dir.filter(|dir| dir.exists()) {
+    let Expected { tasks, missing, partial } = match dir.filter(|dir| dir.exists()) {
         Some(dir) => sweep::expected(&config, dir)?,
         None => {
             let tasks = plan::tasks(&config);
-            let all = (0..tasks.len()).collect();
-            (tasks, all)
+            let missing = (0..tasks.len()).collect();
+            Expected { tasks, missing, partial: Vec::new() }
         }
     };
     let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
@@ -79,7 +79,7 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
     }
     print(format!(
         "{}\n{} tasks on {ranks} ranks{}{}: makespan {}, lower bound {} ({basis})",
-        table.trim_fmt(),
+        [&[table.trim_fmt()], &partial[..]].concat().join("\n"),
         missing.len(),
         if team == 1 { String::new() } else { format!(", {team} for each") },
         if schedule.pauses > 0 { ", the last ones in turns" } else { "" },

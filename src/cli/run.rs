@@ -15,7 +15,9 @@ use crate::sweep;
 /// Run what DIR still lacks of a sweep, on all ranks of this job.
 ///
 /// The same command starts and continues a sweep: finished tasks are kept, failed and interrupted
-/// ones run again, these from their last checkpoint. Several jobs may work on one folder. SIGTERM,
+/// ones run again, these from their last checkpoint. A configuration that has grown does what is
+/// missing: more temperatures, depths, seeds or lattices; more trajectories, samples, samplers or
+/// training steps of finished tasks, which go on from where they ended. Several jobs may work on one folder. SIGTERM,
 /// SIGINT and SIGUSR1 make it save everything and end. Exit status: 0 all done, 1 failed, 75 stopped
 /// by a signal, to be continued. Messages go to standard error; RUST_LOG sets how many (error …
 /// trace).
@@ -30,11 +32,15 @@ pub struct Run {
     /// for job arrays.
     #[arg(long, value_name = "INDEX")]
     pub task_index: Option<usize>,
+    /// Evaluate and sample finished tasks again where [evaluate], [hmc] or [controls] have changed, with
+    /// the flows as they are trained; the files that this replaces go to DIR/replaced.
+    #[arg(long)]
+    pub redo: bool,
 }
 
 /// Runs it; exit status 0, 1 or [`TO_BE_CONTINUED`].
 pub fn run(arguments: &Run) -> ExitCode {
-    let Run { config, output, task_index } = arguments;
+    let Run { config, output, task_index, redo } = arguments;
     let task_index = *task_index;
     let started = if task_index.is_some() { Ok(Ranks::alone()) } else { Ranks::start() };
     let ranks = match started {
@@ -53,7 +59,8 @@ pub fn run(arguments: &Run) -> ExitCode {
             ranks.abort()
         }
     };
-    let job = match or_abort(&ranks, || sweep::prepare(config, output, task_index, &ranks)) {
+    let job = match or_abort(&ranks, || sweep::prepare(config, output, (task_index, *redo), &ranks))
+    {
         Ok(job) => job,
         Err(Error::Elsewhere) => return ExitCode::FAILURE,
         Err(error) => return report(Err(error.into())),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::sweep::decimal_comma_hint;
-use super::text::{difference, parse_over_preset};
+use super::text::{first_difference, parse_over_preset};
 use crate::bounds::{Check, require, require_count, require_fields};
 use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ impl LearnConfig {
 
     /// The first key on which two configurations differ, the machine aside.
     pub fn difference(&self, other: &Self) -> Option<String> {
-        difference(self, other)
+        first_difference(self, other)
     }
 
     /// Whether the values fit to an L × L lattice.

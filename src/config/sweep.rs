@@ -7,21 +7,30 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::{Check, Problem, check_list, require};
 use crate::lattice::{ALLOWED_SIZES, halvings, is_size};
 
-/// `[sweep]`: the tasks, one per temperature, depth and seed.
+/// `[sweep]`: the tasks, one per lattice size, temperature, depth and seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
     /// Name of the study, kept in the collected file.
     pub name: String,
-    /// L, an even number from 4 to 1024; the lattice has L² sites.
-    pub linear_size: usize,
+    /// L, an even number from 4 to 1024, or a list of them; a lattice has L² sites.
+    pub linear_size: LinearSizes,
     /// Temperatures T in units of J/k_B.
     pub temperatures: Temperatures,
-    /// Numbers of hierarchy levels, each from 1 to as many as L can be halved.
+    /// Numbers of hierarchy levels, each from 1 to as many as L can be halved; a lattice that cannot be halved so often has
+    /// no task of a depth.
     pub depths: Depths,
     /// Seeds of the random numbers; several give independent repetitions.
     #[serde(default = "default_seeds")]
     pub seeds: Vec<u64>,
+}
+
+/// Linear sizes L: one, or a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "linear_size must be a whole number, or a list of whole numbers")]
+pub enum LinearSizes {
+    One(usize),
+    List(Vec<usize>),
 }
 
 /// Temperatures as a list, or as a range with both ends included: `{ from, to, step }` or `{ from, to, points }`.
@@ -77,8 +86,8 @@ fn default_seeds() -> Vec<u64> {
 impl SweepConfig {
     pub(super) fn resolve(&mut self) -> Check {
         require(!self.name.trim().is_empty(), "sweep.name", "\"\"", "a name that is not empty")?;
-        let size = self.linear_size;
-        require(is_size(size), "sweep.linear_size", size, ALLOWED_SIZES)?;
+        self.linear_size.resolve()?;
+        let sizes = self.linear_size.list();
         let temperatures = self.temperatures.expand()?;
         let checked = check_list("sweep.temperatures", &temperatures, |t| {
             (0.01..=1000.0).contains(t).then_some(()).ok_or("from 0.01 to 1000".into())
@@ -88,17 +97,51 @@ impl SweepConfig {
             None => problem,
         })?;
         self.temperatures = Temperatures::List(temperatures);
-        let deepest = halvings(size);
+        let deepest = sizes.iter().copied().map(halvings).max().expect("there are sizes");
         let depths = self.depths.expand(deepest)?;
         check_list("sweep.depths", &depths, |depth| {
             let allowed = format!("from 1 to {deepest}, as often as linear_size can be halved");
             (1..=deepest).contains(depth).then_some(()).ok_or(allowed)
         })?;
+        for &size in sizes {
+            let possible = halvings(size);
+            let shallowest = *depths.iter().min().expect("there are depths");
+            require(
+                shallowest <= possible,
+                "sweep.depths",
+                format!("from {shallowest} on"),
+                format!("given with one that L = {size} has, from 1 to {possible}"),
+            )?;
+        }
         self.depths = Depths::List(depths);
         check_list("sweep.seeds", &self.seeds, |seed| {
             // TOML integers, which the resolved configuration is written in, are signed.
             i64::try_from(*seed).map(|_| ()).map_err(|_| "below 2^63".into())
         })
+    }
+}
+
+impl LinearSizes {
+    /// All of them.
+    pub fn list(&self) -> &[usize] {
+        match self {
+            Self::One(size) => std::slice::from_ref(size),
+            Self::List(list) => list,
+        }
+    }
+
+    /// Checks them; a list of one is that one.
+    fn resolve(&mut self) -> Check {
+        match self {
+            Self::One(size) => require(is_size(*size), "sweep.linear_size", size, ALLOWED_SIZES)?,
+            Self::List(list) => check_list("sweep.linear_size", list, |&size| {
+                is_size(size).then_some(()).ok_or(ALLOWED_SIZES.into())
+            })?,
+        }
+        if let [size] = *self.list() {
+            *self = Self::One(size);
+        }
+        Ok(())
     }
 }
 

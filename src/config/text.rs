@@ -32,13 +32,10 @@ pub(super) fn parse_over_preset<T: DeserializeOwned>(
     table.try_into().map_err(|error| syntax(&error))
 }
 
-/// The first key on which two configurations differ, those of the machine aside: [`Config::difference`].
-pub(super) fn difference(mine: &impl Serialize, theirs: &impl Serialize) -> Option<String> {
-    let [mine, theirs] = [flattened(mine), flattened(theirs)].map(|mut values| {
-        values.retain(|key, _| !is_of_machine(key));
-        values
-    });
-    first_difference(&mine, &theirs)
+/// The first key on which two configurations differ, those of the machine aside, as `key = mine, there theirs`.
+pub(super) fn first_difference(mine: &impl Serialize, theirs: &impl Serialize) -> Option<String> {
+    let [mine, theirs] = [flattened(mine), flattened(theirs)];
+    differences(&mine, &theirs).find(|(key, _)| !is_of_machine(key)).map(|(_, told)| told)
 }
 
 /// Whether a key says how the machine is used, on which no result depends.
@@ -46,17 +43,17 @@ pub(super) fn is_of_machine(key: &str) -> bool {
     key.starts_with("run.") && key != "run.precision"
 }
 
-pub(super) fn first_difference(
-    mine: &BTreeMap<String, toml::Value>,
-    theirs: &BTreeMap<String, toml::Value>,
-) -> Option<String> {
+/// The keys on which two configurations differ, each with `key = mine, there theirs`.
+pub(super) fn differences<'a>(
+    mine: &'a BTreeMap<String, toml::Value>,
+    theirs: &'a BTreeMap<String, toml::Value>,
+) -> impl Iterator<Item = (&'a str, String)> {
     let keys: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
     let value = |of: &BTreeMap<String, toml::Value>, key: &String| {
         of.get(key).map_or_else(|| "absent".to_owned(), ToString::to_string)
     };
-    keys.into_iter().find_map(|key| {
-        let differ = mine.get(key) != theirs.get(key);
-        differ.then(|| format!("{key} = {}, there {}", value(mine, key), value(theirs, key)))
+    keys.into_iter().filter(|key| mine.get(*key) != theirs.get(*key)).map(move |key| {
+        (key.as_str(), format!("{key} = {}, there {}", value(mine, key), value(theirs, key)))
     })
 }
 

@@ -74,6 +74,8 @@ pub struct RunConfig {
     pub precision: Precision,
     /// Minutes between two checkpoints of a running task; 0: only when a signal asks to stop.
     pub checkpoint_minutes: f64,
+    /// Whether a finished task keeps its last checkpoint, from which it goes on once its configuration wants more.
+    pub keep_checkpoints: bool,
     /// Minutes for which a task runs at least before it is paused for one that needs more time, towards the
     /// end of a sweep on several ranks; 0: no task is paused.
     pub slice_minutes: f64,
@@ -88,6 +90,7 @@ impl Default for RunConfig {
             ranks_per_task: 1,
             precision: Precision::F32,
             checkpoint_minutes: 10.0,
+            keep_checkpoints: true,
             slice_minutes: 1.0,
         }
     }

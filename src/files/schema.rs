@@ -24,7 +24,7 @@ pub struct Item {
 pub const TASK_FORMAT: &str = "neuralrg-task";
 pub const SWEEP_FORMAT: &str = "neuralrg-sweep";
 pub const SAMPLES_FORMAT: &str = "neuralrg-samples";
-pub const SWEEP_FORMAT_VERSION: i64 = 3;
+pub const SWEEP_FORMAT_VERSION: i64 = 4;
 pub const SAMPLES_FORMAT_VERSION: i64 = 1;
 /// `format` attribute of the files that studies of a finished task leave.
 pub const STUDY_FORMAT: &str = "neuralrg-study";

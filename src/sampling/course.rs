@@ -186,8 +186,9 @@ impl Walk {
                 // Energy and m², the first two observables.
                 let field = state.field.view();
                 let structure_factor = observe::structure_factor(&lattice, field);
+                let spins = observe::draw_spins(field, &random, 0);
                 let scalars =
-                    observe::scalars(&lattice, field, structure_factor.view(), &random, 0);
+                    observe::scalars(&lattice, field, structure_factor.view(), spins.view());
                 sum += &scalars.slice(s![.., ..2]);
             }
         }

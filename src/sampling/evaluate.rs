@@ -56,8 +56,9 @@ impl Evaluation {
             samples.ln_q.extend(draw.ln_q);
             let fields = with_signs(draw.field, model.symmetry(), &random, first);
             let structure_factor = observe::structure_factor(&lattice, fields.view());
+            let spins = observe::draw_spins(fields.view(), &random, first);
             let scalars =
-                observe::scalars(&lattice, fields.view(), structure_factor.view(), &random, first);
+                observe::scalars(&lattice, fields.view(), structure_factor.view(), spins.view());
             samples.scalars.append(Axis(0), scalars.view()).expect("as many observables");
             let kept = fields.slice(s![..keep.saturating_sub(first).min(last - first), ..]);
             samples.fields.append(Axis(0), kept).expect("all fields have N sites");

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use ndarray::{Array1, Array2, Array3, Array4, ArrayView2, Axis, arr1, concatenate, stack};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayView2, Axis, arr1, concatenate, s, stack};
 
 use crate::error::Result;
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number, under, within};
@@ -26,12 +26,21 @@ pub enum Recorded {
     EnergyError,
     Hamiltonian,
     Accepted,
+    SpinEnergy,
+    SpinMagnetization,
 }
 
 impl Recorded {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] =
-        [Self::LnWeight, Self::Acceptance, Self::EnergyError, Self::Hamiltonian, Self::Accepted];
+    pub const ALL: [Self; 7] = [
+        Self::LnWeight,
+        Self::Acceptance,
+        Self::EnergyError,
+        Self::Hamiltonian,
+        Self::Accepted,
+        Self::SpinEnergy,
+        Self::SpinMagnetization,
+    ];
     pub const COUNT: usize = Self::ALL.len();
 
     /// Its place among all that is recorded.
@@ -64,6 +73,8 @@ pub struct Sampling {
     pub structure_sum: Array2<f64>,
     /// (draw, x and z, chain, N): states of latent HMC that are kept.
     states: Array4<f64>,
+    /// Trajectories from one of these to the next.
+    kept_spacing: i64,
     /// Divergent trajectories of the warm-up.
     pub warmup_divergences: usize,
     /// Gradients of each chain in the measured trajectories: of the potential that it moves in; and those of the density that
@@ -86,6 +97,7 @@ impl Sampling {
             records: Array3::zeros((0, chains, COLUMNS)),
             structure_sum: Array2::zeros((chains, sites)),
             states: Array4::zeros((0, 2, chains, sites)),
+            kept_spacing: config.kept_spacing(),
             warmup_divergences: 0,
             position,
             gradients: [0; 2],
@@ -102,6 +114,7 @@ impl Sampling {
             ("records".into(), self.records.clone().into_dyn()),
             ("structure_sum".into(), self.structure_sum.clone().into_dyn()),
             ("states".into(), self.states.clone().into_dyn()),
+            ("kept_spacing".into(), number(self.kept_spacing as f64)),
             ("warmup_divergences".into(), number(self.warmup_divergences as f64)),
             ("gradients".into(), arr1(&self.gradients.map(|count| count as f64)).into_dyn()),
             ("seconds".into(), arr1(&self.seconds).into_dyn()),
@@ -112,7 +125,8 @@ impl Sampling {
         state
     }
 
-    /// The sampling by a kernel of a saved state, on a lattice of N = `sites`.
+    /// The sampling by a kernel of a saved state, on a lattice of N = `sites`. Chains of fewer trajectories go on; of the
+    /// states that they keep those stay that longer chains keep.
     ///
     /// # Errors
     /// The state lacks something.
@@ -130,6 +144,12 @@ impl Sampling {
             .transpose()?;
         let moved = replicas.is_some() && done > 0;
         let field = moved.then(|| array(state, "field", [chains, sites]));
+        let states: Array4<f64> = array(state, "states", [ANY, 2, chains, sites])?;
+        let kept_spacing = config.kept_spacing();
+        let every = kept_spacing / (read_number(state, "kept_spacing")? as i64).max(1);
+        let every = every.max(1) as usize;
+        let first = (every - 1).min(states.dim().0);
+        let states = states.slice(s![first..;every, .., .., ..]).to_owned();
         let gradients: Array1<f64> = array(state, "gradients", 2)?;
         let seconds: Array1<f64> = array(state, "seconds", 2)?;
         Ok(Self {
@@ -140,7 +160,8 @@ impl Sampling {
             replicas,
             records: array(state, "records", [ANY, chains, COLUMNS])?,
             structure_sum: array(state, "structure_sum", [chains, sites])?,
-            states: array(state, "states", [ANY, 2, chains, sites])?,
+            states,
+            kept_spacing,
             warmup_divergences: read_number(state, "warmup_divergences")? as usize,
             gradients: [gradients[0] as i64, gradients[1] as i64],
             seconds: [seconds[0], seconds[1]],
@@ -202,8 +223,10 @@ impl Sampling {
             self.states.push(Axis(0), pair.view()).expect("as many chains and sites");
         }
         let structure_factor = observe::structure_factor(&self.lattice, field.view());
+        let spins = observe::draw_spins(field.view(), random, 0);
+        let of_spins = observe::of_spins(&self.lattice, spins.view());
         let scalars =
-            observe::scalars(&self.lattice, field.view(), structure_factor.view(), random, 0);
+            observe::scalars(&self.lattice, field.view(), structure_factor.view(), spins.view());
         let ln_weights = kernel.ln_weights(&moved.state);
         let accepted: Array1<f64> = moved.accepted.iter().copied().map(f64::from).collect();
         let Trajectory { acceptance, energy_error, hamiltonian, .. } = moved;
@@ -213,6 +236,8 @@ impl Sampling {
             Recorded::EnergyError => energy_error.view(),
             Recorded::Hamiltonian => hamiltonian.view(),
             Recorded::Accepted => accepted.view(),
+            Recorded::SpinEnergy => of_spins.column(0),
+            Recorded::SpinMagnetization => of_spins.column(1),
         });
         let row = stack(Axis(1), &own)
             .and_then(|own| concatenate(Axis(1), &[scalars.view(), own.view()]))
@@ -287,7 +312,7 @@ impl Chains {
 
     /// Chains of all observables. Shapes: (observable, chain, trajectory).
     pub fn scalars(&self) -> ndarray::ArrayView3<'_, f64> {
-        self.records.slice(ndarray::s![..Observable::COUNT, .., ..])
+        self.records.slice(s![..Observable::COUNT, .., ..])
     }
 
     /// Most proposals that one chain rejected in a row.
@@ -386,7 +411,15 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_recorded_has_its_place_and_the_name_of_the_schema() {
-        let names = ["ln_weight", "acceptance", "energy_error", "hamiltonian", "accepted"];
+        let names = [
+            "ln_weight",
+            "acceptance",
+            "energy_error",
+            "hamiltonian",
+            "accepted",
+            "spin_energy",
+            "spin_magnetization",
+        ];
         for (place, recorded) in Recorded::ALL.into_iter().enumerate() {
             assert_eq!(recorded.place(), Observable::COUNT + place);
             assert_eq!(schema::CHAINS[recorded.place()].name, names[place]);

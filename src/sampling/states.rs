@@ -56,6 +56,14 @@ impl HmcConfig {
         self.trajectories / self.kept_draws().max(1)
     }
 
+    /// Whether chains of a configuration with fewer trajectories have kept all states that these keep of them.
+    pub fn keeps_states_of(&self, shorter: &Self) -> bool {
+        let (spacing, before) = (self.kept_spacing(), shorter.kept_spacing());
+        let last = shorter.trajectories / spacing * spacing;
+        self.keep_states == 0
+            || before > 0 && spacing % before == 0 && last <= shorter.kept_draws() * before
+    }
+
     /// Whether the states after this measured trajectory, the first of which is 1, are kept.
     pub(super) fn keeps(&self, measured: i64) -> bool {
         let (draws, spacing) = (self.kept_draws(), self.kept_spacing());
@@ -79,6 +87,39 @@ mod tests {
             assert_eq!(kept, expected, "{keep_states}");
             assert_eq!(config.kept_spacing(), spacing);
         }
+    }
+
+    #[test]
+    fn longer_chains_keep_states_of_shorter_ones_where_all_are_there() {
+        let config = |trajectories, keep_states| HmcConfig {
+            chains: 1,
+            trajectories,
+            keep_states,
+            ..Default::default()
+        };
+        let kept = |config: &HmcConfig, of: i64| -> Vec<i64> {
+            (1..=of).filter(|&measured| config.keeps(measured)).collect()
+        };
+        let mut fit = 0;
+        for trajectories in 8..40 {
+            for more in trajectories + 1..80 {
+                for keep_states in [0, 1, 3, 8] {
+                    let shorter = config(trajectories, keep_states);
+                    let longer = config(more, keep_states);
+                    let there = kept(&shorter, trajectories);
+                    let every = (longer.kept_spacing() / shorter.kept_spacing()) as usize;
+                    let thinned: Vec<i64> =
+                        there.iter().copied().skip(every - 1).step_by(every).collect();
+                    let expected = kept(&longer, trajectories);
+                    assert!(!longer.keeps_states_of(&shorter) || thinned == expected);
+                    fit += usize::from(longer.keeps_states_of(&shorter));
+                }
+            }
+        }
+        assert!(fit > 1000, "{fit}");
+        assert!(config(200, 10).keeps_states_of(&config(100, 10)));
+        assert!(!config(150, 10).keeps_states_of(&config(100, 10)));
+        assert!(!config(38, 10).keeps_states_of(&config(19, 10)));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use hdf5::{Dataset, File, Group, H5Type};
-use ndarray::{Array1, ArrayD, ArrayView, ArrayViewD, Axis, Dimension, stack};
+use ndarray::{
+    Array1, Array3, ArrayD, ArrayView, ArrayView3, ArrayViewD, Axis, Dimension, s, stack,
+};
 
 use crate::config::Config;
+use crate::config::growth::Lacking;
 use crate::error::{Error, Result};
 use crate::files::atomic::{check_writable, folder_of};
 use crate::files::content::{describe, write_hdf5, write_number, write_text};
@@ -14,6 +17,7 @@ use crate::files::{Numbers, dimension_scale, seal};
 use crate::sampling::diagnostics::{has_weights, judge_pulls, misses_weight};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::{plan, summary};
+use crate::targets::Target;
 use crate::task::results::References;
 use crate::task::study_file::{study_path, study_written};
 use crate::task::task_file::{Head, Origin, TaskArrays, TaskFile};
@@ -29,12 +33,27 @@ pub struct Collected {
     pub pulls: Vec<String>,
     /// Which tasks to trust, and why not the others.
     pub trust: Vec<String>,
+    /// Which tasks are there with less than the configuration wants.
+    pub partial: Vec<String>,
 }
 
 /// What the collected file needs of a finished task.
 struct Finished {
     head: Head,
     arrays: TaskArrays,
+    lacking: Option<Lacking>,
+}
+
+/// The tasks of one lattice, each with what is there of it.
+struct OfSize {
+    linear_size: usize,
+    tasks: Vec<(Task, Option<Finished>)>,
+}
+
+impl OfSize {
+    fn finished(&self) -> impl Iterator<Item = (&Task, &Finished)> {
+        self.tasks.iter().filter_map(|(task, finished)| Some((task, finished.as_ref()?)))
+    }
 }
 
 /// Writes the finished tasks of the folder to `output`, or to its `sweep.h5`; missing tasks are NaN and masked.
@@ -46,47 +65,64 @@ pub fn collect(root: &Path, output: Option<&Path>) -> Result<Collected> {
     let config = dir.read_config()?;
     let path = output.map_or_else(|| dir.sweep_path(), Into::into);
     check_writable(&path)?;
-    // Those on smaller lattices, which are only there to start from, would not fit into its arrays.
-    let tasks = plan::own_tasks(&config);
     let origin = Origin::new(&config);
     let files = dir.finished_names();
-    let read = |task: &Task| {
-        let file = TaskFile::of(&dir.task_path(task), task, &origin)?;
-        Ok(Finished { arrays: file.arrays()?, head: file.head })
+    let read = |task: Task| {
+        let finished = files.contains(&task.name()).then(|| {
+            let file = TaskFile::of(&dir.task_path(&task), &task, &origin)?;
+            Ok(Finished { arrays: file.arrays()?, head: file.head, lacking: file.lacking })
+        });
+        Ok((task, finished.transpose()?))
     };
-    let finished: Vec<Option<Finished>> = tasks
+    // Smaller lattices, which are only there to start from, are not the sweep's own.
+    let sizes: Vec<OfSize> = config
+        .linear_sizes()
         .iter()
-        .map(|task| files.contains(&task.name()).then(|| read(task)).transpose())
+        .map(|&linear_size| {
+            let tasks = plan::own_tasks_of(&config, linear_size).into_iter().map(read);
+            Ok(OfSize { linear_size, tasks: tasks.collect::<Result<_>>()? })
+        })
         .collect::<Result<_>>()?;
-    if finished.iter().flatten().count() == 0 {
+    let present: Vec<(&Task, &Finished)> = sizes.iter().flat_map(OfSize::finished).collect();
+    if present.is_empty() {
         return Err(Error::NothingFinished {
             dir: root.into(),
-            linear_size: config.sweep.linear_size,
+            sizes: plan::sizes_in_words(&config),
         });
     }
+    let heads: Vec<&Head> = present.iter().map(|(_, finished)| &finished.head).collect();
+    let pulls = pull_report(&heads);
     let links = Links::new(&dir, &path)?;
     write_hdf5(&path, |file| {
-        fill(file, &config, &finished)?;
-        links.write(file, &tasks, &finished)
+        write_attributes(file, &config, &pulls)?;
+        for of_size in sizes.iter().filter(|of_size| of_size.finished().next().is_some()) {
+            fill(&file.create_group(&format!("L{}", of_size.linear_size))?, &config, of_size)?;
+        }
+        links.write(file, &sizes)
     })?;
-    let present = tasks.iter().zip(&finished);
-    let verdicts: Vec<_> = present
-        .filter_map(|(task, finished)| Some((task, finished.as_ref()?.head.verdict.as_str())))
+    let verdicts: Vec<_> =
+        present.iter().map(|(task, finished)| (*task, finished.head.verdict.as_str())).collect();
+    let lacking: Vec<(Task, String)> = present
+        .iter()
+        .filter_map(|(task, finished)| {
+            Some((**task, format!("lacks {}", finished.lacking.as_ref()?)))
+        })
         .collect();
+    let lacking: Vec<_> = lacking.iter().map(|(task, told)| (task, told.as_str())).collect();
     Ok(Collected {
         path,
-        finished: verdicts.len(),
-        total: tasks.len(),
-        pulls: pull_report(&finished),
+        finished: present.len(),
+        total: sizes.iter().map(|of_size| of_size.tasks.len()).sum(),
+        pulls,
         trust: summary::trust(&verdicts),
+        partial: summary::grouped(&lacking),
     })
 }
 
 /// Deviations from exact values in standard errors over the sweep, and whether their spread is plausible: of the tasks whose
 /// verdict is ok, and where there are others, of all. Importance-weighted free energies whose error is their distance to the
 /// bridge have no deviation of their own and are left out.
-fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
-    let all: Vec<&Head> = finished.iter().flatten().map(|finished| &finished.head).collect();
+fn pull_report(all: &[&Head]) -> Vec<String> {
     let ok: Vec<&Head> =
         all.iter().copied().filter(|head| head.verdict == schema::VERDICT_OK).collect();
     let line = |name: &str| {
@@ -95,10 +131,10 @@ fn pull_report(finished: &[Option<Finished>]) -> Vec<String> {
             line += &format!(
                 "of tasks whose verdict is ok, {}. Of all, {}",
                 judgement(&ok, name),
-                judgement(&all, name)
+                judgement(all, name)
             );
         } else {
-            line += &judgement(&all, name);
+            line += &judgement(all, name);
         }
         line
     };
@@ -130,16 +166,16 @@ fn weights_suffice(head: &Head) -> bool {
     has_weights(own, samples) && !misses_weight(own, forward)
 }
 
-/// The file while it is written, with the coordinates that arrays are attached to.
-struct SweepFile {
-    file: File,
+/// The group of a lattice while it is written, with the coordinates that arrays are attached to.
+struct SweepGroup {
+    group: Group,
     scales: Vec<(&'static str, Dataset)>,
 }
 
-impl SweepFile {
+impl SweepGroup {
     /// A coordinate: an HDF5 dimension scale of the item's name.
     fn coordinate<T: H5Type>(&mut self, item: &Item, values: &Array1<T>) -> hdf5::Result<()> {
-        let dataset = self.file.new_dataset_builder().with_data(values).create(item.name)?;
+        let dataset = self.group.new_dataset_builder().with_data(values).create(item.name)?;
         describe(&dataset, item)?;
         dimension_scale::make_scale(&dataset, item.name)?;
         self.scales.push((item.name, dataset));
@@ -153,7 +189,7 @@ impl SweepFile {
         axes: &[&str],
         values: ArrayView<'_, T, D>,
     ) -> hdf5::Result<()> {
-        let dataset = self.file.new_dataset_builder().with_data(values).create(item.name)?;
+        let dataset = self.group.new_dataset_builder().with_data(values).create(item.name)?;
         describe(&dataset, item)?;
         for (index, axis) in axes.iter().enumerate() {
             let (_, scale) = self
@@ -167,21 +203,25 @@ impl SweepFile {
     }
 }
 
-fn fill(file: &File, config: &Config, finished: &[Option<Finished>]) -> hdf5::Result<()> {
-    let mut sweep = SweepFile { file: file.clone(), scales: Vec::new() };
-    write_attributes(&sweep.file, config)?;
-    write_text(&sweep.file, schema::PULLS, &pull_report(finished).join("; "))?;
-    write_coordinates(&mut sweep, config)?;
-    write_references(&sweep, config, finished)?;
+/// Everything of the tasks on one lattice.
+fn fill(group: &Group, config: &Config, of_size: &OfSize) -> hdf5::Result<()> {
+    let linear_size = of_size.linear_size;
+    let mut sweep = SweepGroup { group: group.clone(), scales: Vec::new() };
+    write_number(group, "linear_size", linear_size as i64)?;
+    write_coordinates(&mut sweep, config, linear_size)?;
+    write_references(&sweep, config, of_size)?;
 
-    let shape = [config.temperatures().len(), config.depths().len(), config.sweep.seeds.len()];
+    let finished: Vec<Option<&Finished>> =
+        of_size.tasks.iter().map(|(_, finished)| finished.as_ref()).collect();
+    let depths = config.depths_of(linear_size).len();
+    let shape = [config.temperatures().len(), depths, config.sweep.seeds.len()];
     let grid = schema::COMPLETENESS.axes;
     let complete: Vec<i8> = finished.iter().map(|task| i8::from(task.is_some())).collect();
     let complete = ArrayViewD::from_shape(&shape[..], &complete).expect("one flag a task");
     sweep.array(&schema::COMPLETENESS, grid, complete)?;
 
     let scalar = |item: &Item, pick: &dyn Fn(&Head) -> f64| {
-        let pick = |task: &Option<Finished>| task.as_ref().map_or(f64::NAN, |it| pick(&it.head));
+        let pick = |task: &Option<&Finished>| task.map_or(f64::NAN, |it| pick(&it.head));
         let values: Vec<f64> = finished.iter().map(pick).collect();
         let values = ArrayViewD::from_shape(&shape[..], &values).expect("one value a task");
         sweep.array(item, grid, values)
@@ -193,34 +233,54 @@ fn fill(file: &File, config: &Config, finished: &[Option<Finished>]) -> hdf5::Re
         scalar(item, &|head| head.time(item.name))?;
     }
     for (index, item) in schema::LATTICE_OBSERVABLES.iter().enumerate() {
-        let values = over_tasks(finished, &shape, |arrays| {
+        let values = over_tasks(&finished, &shape, |arrays| {
             arrays.lattice.index_axis(Axis(0), index).into_dyn()
         });
         sweep.array(item, &[grid, item.axes].concat(), values.view())?;
     }
-    let samples = over_tasks(finished, &shape, |arrays| arrays.samples.view().into_dyn());
+    let kept = config.evaluate.keep_samples as usize;
+    let samples: Vec<Option<ArrayD<f64>>> = finished
+        .iter()
+        .map(|task| task.map(|it| padded(it.arrays.samples.view(), kept).into_dyn()))
+        .collect();
+    let samples = over_grid(&samples, &shape);
     let samples = samples.mapv(|value| value as f32);
     sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())
 }
 
-fn write_attributes(file: &File, config: &Config) -> hdf5::Result<()> {
+/// The first samples of a task that has kept others than the configuration wants, NaN behind the last.
+///
+/// Shapes: samples (any, L, L) → (kept, L, L).
+fn padded(samples: ArrayView3<f64>, kept: usize) -> Array3<f64> {
+    let (there, rows, columns) = samples.dim();
+    let there = there.min(kept);
+    let mut all = Array3::from_elem((kept, rows, columns), f64::NAN);
+    all.slice_mut(s![..there, .., ..]).assign(&samples.slice(s![..there, .., ..]));
+    all
+}
+
+fn write_attributes(file: &File, config: &Config, pulls: &[String]) -> hdf5::Result<()> {
     write_text(file, "format", schema::SWEEP_FORMAT)?;
     write_number(file, "format_version", schema::SWEEP_FORMAT_VERSION)?;
     write_text(file, "name", &config.sweep.name)?;
-    write_number(file, "linear_size", config.sweep.linear_size as i64)?;
+    write_text(file, schema::PULLS, &pulls.join("; "))?;
     write_text(file, schema::CONFIGURATION.name, &config.to_toml())?;
     write_text(file, "code_version", crate::VERSION)
 }
 
-fn write_coordinates(sweep: &mut SweepFile, config: &Config) -> hdf5::Result<()> {
+fn write_coordinates(
+    sweep: &mut SweepGroup,
+    config: &Config,
+    linear_size: usize,
+) -> hdf5::Result<()> {
     let integers = |values: &[usize]| values.iter().map(|&value| value as i64).collect();
     let seeds: Vec<usize> = config.sweep.seeds.iter().map(|&seed| seed as usize).collect();
     sweep.coordinate(&schema::TEMPERATURE, &Array1::from_vec(config.temperatures().to_vec()))?;
-    sweep.coordinate(&schema::DEPTH, &integers(config.depths()))?;
+    sweep.coordinate(&schema::DEPTH, &integers(&config.depths_of(linear_size)))?;
     sweep.coordinate(&schema::SEED, &integers(&seeds))?;
     let samples = Array1::from_iter(0..config.evaluate.keep_samples);
     sweep.coordinate(&schema::SAMPLE, &samples)?;
-    let size = config.sweep.linear_size as i64;
+    let size = linear_size as i64;
     for item in schema::LATTICE_ROWS.iter().chain(&schema::DISTANCES) {
         sweep.coordinate(item, &Array1::from_iter(0..size))?;
     }
@@ -232,17 +292,14 @@ fn write_coordinates(sweep: &mut SweepFile, config: &Config) -> hdf5::Result<()>
 }
 
 /// Exact values and the Gaussian yardstick over temperature: those that a task has, computed where none is finished.
-fn write_references(
-    sweep: &SweepFile,
-    config: &Config,
-    finished: &[Option<Finished>],
-) -> hdf5::Result<()> {
-    let (target, temperatures) = (config.target(), config.temperatures());
-    let tasks = finished.chunks(finished.len() / temperatures.len());
+fn write_references(sweep: &SweepGroup, config: &Config, of_size: &OfSize) -> hdf5::Result<()> {
+    let target = Target::ising_dual(of_size.linear_size);
+    let (temperatures, tasks) = (config.temperatures(), &of_size.tasks);
+    let tasks = tasks.chunks(tasks.len() / temperatures.len());
     let numbers: Vec<Numbers> = temperatures
         .iter()
         .zip(tasks)
-        .map(|(&temperature, tasks)| match tasks.iter().flatten().next() {
+        .map(|(&temperature, tasks)| match tasks.iter().find_map(|(_, it)| it.as_ref()) {
             Some(finished) => finished.head.numbers.references.clone(),
             None => numbers::of_references(References::of(&target, temperature).as_ref()),
         })
@@ -257,17 +314,22 @@ fn write_references(
 
 /// Stacks an array of each task over (temperature, depth, seed); NaN where the task is missing.
 fn over_tasks(
-    finished: &[Option<Finished>],
+    finished: &[Option<&Finished>],
     grid: &[usize; 3],
     pick: impl Fn(&TaskArrays) -> ArrayViewD<'_, f64>,
 ) -> ArrayD<f64> {
-    let arrays: Vec<Option<ArrayViewD<f64>>> =
-        finished.iter().map(|task| task.as_ref().map(|task| pick(&task.arrays))).collect();
+    let arrays: Vec<Option<ArrayD<f64>>> =
+        finished.iter().map(|task| task.map(|task| pick(&task.arrays).to_owned())).collect();
+    over_grid(&arrays, grid)
+}
+
+/// Stacks arrays, one a task, over (temperature, depth, seed); NaN where there is none.
+fn over_grid(arrays: &[Option<ArrayD<f64>>], grid: &[usize; 3]) -> ArrayD<f64> {
     let present = arrays.iter().flatten().next().expect("at least one task is finished");
     let absent = ArrayD::from_elem(present.raw_dim(), f64::NAN);
     let views: Vec<_> =
-        arrays.iter().map(|array| array.clone().unwrap_or_else(|| absent.view())).collect();
-    let stacked = stack(Axis(0), &views).expect("tasks of one sweep have arrays of one shape");
+        arrays.iter().map(|array| array.as_ref().unwrap_or(&absent).view()).collect();
+    let stacked = stack(Axis(0), &views).expect("tasks on one lattice have arrays of one shape");
     let shape = [&grid[..], present.shape()].concat();
     stacked.into_shape_with_order(shape).expect("tasks are ordered as the grid is")
 }
@@ -293,19 +355,14 @@ impl<'a> Links<'a> {
         Ok(Self { dir, root: root.clone(), studies: vec![here, (root.clone(), root)] })
     }
 
-    fn write(
-        &self,
-        file: &File,
-        tasks: &[Task],
-        finished: &[Option<Finished>],
-    ) -> hdf5::Result<()> {
+    fn write(&self, file: &File, sizes: &[OfSize]) -> hdf5::Result<()> {
         let group = file.create_group("tasks")?;
-        for (task, _) in tasks.iter().zip(finished).filter(|(_, finished)| finished.is_some()) {
+        for (task, _) in sizes.iter().flat_map(OfSize::finished) {
             link(&group, &self.root.join("tasks"), task)?;
         }
         for study in schema::STUDIES {
             let group = file.create_group(study)?;
-            for task in tasks {
+            for (task, _) in sizes.iter().flat_map(|of_size| &of_size.tasks) {
                 if let Some(folder) = self.folder_of_study(study, task) {
                     link(&group, &folder, task)?;
                 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::claims::Claims;
+use super::plan::own_tasks;
 use crate::config::Config;
+use crate::config::growth::Lacking;
 use crate::error::{Error, Result};
 use crate::files::atomic::{is_left_behind, write_atomically};
 use crate::files::seal::{open_text, seal_text};
@@ -26,21 +28,35 @@ pub struct SweepLock {
 }
 
 impl SweepDir {
-    /// Makes or reopens the folder for `config`, and keeps jobs of older versions out.
+    /// Makes or reopens the folder for `config`, and keeps jobs of older versions out. A folder of a configuration of which
+    /// this one wants more gets this one; numbers of finished tasks are replaced only where `redo` allows it.
     ///
     /// # Errors
-    /// The folder cannot be written, belongs to another configuration, or a job of an older version works
-    /// on it.
-    pub fn prepare(root: &Path, config: &Config) -> Result<(Self, SweepLock)> {
+    /// The folder cannot be written, has tasks that `config` makes others or leaves out, or a job works on it with which
+    /// that does not go together.
+    pub fn prepare(root: &Path, config: &Config, redo: bool) -> Result<(Self, SweepLock)> {
         let dir = Self { root: root.into() };
         for folder in dir.folders() {
             fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         }
         let lock = dir.lock()?;
+        let text = config.to_toml();
         if dir.config_path().exists() {
-            dir.check_configuration(config)?;
+            let kept = dir.read_config()?;
+            let lacking = dir.check_configuration(config, redo)?;
+            if kept.to_toml() != text && !lacking.is_nothing() && is_worked_on(&dir.claims()) {
+                // Another rank of a job array may have been faster.
+                if dir.read_config()?.to_toml() != text {
+                    let difference = lacking.changes.join("; ");
+                    return Err(Error::Working { dir: root.into(), difference });
+                }
+            }
+            if kept.to_toml() != text {
+                log::info!("{} has another configuration from now on", root.display());
+                write_atomically(&dir.config_path(), seal_text(&text).as_bytes())?;
+            }
         } else {
-            write_atomically(&dir.config_path(), seal_text(&config.to_toml()).as_bytes())?;
+            write_atomically(&dir.config_path(), seal_text(&text).as_bytes())?;
         }
         dir.remove_unfinished();
         Ok((dir, lock))
@@ -76,17 +92,45 @@ impl SweepDir {
         Config::parse(text, &path)
     }
 
-    /// Whether the folder was made with `config`, the machine aside.
+    /// What the folder's tasks lack of `config`, the tasks that were never begun aside.
     ///
     /// # Errors
-    /// It was not, or as [`SweepDir::read_config`].
-    pub fn check_configuration(&self, config: &Config) -> Result<()> {
-        match config.difference(&self.read_config()?) {
-            Some(difference) => {
-                Err(Error::OtherConfiguration { dir: self.root.clone(), difference })
-            }
-            None => Ok(()),
+    /// It has tasks that `config` makes others, or leaves out, or, without `redo`, of which it replaces numbers; or as
+    /// [`SweepDir::read_config`].
+    pub fn check_configuration(&self, config: &Config, redo: bool) -> Result<Lacking> {
+        let kept = self.read_config()?;
+        let own: HashSet<String> = own_tasks(config).iter().map(Task::name).collect();
+        let begun: HashSet<String> =
+            [self.finished_names(), names_in(&self.root.join("checkpoints"), "")]
+                .into_iter()
+                .flatten()
+                .collect();
+        let begun: Vec<String> =
+            own_tasks(&kept).iter().map(Task::name).filter(|name| begun.contains(name)).collect();
+        let dir = self.root.clone();
+        let left_out: Vec<&String> = begun.iter().filter(|name| !own.contains(*name)).collect();
+        if let Some(difference) = config.list_without(&kept).filter(|_| !left_out.is_empty()) {
+            let tasks = format!("{} would be left out", counted(&left_out));
+            return Err(Error::OtherConfiguration { dir, difference, tasks });
         }
+        let all: Vec<&String> = begun.iter().collect();
+        match config.lacks(&kept) {
+            _ if begun.is_empty() => Ok(Lacking::nothing()),
+            Err(difference) => {
+                let tasks = format!("{} would be others", counted(&all));
+                Err(Error::OtherConfiguration { dir, difference, tasks })
+            }
+            Ok(Lacking { replacing: Some(difference), .. }) if !redo => {
+                let tasks = format!("{} would have other numbers", counted(&all));
+                Err(Error::WouldReplace { dir, difference, tasks })
+            }
+            Ok(lacking) => Ok(lacking),
+        }
+    }
+
+    /// Path of what a finished task goes on from.
+    pub fn kept_path(&self, task: &Task) -> PathBuf {
+        self.root.join("states").join(task.name())
     }
 
     /// Path of a task's checkpoint.
@@ -201,15 +245,38 @@ impl SweepDir {
         Ok(aside)
     }
 
+    /// Copies the file of a task that is to be replaced by one with other numbers; nothing is deleted.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn keep_replaced(&self, task: &Task) -> Result<PathBuf> {
+        let folder = self.replaced();
+        fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        let name = task.name();
+        let free = (1..).map(|number| folder.join(format!("{name}.{number}.h5")));
+        let path = free.into_iter().find(|path| !path.exists()).expect("numbers do not end");
+        let from = self.task_path(task);
+        let content = fs::read(&from).map_err(Error::io("read task file", &from))?;
+        write_atomically(&path, &content)?;
+        Ok(path)
+    }
+
+    /// The folder of task files that others with the same names have replaced.
+    fn replaced(&self) -> PathBuf {
+        self.root.join("replaced")
+    }
+
     fn folders(&self) -> Vec<PathBuf> {
-        let names = ["tasks", "failed", "running", "checkpoints", "claims", "jobs", "logs"];
+        let names =
+            ["tasks", "failed", "running", "checkpoints", "states", "claims", "jobs", "logs"];
         let folders = names.iter().map(|name| self.root.join(name));
         std::iter::once(self.root.clone()).chain(folders).collect()
     }
 
     /// Removes what a killed process was writing.
     fn remove_unfinished(&self) {
-        let entries = self.folders().into_iter().flat_map(fs::read_dir).flatten().flatten();
+        let folders = self.folders().into_iter().chain([self.replaced()]);
+        let entries = folders.flat_map(fs::read_dir).flatten().flatten();
         for entry in entries {
             if is_left_behind(&entry)
                 && let Err(error) = fs::remove_file(entry.path())
@@ -241,6 +308,23 @@ impl SweepDir {
     pub fn is_locked(&self) -> bool {
         let tried = File::open(self.lock_path()).map(|file| file.try_lock_shared());
         matches!(tried, Ok(Err(fs::TryLockError::WouldBlock)))
+    }
+}
+
+/// Whether a job works on the folder.
+fn is_worked_on(claims: &Claims) -> bool {
+    claims.jobs().iter().any(|job| claims.is_alive(&job.id))
+}
+
+/// So many tasks, the first of them by name.
+fn counted(names: &[&String]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    let (count, shown) = (names.len(), shown.join(", "));
+    match count {
+        1 => format!("1 task that is finished or begun ({shown})"),
+        _ => format!("{count} tasks that are finished or begun ({shown}{more})"),
     }
 }
 

@@ -39,14 +39,26 @@ pub fn tasks(config: &Config) -> Vec<PlannedTask> {
     planned
 }
 
-/// The tasks on the sweep's own lattice, in the order temperature, depth, seed.
+/// The tasks on the sweep's own lattices, in the order lattice, temperature, depth, seed.
 pub fn own_tasks(config: &Config) -> Vec<Task> {
-    let sweep = &config.sweep;
+    let of_size = |&size: &usize| own_tasks_of(config, size);
+    config.linear_sizes().iter().flat_map(of_size).collect()
+}
+
+/// The sizes of the sweep's own lattices: "8" or "8, 16".
+pub fn sizes_in_words(config: &Config) -> String {
+    let sizes: Vec<String> = config.linear_sizes().iter().map(ToString::to_string).collect();
+    sizes.join(", ")
+}
+
+/// Those on one of its lattices.
+pub fn own_tasks_of(config: &Config, linear_size: usize) -> Vec<Task> {
+    let depths = config.depths_of(linear_size);
     let mut tasks = Vec::new();
     for &temperature in config.temperatures() {
-        for &depth in config.depths() {
-            for &seed in &sweep.seeds {
-                tasks.push(Task { linear_size: sweep.linear_size, temperature, depth, seed });
+        for &depth in &depths {
+            for &seed in &config.sweep.seeds {
+                tasks.push(Task { linear_size, temperature, depth, seed });
             }
         }
     }

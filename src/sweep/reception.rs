@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::claims::{Claim, Claims, JobFile};
 use super::distribute::{Desk, Permission};
 use super::events::{Event, Events};
-use super::finished::{is_finished, record_failure};
+use super::finished::{Standing, record_failure, standing_of_claimed};
 use super::folder::{SweepDir, SweepLock};
 use super::plan::PlannedTask;
 use super::queue::Outcome;
@@ -34,15 +34,13 @@ impl Reception {
 
     /// Whether a task that nobody works on is to be done here.
     fn look_at(&self, task: &Task) -> Permission {
-        // A failure that was recorded since this job began is another job's.
-        if self.dir.failed_at(task).is_some_and(|time| time > self.started)
-            && !self.dir.task_path(task).exists()
-        {
-            return Permission::Failed;
-        }
-        match is_finished(task, &self.config, &self.dir) {
-            Ok(true) => Permission::Done,
-            Ok(false) => Permission::Granted,
+        match standing_of_claimed(task, &self.config, &self.dir) {
+            Ok(Standing::Done { .. }) => Permission::Done,
+            // A failure that was recorded since this job began is another job's.
+            Ok(_) if self.dir.failed_at(task).is_some_and(|time| time > self.started) => {
+                Permission::Failed
+            }
+            Ok(_) => Permission::Granted,
             Err(error) => {
                 record_failure(task, &error, &self.dir);
                 Permission::Failed

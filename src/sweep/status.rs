@@ -14,12 +14,14 @@ use serde::Serialize;
 
 use crate::clock::unix_now;
 use crate::config::Config;
+use crate::config::growth::Lacking;
 use crate::error::{Error, Result};
 use crate::files::schema::VERDICT_OK;
 use crate::sweep::claims::{Claims, JobInfo};
 use crate::sweep::folder::SweepDir;
 use crate::sweep::plan::{self, PlannedTask};
 use crate::sweep::summary;
+use crate::task::cost::Cost;
 use crate::task::progress::Snapshot;
 use crate::task::task_file::{Brief, Head, Origin, TaskFile};
 use crate::task::{Task, checkpoint};
@@ -38,14 +40,17 @@ pub struct Observer {
     /// Kept from look to look, since the heartbeats of other machines must be watched.
     claims: Claims,
     /// Heads of the task files that were seen.
-    heads: HashMap<String, Head<Brief>>,
+    heads: HashMap<String, Seen>,
 }
+
+/// What was seen of a task file: its head, and what it lacks of the configuration.
+type Seen = (Head<Brief>, Option<Lacking>);
 
 /// All tasks of a sweep with what is known of each.
 #[derive(Debug, Serialize)]
 pub struct Status {
     name: String,
-    linear_size: usize,
+    linear_sizes: Vec<usize>,
     tasks: Vec<TaskStatus>,
     /// The jobs that work on the folder now.
     jobs: Vec<JobInfo>,
@@ -84,6 +89,8 @@ struct TaskStatus {
 #[serde(rename_all = "lowercase")]
 enum State {
     Done,
+    /// Its file has numbers, but lacks some of what the configuration wants.
+    Partial,
     Running,
     /// Saved; a job that lives goes on with it later.
     Paused,
@@ -96,8 +103,9 @@ enum State {
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Done, "done"),
+        (Self::Partial, "partial"),
         (Self::Running, "running"),
         (Self::Paused, "paused"),
         (Self::Stopped, "stopped"),
@@ -162,28 +170,39 @@ impl Observer {
         let tasks =
             tasks.iter().map(|task| self.look_at(task, &scene)).collect::<Result<Vec<_>>>()?;
         let remaining_seconds = self.remaining_seconds(&tasks, &jobs);
-        let (name, linear_size) = (self.config.sweep.name.clone(), self.config.sweep.linear_size);
-        Ok(Status { name, linear_size, tasks, jobs, remaining_seconds })
+        let name = self.config.sweep.name.clone();
+        let linear_sizes = self.config.linear_sizes().to_vec();
+        Ok(Status { name, linear_sizes, tasks, jobs, remaining_seconds })
     }
 
     fn look_at(&mut self, task: &Task, scene: &Scene) -> Result<TaskStatus> {
         let mut status = TaskStatus::waiting(task);
-        let name = status.name.as_str();
+        let name = &task.name();
         status.job = scene.holders.get(name).cloned();
         if scene.files.contains(name) {
-            let head = match self.heads.get(name) {
-                Some(head) => Ok(head.clone()),
-                None => self.read_head(task),
-            };
-            match head {
-                Ok(head) => status.done(&head),
-                Err(error @ Error::DamagedTask { .. }) => status.unusable(State::Damaged, &error),
-                Err(error @ Error::ForeignTask { .. }) => status.unusable(State::Foreign, &error),
+            match self.seen(task) {
+                Ok((head, None)) => {
+                    status.done(&head);
+                    return Ok(status);
+                }
+                // What is missing may have been begun.
+                Ok((head, Some(lacking))) => {
+                    status.partial(&head, &lacking);
+                    status.fraction = 1.0 - Cost::of(&self.config, task).share(lacking.shares);
+                }
+                Err(error @ Error::DamagedTask { .. }) => {
+                    status.unusable(State::Damaged, &error);
+                    return Ok(status);
+                }
+                Err(error @ Error::ForeignTask { .. }) => {
+                    status.unusable(State::Foreign, &error);
+                    return Ok(status);
+                }
                 Err(error) => return Err(error),
             }
-            return Ok(status);
+        } else {
+            self.heads.remove(name);
         }
-        self.heads.remove(name);
         if scene.failed.contains(name) {
             status.state = State::Failed;
             status.message = self.dir.failure(task).map(|message| message.trim().to_owned());
@@ -195,16 +214,21 @@ impl Observer {
         Ok(status)
     }
 
-    /// The head of a task's file. Where it does not tell, the rest of the file does.
-    fn read_head(&mut self, task: &Task) -> Result<Head<Brief>> {
+    /// The head of a task's file, read again where it may have changed: where it was not all. Where it does not tell, the rest
+    /// of the file does.
+    fn seen(&mut self, task: &Task) -> Result<Seen> {
+        if let Some(seen @ (_, None)) = self.heads.get(&task.name()) {
+            return Ok(seen.clone());
+        }
         let path = self.dir.task_path(task);
         let Some(head) = Head::read(&path)? else {
             let unfit = TaskFile::open(&path).map(|_| "its head has no numbers".to_owned())?;
             return Err(Error::DamagedTask { path, problem: unfit });
         };
-        self.origin.check(&path, task, &head)?;
-        self.heads.insert(task.name(), head.clone());
-        Ok(head)
+        let lacking = self.origin.check(&path, task, &head)?;
+        let seen = (head, lacking);
+        self.heads.insert(task.name(), seen.clone());
+        Ok(seen)
     }
 
     /// A task that was begun, and has told of it last by `snapshot`.
@@ -327,7 +351,8 @@ impl Display for Status {
             .filter(|(count, _)| *count > 0)
             .map(|(count, name)| format!("{count} {name}"))
             .collect();
-        let smaller = self.tasks.iter().filter(|it| it.task.linear_size < self.linear_size).count();
+        let own = |task: &TaskStatus| self.linear_sizes.contains(&task.task.linear_size);
+        let smaller = self.tasks.iter().filter(|task| !own(task)).count();
         let smaller =
             if smaller > 0 { format!(" ({smaller} on smaller lattices)") } else { String::new() };
         write!(formatter, "{} tasks{smaller}: {}", self.tasks.len(), counts.join(", "))?;
@@ -366,6 +391,12 @@ impl TaskStatus {
         self.gap_error = scalars.gap_error;
         self.seconds = Some(timing.wall_seconds);
         self.verdict = Some(head.verdict.clone());
+    }
+
+    fn partial(&mut self, head: &Head<Brief>, lacking: &Lacking) {
+        self.done(head);
+        self.state = State::Partial;
+        self.message = Some(format!("lacks {lacking}"));
     }
 
     fn unusable(&mut self, state: State, error: &Error) {

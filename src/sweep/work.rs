@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 
-use super::finished::open_finished;
+use super::finished::{Standing, open_finished, standing};
 use super::folder::SweepDir;
 use super::queue::Outcome;
 use crate::config::Config;
@@ -42,6 +42,15 @@ impl Worker<'_> {
         slice: Option<Duration>,
     ) -> Result<Outcome> {
         let Self { config, dir, team, .. } = self;
+        let interval = config.run.checkpoint_interval();
+        let stop = self.stop.clone();
+        let mut checkpoints =
+            Checkpoints::open(dir.checkpoint_path(task), &task.name(), interval, stop, team)
+                .pause_after(slice);
+        if dir.task_path(task).exists() {
+            checkpoints = checkpoints.or_kept(&dir.kept_path(task));
+        }
+        let parent = self.shared(checkpoints.of(config, parent.copied()));
         let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
         let mut progress = TaskProgress::new(
             task,
@@ -51,14 +60,9 @@ impl Worker<'_> {
             self.bars,
         );
         progress.note(&format!("task {} begins{origin}", task.name()));
-        let interval = config.run.checkpoint_interval();
-        let path = dir.checkpoint_path(task);
-        let stop = self.stop.clone();
-        let mut checkpoints =
-            Checkpoints::open(path, &task.name(), interval, stop, team).pause_after(slice);
         let outcome = team.together(|| {
             checkpoints.share();
-            let parent = parent.map(|parent| self.read_parent(parent)).transpose()?;
+            let parent = parent.map(|parent| self.read_parent(&parent)).transpose()?;
             let place = (*team, self.device);
             run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
         });
@@ -91,8 +95,18 @@ impl Worker<'_> {
     ) -> Result<Outcome> {
         let written = outcome.and_then(|record| {
             progress.completed();
-            write_task(&self.dir.task_path(task), &record, self.config)
-                .inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
+            let path = self.dir.task_path(task);
+            let written = || {
+                if self.config.run.keep_checkpoints {
+                    checkpoints.keep(&self.dir.kept_path(task))?;
+                }
+                if self.replaces(task) {
+                    let kept = self.dir.keep_replaced(task)?;
+                    progress.note(&format!("task {}: {} is kept", task.name(), kept.display()));
+                }
+                write_task(&path, &record, self.config)
+            };
+            written().inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
             Ok(record)
         });
         match &written {
@@ -116,6 +130,18 @@ impl Worker<'_> {
             record.scalars[&format!("{quantity}_error")],
         ));
         Ok(Outcome::Done { seconds })
+    }
+
+    /// Whether the file of a task gets other numbers, rather than more.
+    fn replaces(&self, task: &Task) -> bool {
+        let standing = standing(task, self.config, &Origin::new(self.config), self.dir);
+        matches!(standing, Ok(Standing::Partial(lacking)) if lacking.replaces())
+    }
+
+    /// The task that the leader of the team knows to start from.
+    fn shared(&self, parent: Option<Task>) -> Option<Task> {
+        let bytes = serde_json::to_vec(&parent).expect("a task has a JSON form");
+        serde_json::from_slice(&self.team.leaders(bytes)).expect("the leader sent a task")
     }
 
     /// What a task needs of the finished one that it starts from; the leader reads it.

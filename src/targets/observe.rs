@@ -78,49 +78,72 @@ impl Derived {
     ];
 }
 
-/// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
-/// drawn spins (s_i = +1 with probability 1/(1 + e^{-2x_i}) = (1 + t_i)/2), m = (1/N) Σ t_i, e², and S(k) at the smallest
-/// wave number 2π/L, averaged over both directions, from the [`structure_factor`] of x. The first sample has number `first`.
+/// Spins given the field: s_i = +1 with probability 1/(1 + e^{-2x_i}) = (1 + t_i)/2, else -1. With x from the target they are
+/// samples of the Ising model. The first sample has number `first`.
 ///
-/// Shapes: x (batch, N), structure_factor (batch, N) → (batch, 7), in the order of [`Observable::TABLE`].
+/// Shapes: x (batch, N) → (batch, N).
+pub fn draw_spins(x: ArrayView2<f64>, random: &Random, first: usize) -> Array2<f64> {
+    let mut spins = random.uniforms(Use::Spins, first..first + x.nrows(), x.ncols());
+    spins.zip_mut_with(&x, |spin, x| {
+        *spin = if *spin < 0.5 * (1.0 + x.tanh()) { 1.0 } else { -1.0 }
+    });
+    spins
+}
+
+/// Energy per site -(1/N) Σ_bonds s_i s_j and magnetization (1/N) Σ s_i of spins.
+///
+/// Shapes: spins (batch, N) → (batch, 2).
+pub fn of_spins(lattice: &Lattice, spins: ArrayView2<f64>) -> Array2<f64> {
+    let sites = lattice.sites() as f64;
+    let mut values = Array2::zeros((spins.nrows(), 2));
+    for (mut values, spins) in values.rows_mut().into_iter().zip(spins.rows()) {
+        let spins = spins.to_vec();
+        values[0] = energy_moments(lattice.linear_size(), &spins)[0] / sites;
+        values[1] = spins.iter().sum::<f64>() / sites;
+    }
+    values
+}
+
+/// Energy per site e = -(1/N) Σ_bonds t_i t_j, m² and m⁴ from the moments of independent spins, |m| of
+/// the drawn `spins`, m = (1/N) Σ t_i, e², and S(k) at the smallest wave number 2π/L, averaged over both directions, from
+/// the [`structure_factor`] of x.
+///
+/// Shapes: x, structure_factor and spins (batch, N) → (batch, 7), in the order of [`Observable::TABLE`].
 pub fn scalars(
     lattice: &Lattice,
     x: ArrayView2<f64>,
     structure_factor: ArrayView2<f64>,
-    random: &Random,
-    first: usize,
+    spins: ArrayView2<f64>,
 ) -> Array2<f64> {
-    let numbers = random.uniforms(Use::Spins, first..first + x.nrows(), lattice.sites());
     let mut values = Array2::zeros((x.nrows(), Observable::COUNT));
     let mut t = vec![0.0; lattice.sites()];
     Zip::from(values.rows_mut())
         .and(x.rows())
         .and(structure_factor.rows())
-        .and(numbers.rows())
-        .for_each(|mut values, x, structure_factor, numbers| {
+        .and(spins.rows())
+        .for_each(|mut values, x, structure_factor, spins| {
             t.iter_mut().zip(x).for_each(|(t, x)| *t = x.tanh());
             let size = lattice.linear_size();
-            values.assign(&aview1(&scalars_of_one(size, &t, structure_factor, numbers)));
+            values.assign(&aview1(&scalars_of_one(size, &t, structure_factor, spins)));
         });
     values
 }
 
-/// Of one sample, by its means t and by uniform numbers for the spins.
+/// Of one sample, by its means t.
 fn scalars_of_one(
     linear_size: usize,
     t: &[f64],
     structure_factor: ArrayView1<f64>,
-    numbers: ArrayView1<f64>,
+    spins: ArrayView1<f64>,
 ) -> [f64; Observable::COUNT] {
     let sites = t.len() as f64;
     let [energy, energy_squared] = energy_moments(linear_size, t);
     let [second, fourth] = magnetization_moments(t);
-    let up = t.iter().zip(numbers).filter(|&(t, number)| *number < 0.5 * (1.0 + t)).count() as f64;
     [
         energy / sites,
         second,
         fourth,
-        (2.0 * up - sites).abs() / sites,
+        spins.sum().abs() / sites,
         t.iter().sum::<f64>() / sites,
         energy_squared / sites.powi(2),
         0.5 * (structure_factor[linear_size] + structure_factor[1]),
@@ -228,7 +251,8 @@ mod tests {
     fn scalars_of(x: ArrayView2<f64>, seed: u64) -> Array2<f64> {
         let lattice = Lattice::new(x.ncols().isqrt());
         let structure_factor = structure_factor(&lattice, x);
-        scalars(&lattice, x, structure_factor.view(), &Random::new(seed), 0)
+        let spins = draw_spins(x, &Random::new(seed), 0);
+        scalars(&lattice, x, structure_factor.view(), spins.view())
     }
 
     /// Averages over all 2^16 spin configurations of the 4 × 4 lattice, each with its probability given

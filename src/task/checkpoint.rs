@@ -1,4 +1,5 @@
-//! Checkpoints of a running task: named arrays in a file with a checksum, the one before kept.
+//! Checkpoints of a running task: named arrays in a file with a checksum, the one before kept. The last one of a finished
+//! task can be kept, too, so that the task goes on from there once its configuration wants more.
 //!
 //! The stages of a task (train, evaluate, hmc) each give their state as named arrays. A checkpoint holds
 //! the final states of the stages that are done and the present state of the one that runs. Random
@@ -12,23 +13,30 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::files::atomic::write_beside;
+use crate::files::atomic::{write_atomically, write_beside};
 use crate::files::seal::{open_line, seal_line, sha256};
 use crate::files::state::{Restored, Saved, Unusable, number, read_number, under, within};
 use crate::files::tensor_file::Tensor;
 use crate::ranks::Team;
 use crate::signals::Stop;
+use crate::task::Task;
 use crate::task::progress::Snapshot;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
-const FORMAT: &str = "neuralrg checkpoint 6";
+const FORMAT: &str = "neuralrg checkpoint 7";
 
 /// The only array of no stage: seconds that the task has taken.
 const SECONDS: &str = "seconds";
-/// Metadata of a checkpoint: how far the task was.
+/// Of each stage: seconds that it has taken.
+const STAGE_SECONDS: &str = "stage_seconds";
+/// Metadata of a checkpoint: how far the task was, with which configuration, and what it started from.
 const PROGRESS: &str = "progress";
+const CONFIGURATION: &str = "configuration";
+const PARENT: &str = "parent";
 
 /// Saves and restores one task.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ pub struct Checkpoints {
     /// The last checkpoint; the one before has `.previous` behind its name.
     path: PathBuf,
     task: String,
+    /// The configuration of the task, and the task that it started from: what later checkpoints say.
+    origin: HashMap<String, String>,
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
     stop: Stop,
@@ -49,7 +59,17 @@ pub struct Checkpoints {
     /// Final states of the stages that are done, with names `stage/name`.
     done: Saved,
     start: Instant,
+    /// When the present stage began here, and the seconds that it had taken before.
+    stage: (Instant, f64),
     last: Instant,
+}
+
+/// What a checkpoint holds.
+#[derive(Debug, Default)]
+struct Content {
+    /// What it says of itself.
+    metadata: HashMap<String, String>,
+    state: Saved,
 }
 
 impl Checkpoints {
@@ -62,19 +82,22 @@ impl Checkpoints {
         stop: Stop,
         team: &Team,
     ) -> Self {
-        let restored = if team.leads() { restore(&path, task) } else { Saved::new() };
+        let found = if team.leads() { restore(&path, task) } else { None };
+        let Content { metadata, state } = found.unwrap_or_default();
         let now = Instant::now();
         Self {
             path,
             task: task.to_owned(),
+            origin: metadata,
             interval,
             stop,
             team: team.clone(),
             slice: None,
             first_step: None,
-            restored,
+            restored: state,
             done: Saved::new(),
             start: now,
+            stage: (now, 0.0),
             last: now,
         }
     }
@@ -85,15 +108,68 @@ impl Checkpoints {
         self
     }
 
+    /// Where there is no checkpoint, begins with what a finished task has kept at `path`.
+    pub fn or_kept(mut self, path: &Path) -> Self {
+        if self.restored.is_empty()
+            && self.team.leads()
+            && let Some(Content { metadata, state }) = restore(path, &self.task)
+        {
+            self.origin = metadata;
+            self.restored = state;
+        }
+        self
+    }
+
+    /// Drops the stages that are not those of `config`, which is the task's from now on. What was begun goes on from the
+    /// task that it started from; what was not starts from `parent`. Returns that task.
+    pub fn of(&mut self, config: &Config, parent: Option<Task>) -> Option<Task> {
+        let begun: Option<(String, Option<Task>)> = self.told(CONFIGURATION).zip(self.told(PARENT));
+        let fits = begun.and_then(|(text, parent)| {
+            let lacking = config.lacks(&Config::parse(&text, &self.path).ok()?).ok()?;
+            Some((lacking, parent))
+        });
+        let parent = match fits {
+            Some((lacking, kept)) if !self.restored.is_empty() => {
+                for stage in lacking.anew() {
+                    let of_stage = format!("{stage}/");
+                    self.restored.retain(|name, _| !name.starts_with(&of_stage));
+                }
+                kept
+            }
+            _ => {
+                if !self.restored.is_empty() {
+                    let (task, path) = (&self.task, self.path.display());
+                    log::warn!(
+                        "task {task}: passing over {path}, which is of another configuration"
+                    );
+                }
+                self.restored.clear();
+                parent
+            }
+        };
+        let json =
+            |value: &Option<Task>| serde_json::to_string(value).expect("tasks have a JSON form");
+        let configuration = serde_json::to_string(&config.to_toml()).expect("a text has one");
+        self.origin = HashMap::from([
+            (CONFIGURATION.to_owned(), configuration),
+            (PARENT.to_owned(), json(&parent)),
+        ]);
+        parent
+    }
+
+    fn told<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        serde_json::from_str(self.origin.get(key)?).ok()
+    }
+
     /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
     pub fn share(&mut self) {
         // The format has no form for a state without arrays.
         let found = !self.restored.is_empty();
-        let metadata = metadata(&self.task, None);
-        let own = if found { serialize(metadata, &self.restored) } else { Vec::new() };
+        let own = if found { serialize(self.metadata(None), &self.restored) } else { Vec::new() };
         let bytes = self.team.leaders(own);
         if !bytes.is_empty() {
-            self.restored = parse(&bytes, &self.task).expect("the leader has written it just now");
+            let content = parse(&bytes, &self.task).expect("the leader has written it just now");
+            self.restored = content.state;
         }
     }
 
@@ -105,10 +181,15 @@ impl Checkpoints {
         restore: impl FnOnce(&Saved) -> Restored<T>,
     ) -> Option<T> {
         let state = within(stage, &self.restored);
+        self.stage = (Instant::now(), 0.0);
         if state.is_empty() {
             return None;
         }
-        let restored = restore(&state);
+        let restored = read_number(&state, STAGE_SECONDS).and_then(|seconds| {
+            let restored = restore(&state)?;
+            self.stage.1 = seconds;
+            Ok(restored)
+        });
         if let Err(problem) = &restored {
             if self.team.leads() {
                 let (task, path) = (&self.task, self.path.display());
@@ -144,7 +225,7 @@ impl Checkpoints {
         let due = self.interval.is_some_and(|interval| self.last.elapsed() >= interval);
         let saved = self.team.leads() && (stop || pause || due) && {
             let (state, progress) = state();
-            self.save(stage, state, progress)
+            self.save(self.of_stage(stage, state), progress)
         };
         if stop {
             self.stop.request();
@@ -161,30 +242,48 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that the
-    /// task had taken then.
+    /// A stage is done: its final state is part of all checkpoints from now on. Returns the seconds that it has taken.
     pub fn finish(&mut self, stage: &str, state: Saved) -> f64 {
-        let ended = format!("{stage}/ended_seconds");
-        let kept = self.restored.get(&ended).map(ndarray::ArrayBase::sum);
-        let seconds = kept.unwrap_or_else(|| self.seconds());
-        self.done.extend(under(stage, state));
-        self.done.insert(ended, number(seconds));
+        let seconds = self.stage_seconds();
+        self.done.extend(self.of_stage(stage, state));
         seconds
+    }
+
+    /// The state of a stage as checkpoints have it.
+    fn of_stage(&self, stage: &str, state: Saved) -> Saved {
+        let mut state = under(stage, state);
+        state.insert(format!("{stage}/{STAGE_SECONDS}"), number(self.stage_seconds()));
+        state
+    }
+
+    /// Seconds that the present stage has taken, with those before an interruption.
+    fn stage_seconds(&self) -> f64 {
+        let (begun, before) = self.stage;
+        before + begun.elapsed().as_secs_f64()
     }
 
     /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
     /// before stays.
     pub fn save_finished(&mut self, progress: Snapshot) {
-        self.save("", Saved::new(), Some(progress));
+        self.save(Saved::new(), Some(progress));
+    }
+
+    /// Keeps what the finished stages left at `path`, for when the task goes on one day.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, path: &Path) -> Result<()> {
+        let mut all = self.done.clone();
+        all.insert(SECONDS.into(), number(self.seconds()));
+        write_atomically(path, &to_bytes(self.metadata(None), &all))
     }
 
     /// Whether it could be written.
-    fn save(&mut self, stage: &str, state: Saved, progress: Option<Snapshot>) -> bool {
+    fn save(&mut self, mut all: Saved, progress: Option<Snapshot>) -> bool {
         let start = Instant::now();
-        let mut all = under(stage, state);
         all.extend(self.done.clone());
         all.insert(SECONDS.into(), number(self.seconds()));
-        let written = write(&self.path, metadata(&self.task, progress), &all);
+        let written = write(&self.path, &to_bytes(self.metadata(progress), &all));
         self.last = Instant::now();
         let seconds = (self.last - start).as_secs_f64();
         match &written {
@@ -192,6 +291,19 @@ impl Checkpoints {
             Err(error) => log::warn!("task {}: no checkpoint: {error}", self.task),
         }
         written.is_ok()
+    }
+
+    /// What a checkpoint says of itself.
+    fn metadata(&self, progress: Option<Snapshot>) -> HashMap<String, String> {
+        let mut metadata = self.origin.clone();
+        metadata.remove(PROGRESS);
+        metadata.insert("task".to_owned(), self.task.clone());
+        metadata.insert("code_version".to_owned(), crate::VERSION.to_owned());
+        metadata.extend(progress.map(|progress| {
+            let text = serde_json::to_string(&progress).expect("a snapshot has a JSON form");
+            (PROGRESS.to_owned(), seal_line(&text))
+        }));
+        metadata
     }
 
     /// Removes the task's checkpoints, which its file has made useless.
@@ -206,9 +318,9 @@ impl Checkpoints {
     }
 }
 
-/// The last checkpoint that is fit for use; an empty state where there is none.
-fn restore(path: &Path, task: &str) -> Saved {
-    let usable = [path.to_owned(), previous(path)].iter().find_map(|path| {
+/// The last checkpoint that is fit for use.
+fn restore(path: &Path, task: &str) -> Option<Content> {
+    [path.to_owned(), previous(path)].iter().find_map(|path| {
         read(path, task).unwrap_or_else(|problem| {
             log::warn!(
                 "task {task}: passing over the checkpoint {} ({problem}); going on from an earlier one, or \
@@ -217,8 +329,12 @@ fn restore(path: &Path, task: &str) -> Saved {
             );
             None
         })
-    });
-    usable.unwrap_or_default()
+    })
+}
+
+/// Whether a task can go on from what it has saved at `path`.
+pub fn is_usable(path: &Path, task: &str) -> bool {
+    matches!(read(path, task), Ok(Some(_)))
 }
 
 /// How far a task was when it was last saved, as its checkpoint says; none where there is none that says so.
@@ -241,14 +357,19 @@ fn previous(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
-/// becomes the previous one.
-fn write(path: &Path, metadata: HashMap<String, String>, state: &Saved) -> Result<()> {
+/// A checkpoint as its file has it.
+fn to_bytes(metadata: HashMap<String, String>, state: &Saved) -> Vec<u8> {
     let body = serialize(metadata, state);
     let mut bytes = format!("{FORMAT} sha256 {}\n", sha256(&body)).into_bytes();
     bytes.extend(&body);
+    bytes
+}
+
+/// Writes a checkpoint beside, reads it back, and only then lets it take the place of the last one, which
+/// becomes the previous one.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_beside(path, |beside| {
-        fs::write(beside, &bytes).map_err(Error::io("write", path))?;
+        fs::write(beside, bytes).map_err(Error::io("write", path))?;
         fs::File::open(beside).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))?;
         let verified = fs::read(beside).map_err(Error::io("read back", path))? == bytes;
         if !verified {
@@ -264,19 +385,6 @@ fn write(path: &Path, metadata: HashMap<String, String>, state: &Saved) -> Resul
     })
 }
 
-/// What a checkpoint says of itself.
-fn metadata(task: &str, progress: Option<Snapshot>) -> HashMap<String, String> {
-    let mut metadata = HashMap::from([
-        ("task".to_owned(), task.to_owned()),
-        ("code_version".to_owned(), crate::VERSION.to_owned()),
-    ]);
-    metadata.extend(progress.map(|progress| {
-        let text = serde_json::to_string(&progress).expect("a snapshot has a JSON form");
-        (PROGRESS.to_owned(), seal_line(&text))
-    }));
-    metadata
-}
-
 /// A state as the bytes of a safetensors file.
 fn serialize(metadata: HashMap<String, String>, state: &Saved) -> Vec<u8> {
     let tensors = state.iter().map(|(name, array)| {
@@ -286,8 +394,8 @@ fn serialize(metadata: HashMap<String, String>, state: &Saved) -> Vec<u8> {
     safetensors::serialize(tensors, &Some(metadata)).expect("names are unique")
 }
 
-/// The state in a checkpoint; none where there is no such file.
-fn read(path: &Path, task: &str) -> Restored<Option<Saved>> {
+/// What a checkpoint holds; none where there is no such file.
+fn read(path: &Path, task: &str) -> Restored<Option<Content>> {
     let unusable = |problem: &str| Unusable(problem.to_owned());
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -302,33 +410,30 @@ fn read(path: &Path, task: &str) -> Restored<Option<Saved>> {
     if sum != sha256(body) {
         return Err(unusable("its checksum does not fit"));
     }
-    let state = parse(body, task)?;
-    read_number(&state, SECONDS)?;
-    Ok(Some(state))
+    let content = parse(body, task)?;
+    read_number(&content.state, SECONDS)?;
+    Ok(Some(content))
 }
 
 /// What [`serialize`] has made.
-fn parse(body: &[u8], task: &str) -> Restored<Saved> {
+fn parse(body: &[u8], task: &str) -> Restored<Content> {
     let unusable = |problem: &str| Unusable(problem.to_owned());
     let tensors = SafeTensors::deserialize(body).map_err(|error| unusable(&error.to_string()))?;
     let (_, metadata) =
         SafeTensors::read_metadata(body).map_err(|error| unusable(&error.to_string()))?;
-    let named = metadata.metadata().as_ref().and_then(|metadata| metadata.get("task"));
-    if named.map(String::as_str) != Some(task) {
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    if metadata.get("task").map(String::as_str) != Some(task) {
         return Err(unusable("it is another task's"));
     }
-    tensors
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            if view.dtype() != Dtype::F64 {
-                return Err(unusable("it has an array of other numbers"));
-            }
-            let numbers = view.data().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
-            let array = ArrayD::from_shape_vec(view.shape(), numbers.collect());
-            Ok((name, array.expect("the file has as many numbers as it says")))
-        })
-        .collect()
+    let arrays = tensors.tensors().into_iter().map(|(name, view)| {
+        if view.dtype() != Dtype::F64 {
+            return Err(unusable("it has an array of other numbers"));
+        }
+        let numbers = view.data().as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+        let array = ArrayD::from_shape_vec(view.shape(), numbers.collect());
+        Ok((name, array.expect("the file has as many numbers as it says")))
+    });
+    Ok(Content { state: arrays.collect::<Restored<_>>()?, metadata })
 }
 
 #[cfg(test)]
@@ -349,6 +454,10 @@ mod tests {
         ])
     }
 
+    fn of_task(name: &str) -> HashMap<String, String> {
+        HashMap::from([("task".to_owned(), name.to_owned())])
+    }
+
     fn all_bits(state: &Saved) -> BTreeMap<&str, (&[usize], Vec<u64>)> {
         let bits = |array: &ArrayD<f64>| array.iter().map(|value| value.to_bits()).collect();
         state.iter().map(|(name, array)| (name.as_str(), (array.shape(), bits(array)))).collect()
@@ -359,8 +468,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("task");
         assert!(read(&path, "t").unwrap().is_none());
-        write(&path, metadata("t", None), &state(1.5)).unwrap();
-        assert_eq!(all_bits(&read(&path, "t").unwrap().unwrap()), all_bits(&state(1.5)));
+        write(&path, &to_bytes(of_task("t"), &state(1.5))).unwrap();
+        assert_eq!(all_bits(&read(&path, "t").unwrap().unwrap().state), all_bits(&state(1.5)));
         assert!(read(&path, "another").is_err());
     }
 
@@ -376,7 +485,8 @@ mod tests {
         let saved = |value: f64| {
             let mut state = under("train", state(value));
             state.insert(SECONDS.into(), number(1.0));
-            write(&path, metadata("t", None), &state).unwrap();
+            state.insert(format!("train/{STAGE_SECONDS}"), number(1.0));
+            write(&path, &to_bytes(of_task("t"), &state)).unwrap();
         };
         saved(1.0);
         saved(2.0);
@@ -417,7 +527,8 @@ mod tests {
             assert_eq!(second.restored(stage, first_value), Some(value));
         }
         assert_eq!(second.restored("evaluate", first_value), None);
-        assert_eq!(second.finish("train", state(3.0)), train_seconds);
+        second.restored("train", first_value);
+        assert!(second.finish("train", state(3.0)) >= train_seconds);
         second.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -67,6 +67,11 @@ impl Cost {
         }
     }
 
+    /// Which part of the whole is a task of which such parts of training, evaluation and latent HMC are to be done.
+    pub fn share(&self, [train, evaluate, hmc]: [f64; 3]) -> f64 {
+        (train * self.train + evaluate * self.evaluate + hmc * self.hmc) / self.total()
+    }
+
     /// Seconds of the whole task.
     pub fn total(&self) -> f64 {
         self.train + self.evaluate + self.hmc

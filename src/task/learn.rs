@@ -109,7 +109,7 @@ fn train(
     let mut model = Model::without_target(flow, &config.run, device);
 
     let mut training = Training::new(&model, &config.train);
-    let restore = |state: &Saved| training.restore(&mut model, state);
+    let restore = |state: &Saved| training.restore(&mut model, &config.train, state);
     if checkpoints.restored("train", restore).is_some() {
         log::info!("goes on after {} s", checkpoints.seconds().round());
     }

@@ -337,7 +337,7 @@ mod tests {
     fn after(seconds: f64) -> (f64, f64) {
         let config = Config::parse(LIMITED, Path::new("t.toml")).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let (dir, _lock) = SweepDir::prepare(&folder.path().join("sweep"), &config).unwrap();
+        let (dir, _lock) = SweepDir::prepare(&folder.path().join("sweep"), &config, false).unwrap();
         let task = plan::own_tasks(&config)[0];
         let alone = (&Ranks::alone(), &Team::Alone);
         let paths = (&*dir.progress_path(&task), &*dir.log_path(&task));

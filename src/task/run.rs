@@ -84,7 +84,7 @@ pub fn run_task(
     records.push(reweighting(&evaluation, &results, task));
     let times = Times {
         train: trained,
-        evaluate: evaluated - trained,
+        evaluate: evaluated,
         wall: checkpoints.seconds(),
         finished: unix_now() as f64,
         peak_memory: memory.bytes(),
@@ -137,7 +137,7 @@ impl Stages<'_> {
         Model::new(flow, task.target(), task.temperature, &config.run, device)
     }
 
-    /// Trains the model. Returns the history, what was measured on the way, and the seconds that the task has taken.
+    /// Trains the model. Returns the history, what was measured on the way, and the seconds that it took.
     fn train(&mut self, model: &mut Model, data: Option<&Data>) -> Result<(History, Course, f64)> {
         let Self { config, seed, checkpoints, progress, .. } = self;
         let objective = match data {
@@ -151,7 +151,7 @@ impl Stages<'_> {
         let restored = checkpoints.restored("train", |state| {
             let course = within("course", state);
             let course = Course::restore(&config.train, &hmc, sites, &course)?;
-            training.restore(model, state)?;
+            training.restore(model, &config.train, state)?;
             Ok(course)
         });
         if let Some(restored) = restored {
@@ -169,12 +169,12 @@ impl Stages<'_> {
                 (state, Some(progress.snapshot()))
             })
         })?;
-        let mut state = training.final_state(model);
+        let mut state = training.state(model);
         state.extend(under("course", course.state()));
         Ok((training.history(), course, checkpoints.finish("train", state)))
     }
 
-    /// Samples of the trained flow with their densities, and the seconds that the task has taken.
+    /// Samples of the trained flow with their densities, and the seconds that they took.
     fn evaluate(&mut self, model: &Model) -> Result<(Evaluation, f64)> {
         let Self { config, seed, checkpoints, progress, .. } = self;
         let sites = model.flow.architecture.sites();

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::config::growth::Lacking;
 use crate::error::{Error, Result};
 use crate::files::schema::Item;
 use crate::files::seal::{self, Seal};
@@ -24,7 +25,7 @@ use crate::task::record::{TaskRecord, verdict_text};
 pub struct Head<N = TaskNumbers> {
     pub format_version: i64,
     pub task: String,
-    /// Checksum of what the task's numbers depend on ([`Config::sha256_of_tasks`]).
+    /// Checksum of what the task's numbers depend on besides the task it started from ([`Config::sha256_of_tasks`]).
     pub configuration_sha256: String,
     /// `ok`, or what is wrong.
     pub verdict: String,
@@ -131,23 +132,22 @@ impl Origin {
         Self { config: config.clone(), sha256: config.sha256_of_tasks() }
     }
 
-    /// Whether a file is that of `task`, done with this configuration, the machine aside.
+    /// What a file, which must be that of `task` with a flow of this configuration, lacks of it.
     ///
     /// # Errors
-    /// It is not ([`Error::ForeignTask`]), or cannot be read.
-    pub fn check<N>(&self, path: &Path, task: &Task, head: &Head<N>) -> Result<()> {
+    /// It is another one ([`Error::ForeignTask`]), or cannot be read.
+    pub fn check<N>(&self, path: &Path, task: &Task, head: &Head<N>) -> Result<Option<Lacking>> {
         let foreign = |problem| Err(Error::ForeignTask { path: path.into(), problem });
         if head.task != task.name() {
             return foreign(format!("is of another task ({}, by what it says)", head.task));
         }
         if head.configuration_sha256 == self.sha256 {
-            return Ok(());
+            return Ok(None);
         }
-        // Other versions may have had other keys.
         let theirs = TaskFile::open(path)?.configuration()?;
-        match self.config.difference_of_tasks(&Config::parse(&theirs, path)?) {
-            Some(difference) => foreign(format!("belongs to another configuration ({difference})")),
-            None => Ok(()),
+        match self.config.lacks(&Config::parse(&theirs, path)?) {
+            Err(difference) => foreign(format!("belongs to another configuration ({difference})")),
+            Ok(lacking) => Ok(Some(lacking).filter(|lacking| !lacking.is_nothing())),
         }
     }
 }
@@ -158,6 +158,8 @@ pub struct TaskFile {
     path: PathBuf,
     file: hdf5::File,
     pub head: Head,
+    /// What it lacks of the configuration that it was looked at with; none where it is finished.
+    pub lacking: Option<Lacking>,
 }
 
 /// A trained flow as its task file holds it.
@@ -209,17 +211,27 @@ impl TaskFile {
             Err(error) => return Err(damaged(error.to_string())),
         }
         let head = Head::read(path)?.ok_or_else(|| damaged("it does not say what it is".into()))?;
-        Ok(Self { path: path.into(), file, head })
+        Ok(Self { path: path.into(), file, head, lacking: None })
     }
 
-    /// The same, of a file that must be that of `task` and of `origin`.
+    /// The same, of a file that must be that of `task`, with a flow of `origin`; it may lack some of it.
     ///
     /// # Errors
     /// Also those of [`Origin::check`].
     pub fn of(path: &Path, task: &Task, origin: &Origin) -> Result<Self> {
-        let file = Self::open(path)?;
-        origin.check(path, task, &file.head)?;
+        let mut file = Self::open(path)?;
+        file.lacking = origin.check(path, task, &file.head)?;
         Ok(file)
+    }
+
+    /// Name of the task that it started from, or that it started at random.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn started_from(&self) -> Result<String> {
+        let text = self.file.attr(schema::STARTED_FROM);
+        let text = text.and_then(|text| text.read_scalar::<VarLenUnicode>());
+        text.map(|text| text.to_string()).map_err(|error| self.damaged(&error))
     }
 
     /// Opens a file that a user names, which may be none of a task at all.

@@ -221,11 +221,11 @@ fn damaged_configuration_of_a_folder_is_named() {
 #[test]
 fn folder_of_another_configuration_is_refused_and_left_untouched() {
     let sweep = Sweep::finished();
-    fs::write(&sweep.config, TINY.replace("steps = 6", "steps = 7")).unwrap();
+    fs::write(&sweep.config, TINY.replace("batch = 8", "batch = 16")).unwrap();
     let before = snapshot(&sweep.dir);
     let result = sweep.run();
     let expected =
-        ["another configuration", "train.steps = 7", "there 6", "with -o", "config.toml"];
+        ["another configuration", "train.batch = 16", "there 8", "with -o", "config.toml"];
     assert_contains(result.refusal(), &expected);
     assert_eq!(snapshot(&sweep.dir), before);
 }

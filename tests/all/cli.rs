@@ -284,7 +284,7 @@ fn collect_masks_missing_tasks_and_says_how_many_there_are() {
     // Temperature 3 (index 1), depth 1 (index 0).
     fs::remove_file(sweep.task("L4_T3_d1_s1")).unwrap();
     assert!(sweep.look("collect").success().starts_with(&told(3)));
-    let file = hdf5::File::open(&path).unwrap();
+    let file = hdf5::File::open(&path).and_then(|file| file.group("L4")).unwrap();
     let complete = file.dataset("complete").and_then(|data| data.read_raw::<i8>()).unwrap();
     assert_eq!(complete, [1, 1, 0, 1]);
     for name in ["gap", "energy", "wall_seconds"] {

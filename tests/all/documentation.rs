@@ -200,8 +200,9 @@ fn checkpoints_hold_the_documented_tensors() {
     let general = [
         ("train/course/latent/", "train/course/WALK/"),
         ("train/course/physical/", "train/course/WALK/"),
-        ("train/ended_", "STAGE/ended_"),
-        ("evaluate/ended_", "STAGE/ended_"),
+        ("train/stage_", "STAGE/stage_"),
+        ("evaluate/stage_", "STAGE/stage_"),
+        ("latent/stage_", "STAGE/stage_"),
     ];
     let rename =
         |name| general.iter().fold(name, |name: String, (from, to)| name.replace(from, to));

@@ -243,7 +243,11 @@ fn a_task_file_holds_what_the_tables_say() {
     };
     let estimates: Vec<Item> = estimates.into_iter().filter(of_means).collect();
     assert_holds(&reweighting.group(schema::ESTIMATES).unwrap(), &estimates);
-    assert_attributes("a task file", &root, &[&samplers.group("latent").unwrap(), &reweighting]);
+    assert_attributes(
+        "a task file",
+        &root,
+        &[(OF_SAMPLER, &samplers.group("latent").unwrap()), (OF_SAMPLER, &reweighting)],
+    );
 }
 
 #[test]
@@ -260,13 +264,17 @@ fn a_collected_file_holds_what_the_tables_say() {
     let mut items: Vec<Item> = axes.into_iter().flat_map(over).collect();
     let own_axis = |item: Item| Item { axes: vec![item.name].leak(), ..item };
     items.extend(coordinates().into_iter().map(own_axis));
-    assert_holds(&root, &items);
-    assert_attributes("`sweep.h5`", &root, &[]);
+    let of_lattice = root.group("L4").unwrap();
+    assert_holds(&of_lattice, &items);
+    assert_attributes("`sweep.h5`", &root, &[("group of a lattice", &of_lattice)]);
 }
+
+/// How the document names the group of a sampler.
+const OF_SAMPLER: &str = "`chains/SAMPLER`";
 
 /// The document's rows of attributes of a file against those of its root and of groups in it.
 #[track_caller]
-fn assert_attributes(file: &str, root: &Group, groups: &[&Group]) {
+fn assert_attributes(file: &str, root: &Group, groups: &[(&'static str, &Group)]) {
     let (_, text) = document();
     let heading = format!("Attributes of {file}:");
     let (_, section) = text.split_once(&heading).expect("docs/files.md has the attributes");
@@ -285,7 +293,7 @@ fn assert_attributes(file: &str, root: &Group, groups: &[&Group]) {
         group.attr_names().unwrap().into_iter().map(name).collect::<Vec<_>>()
     };
     let mut expected: BTreeSet<String> = rows_of("file", root).into_iter().collect();
-    expected.extend(groups.iter().flat_map(|group| rows_of("`chains/SAMPLER`", group)));
+    expected.extend(groups.iter().flat_map(|(place, group)| rows_of(place, group)));
     assert_eq!(found, expected, "attributes of {file} in docs/files.md");
 }
 

@@ -104,7 +104,12 @@ fn collected(sweep: &Sweep) -> Result<BTreeMap<String, Vec<u64>>, String> {
         return Err(result.stderr);
     }
     let file = hdf5::File::open(sweep.dir.join("sweep.h5")).expect("it was just written");
-    let datasets = file.datasets().expect("members can be read").into_iter();
+    let datasets = file
+        .group("L4")
+        .expect("it has the lattice")
+        .datasets()
+        .expect("members can be read")
+        .into_iter();
     let timings = ["seconds", "bytes", "ess_per_second"];
     let numbers = datasets.filter(|it| !timings.iter().any(|ending| it.name().ends_with(ending)));
     let bits = |dataset: hdf5::Dataset| {

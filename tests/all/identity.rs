@@ -90,18 +90,6 @@ fn files_of_a_sweep_with_other_tasks_or_threads_are_as_good_as_its_own() {
     assert_contains(sweep.look("collect").success(), &["6 of 6 tasks"]);
 }
 
-#[test]
-fn tasks_that_start_from_each_other_belong_to_their_own_sweep() {
-    let warm = TINY.replace("[train]", "[train]\nstart_from = \"higher-temperature\"");
-    let smaller = Sweep::new(&warm);
-    smaller.run().success();
-    let sweep = Sweep::new(&warm.replace("[2.0, 3.0]", "[2.0, 2.5, 3.0]"));
-    fs::create_dir_all(sweep.dir.join("tasks")).unwrap();
-    fs::copy(smaller.task(TINY_TASKS[0]), sweep.task(TINY_TASKS[0])).unwrap();
-    let key = "sweep.temperatures = [2.0, 2.5, 3.0], there [2.0, 3.0]";
-    assert_contains(sweep.run().errors()[0], &["belongs to another configuration", key]);
-}
-
 /// Random halves of blocks are part of a flow: weights that were trained with others mean something else.
 #[test]
 fn a_flow_whose_couplings_freeze_other_sites_is_refused_also_as_a_start() {

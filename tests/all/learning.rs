@@ -63,7 +63,8 @@ fn fields_of_cluster_spins_have_the_enumerated_moments() {
         let mut checks = Vec::new();
         let structure_factor = observe::structure_factor(&lattice, x.view());
         let random = Random::new(2);
-        let scalars = observe::scalars(&lattice, x.view(), structure_factor.view(), &random, 0);
+        let spins = observe::draw_spins(x.view(), &random, 0);
+        let scalars = observe::scalars(&lattice, x.view(), structure_factor.view(), spins.view());
         for (index, expected) in
             [(0, exact.energy_per_site), (1, exact.magnetization_2), (2, exact.magnetization_4)]
         {

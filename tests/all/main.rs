@@ -19,6 +19,7 @@ mod faults;
 mod flows;
 mod free_energy;
 mod gpu;
+mod growth;
 mod hmc;
 mod identity;
 mod jobs;

@@ -294,7 +294,8 @@ fn samples_are_of_the_target_and_their_latents_are_theirs() {
         assert!((made - fields).iter().all(|difference| difference.abs() < 1e-4));
         let structure = observe::structure_factor(&lattice, fields);
         let random = Random::new(draw as u64);
-        let scalars = observe::scalars(&lattice, fields, structure.view(), &random, 0);
+        let spins = observe::draw_spins(fields, &random, 0);
+        let scalars = observe::scalars(&lattice, fields, structure.view(), spins.view());
         let observables = [Observable::Energy, Observable::MagnetizationSquared];
         for (column, observable) in observables.into_iter().enumerate() {
             let mut sum = sums.column_mut(column);

@@ -28,6 +28,12 @@ def sweep_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def two_lattices(tmp_path: Path) -> Path:
+    """A finished synthetic sweep at L = 8 and 16, the larger one first in the file."""
+    return SyntheticSweep(linear_size=16).write(tmp_path / "sweep.h5", SyntheticSweep())
+
+
+@pytest.fixture
 def run_figure(tmp_path: Path) -> ScriptRunner:
     """Run `analysis/NAME` as a user would, from an unrelated directory."""
 

@@ -128,8 +128,12 @@ ATTRIBUTES = (
     "format",
     "format_version",
     "name",
-    "linear_size",
     "configuration",
     "code_version",
     "pulls",
 )
+
+
+def lattice_group(linear_size: int) -> str:
+    """The group with the coordinates and variables of one lattice, and its `linear_size`."""
+    return f"L{linear_size}"

@@ -12,7 +12,7 @@ SAMPLES = 4
 
 
 class SyntheticSweep:
-    """Values of a made-up sweep, to be changed by a test before `write`."""
+    """Values of a made-up sweep of one lattice, to be changed by a test before `write`."""
 
     def __init__(
         self,
@@ -23,13 +23,13 @@ class SyntheticSweep:
     ) -> None:
         self.attributes = {
             "format": "neuralrg-sweep",
-            "format_version": 3,
+            "format_version": 4,
             "name": "synthetic",
-            "linear_size": linear_size,
             "configuration": '[sweep]\nname = "synthetic"\n',
             "code_version": "0.0.0",
             "pulls": "",
         }
+        self.linear_size = linear_size
         self.coordinates = _coordinates(temperatures, depths, seeds, linear_size)
         self.variables = _variables(self.coordinates, linear_size)
 
@@ -40,22 +40,30 @@ class SyntheticSweep:
             if name != "complete" and dims[:3] == contract.TASK:
                 self.variables[name][temperature, depth, seed] = np.nan
 
-    def write(self, path: Path) -> Path:
-        """Write the HDF5 file with its dimension scales."""
+    def write(self, path: Path, *others: "SyntheticSweep") -> Path:
+        """Write the HDF5 file, with others that are of other lattices."""
         with h5py.File(path, "w") as file:
             file.attrs.update(self.attributes)
-            for name, values in self.coordinates.items():
-                scale = file.create_dataset(name, data=values)
-                scale.make_scale(name)
-                _describe(scale, name)
-            for name, values in self.variables.items():
-                dataset = file.create_dataset(name, data=values)
-                _describe(dataset, name)
-                for axis, dim in enumerate(contract.VARIABLES[name]):
-                    dataset.dims[axis].attach_scale(file[dim])
-            # As in a sweep directory that was moved: the links lead nowhere.
-            file.create_group("tasks")["T2.0_d1_s0"] = h5py.ExternalLink("tasks/absent.h5", "/")
+            tasks = file.create_group("tasks")
+            for made in (self, *others):
+                made.write_lattice(file.create_group(contract.lattice_group(made.linear_size)))
+                # As in a sweep directory that was moved: the links lead nowhere.
+                name = f"L{made.linear_size}_T2_d1_s0"
+                tasks[name] = h5py.ExternalLink(f"tasks/{name}.h5", "/")
         return path
+
+    def write_lattice(self, group: h5py.Group) -> None:
+        """Write coordinates, as dimension scales, and variables to a group."""
+        group.attrs["linear_size"] = self.linear_size
+        for name, values in self.coordinates.items():
+            scale = group.create_dataset(name, data=values)
+            scale.make_scale(name)
+            _describe(scale, name)
+        for name, values in self.variables.items():
+            dataset = group.create_dataset(name, data=values)
+            _describe(dataset, name)
+            for axis, dim in enumerate(contract.VARIABLES[name]):
+                dataset.dims[axis].attach_scale(group[dim])
 
 
 def _describe(dataset: h5py.Dataset, name: str) -> None:

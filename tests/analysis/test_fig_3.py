@@ -56,6 +56,6 @@ def test_what_is_missing_is_named(real_sweep, sweep_path, reference, tmp_path):
     with pytest.raises(sweep.SweepError, match="not an output of `neuralrg reference`"):
         fig_3.reference_at(tmp_path / "other.csv", 2.0)
     with pytest.raises(
-        sweep.SweepError, match=r"cannot read tasks/T2\.0_d1_s0\.h5, .* keep sweep\.h5 in its"
+        sweep.SweepError, match=r"cannot read tasks/L8_T2_d1_s0\.h5, .* keep sweep\.h5 in its"
     ):
         fig_3.read_course(sweep_path)

@@ -115,6 +115,8 @@ def test_what_is_missing_is_named(real_sweep, studied_sweep, tmp_path):
         study.read_studies(real_sweep, "responses")
     with pytest.raises(sweep.SweepError, match="no mutual_information study of L9; run"):
         study.read_studies(studied_sweep, "mutual_information", ["L9"])
+    with pytest.raises(sweep.SweepError, match="has no lattice of L = 8; there are: 4"):
+        study.read_studies(studied_sweep, "coarse", linear_size=8)
     moved = tmp_path / "sweep.h5"
     moved.write_bytes(studied_sweep.read_bytes())
     with pytest.raises(sweep.SweepError, match=r"keep sweep\.h5 in its folder"):

@@ -29,6 +29,8 @@ def test_couplings_are_drawn_for_every_temperature_with_error_bars(studies):
     chosen = study.most_telling(studies)
     others = fig_rg.same_but_temperature(studies, chosen)
     assert [other.temperature for other in others] == [2.0, 2.7]
+    larger = [found._replace(linear_size=8) for found in studies]
+    assert fig_rg.same_but_temperature([*studies, *larger], chosen) == others
     figure = fig_rg.draw_figure(chosen, others)
     panels = [axes for axes in figure.axes if axes.containers]
     assert len(panels) == len(fig_rg.COUPLINGS)

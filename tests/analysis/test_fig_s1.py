@@ -264,6 +264,20 @@ def test_script_writes_png_and_pdf(run_figure, sweep_path, tmp_path):
     assert done.stdout.split() == ["figures/error_T2.7.png", "figures/error_T2.7.pdf"]
 
 
+@pytest.mark.parametrize("script", ["fig_s1.py", "fig_s2.py", "fig_observables.py"])
+def test_scripts_draw_the_chosen_lattice(run_figure, two_lattices, tmp_path, script):
+    done = run_figure(script, two_lattices, "--linear-size", 16, "-o", "figure")
+    assert (done.returncode, done.stderr) == (0, "")
+    made = SyntheticSweep(linear_size=16).write(tmp_path / "alone.h5")
+    done = run_figure(script, made, "-o", "alone")
+    assert (tmp_path / "figure.pdf").read_bytes() == (tmp_path / "alone.pdf").read_bytes()
+    done = run_figure(script, two_lattices)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "sweep.h5: has lattices of L = 8, 16; choose one by `--linear-size N`\n"
+    )
+
+
 def test_script_takes_one_format_and_a_stem_with_extension(run_figure, sweep_path, tmp_path):
     done = run_figure("fig_s1.py", sweep_path, "-o", "a.png", "--formats", "pdf")
     assert done.returncode == 0

@@ -35,14 +35,14 @@ def test_reader_gives_named_coordinates_and_every_variable(sweep_path):
 def test_attributes_stored_as_fixed_length_strings_and_arrays_are_understood(sweep_path):
     with h5py.File(sweep_path, "a") as file:
         file.attrs["format"] = np.bytes_("neuralrg-sweep")
-        file.attrs["format_version"] = np.array([2], dtype=np.uint32)
+        file.attrs["format_version"] = np.array([4], dtype=np.uint32)
     with sweep.read_sweep(sweep_path) as dataset:
         assert dataset.sizes["depth"] == 3
 
 
 def test_units_of_seconds_leave_numbers_as_numbers(sweep_path):
     with h5py.File(sweep_path, "a") as file:
-        file["wall_seconds"].attrs["units"] = "seconds"
+        file["L8/wall_seconds"].attrs["units"] = "seconds"
     with sweep.read_sweep(sweep_path) as dataset:
         assert dataset["wall_seconds"].dtype == np.float64
 
@@ -96,17 +96,89 @@ def test_flipped_bytes_of_a_sealed_file_are_noticed(sweep_path):
 
 def test_newer_format_is_refused(sweep_path):
     with h5py.File(sweep_path, "a") as file:
-        file.attrs["format_version"] = 4
-    with pytest.raises(sweep.SweepError, match=r"format version 4 is newer than the 3"):
+        file.attrs["format_version"] = 5
+    with pytest.raises(sweep.SweepError, match=r"format version 5 is newer than the 4"):
         sweep.read_sweep(sweep_path)
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_present_and_last_format_are_read(sweep_path, version):
-    with h5py.File(sweep_path, "a") as file:
-        file.attrs["format_version"] = version
+def test_last_formats_with_one_lattice_at_the_root_are_read(tmp_path, version):
+    made = SyntheticSweep(linear_size=16)
+    path = tmp_path / "sweep.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(made.attributes | {"format_version": version})
+        made.write_lattice(file)
+    with sweep.read_sweep(path) as dataset, sweep.read_sweep(path, 16) as chosen:
+        assert dataset.identical(chosen)
+        assert dataset.attrs["linear_size"] == 16
+        assert dataset.attrs["name"] == "synthetic"
+        np.testing.assert_array_equal(dataset["gap"], made.variables["gap"])
+    assert list(sweep.read_sizes(path)) == [16]
+    with pytest.raises(sweep.SweepError, match="has no lattice of L = 8; there are: 16"):
+        sweep.read_sweep(path, 8)
+
+
+def test_dataset_has_the_attributes_of_the_file_and_of_its_lattice(sweep_path):
     with sweep.read_sweep(sweep_path) as dataset:
-        assert dataset.sizes["depth"] == 3
+        assert set(dataset.attrs) == {*contract.ATTRIBUTES, "linear_size"}
+        assert dataset.attrs["linear_size"] == 8
+        assert sweep.source(dataset) == str(sweep_path)
+
+
+def test_one_of_several_lattices_must_be_chosen(two_lattices):
+    with pytest.raises(
+        sweep.SweepError,
+        match=r"sweep\.h5: has lattices of L = 8, 16; choose one by `--linear-size N`",
+    ):
+        sweep.read_sweep(two_lattices)
+    with pytest.raises(sweep.SweepError, match="has no lattice of L = 4; there are: 8, 16"):
+        sweep.read_sweep(two_lattices, 4)
+    for size in (8, 16):
+        with sweep.read_sweep(two_lattices, size) as dataset:
+            assert dataset.attrs["linear_size"] == dataset.sizes["row"] == size
+
+
+def test_all_lattices_are_read_in_ascending_order(two_lattices):
+    sizes = sweep.read_sizes(two_lattices)
+    assert list(sizes) == [8, 16]
+    for size, dataset in sizes.items():
+        assert dataset.attrs["linear_size"] == dataset.sizes["row"] == size
+        assert dataset.attrs["name"] == "synthetic"
+    assert list(sweep.read_sizes(two_lattices, 16)) == [16]
+    with pytest.raises(sweep.SweepError, match="has no lattice of L = 4; there are: 8, 16"):
+        sweep.read_sizes(two_lattices, 4)
+
+
+def test_lattices_without_finished_task_are_left_out(tmp_path):
+    small, large = SyntheticSweep(linear_size=8), SyntheticSweep(linear_size=16)
+    large.variables["complete"][:] = 0
+    path = small.write(tmp_path / "sweep.h5", large)
+    assert list(sweep.read_sizes(path)) == [8]
+    with pytest.raises(sweep.SweepError, match="no finished task of L = 16; run"):
+        sweep.read_sweep(path, 16)
+    small.variables["complete"][:] = 0
+    with pytest.raises(sweep.SweepError, match="no finished task in this sweep; run"):
+        sweep.read_sizes(small.write(path, large))
+
+
+def test_names_of_tasks_are_found_by_their_lattice(two_lattices):
+    with h5py.File(two_lattices) as file:
+        assert sweep.linked_names(file["tasks"], [8, 16]) == ["L8_T2_d1_s0", "L16_T2_d1_s0"]
+        assert sweep.linked_names(file["tasks"], [1]) == []
+
+
+def test_damage_of_a_second_lattice_is_noticed(two_lattices):
+    with h5py.File(two_lattices, "a") as file:
+        del file["L16/complete"]
+    with pytest.raises(sweep.SweepError, match="damaged sweep file: no complete"):
+        sweep.read_sizes(two_lattices)
+
+
+def test_sweep_without_lattices_is_refused(sweep_path):
+    with h5py.File(sweep_path, "a") as file:
+        del file["L8"]
+    with pytest.raises(sweep.SweepError, match="damaged sweep file: no group of a lattice"):
+        sweep.read_sweep(sweep_path)
 
 
 def test_format_version_that_is_no_number_is_refused(sweep_path):
@@ -119,14 +191,14 @@ def test_format_version_that_is_no_number_is_refused(sweep_path):
 @pytest.mark.parametrize("name", ["complete", "seed"])
 def test_sweep_without_its_task_axes_is_refused(sweep_path, name):
     with h5py.File(sweep_path, "a") as file:
-        del file[name]
+        del file["L8"][name]
     with pytest.raises(sweep.SweepError, match=r"(damaged|cannot be read as a) sweep file"):
         sweep.read_sweep(sweep_path)
 
 
 def test_sweep_without_linear_size_is_refused(sweep_path):
     with h5py.File(sweep_path, "a") as file:
-        del file.attrs["linear_size"]
+        del file["L8"].attrs["linear_size"]
     with pytest.raises(sweep.SweepError, match='no attribute "linear_size"'):
         sweep.read_sweep(sweep_path)
 

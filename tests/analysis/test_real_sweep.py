@@ -8,19 +8,25 @@ import xarray as xr
 import contract
 import sweep
 
+GROUP = contract.lattice_group(4)
+
 
 @pytest.fixture(scope="module")
 def dataset(real_sweep):
     """Opened as the README tells a user to, without this project's reader."""
-    with xr.open_dataset(real_sweep, engine="h5netcdf") as opened:
+    with xr.open_dataset(real_sweep, engine="h5netcdf", group=GROUP) as opened:
         yield opened.load()
 
 
-def test_root_attributes_are_all_there(dataset):
-    assert set(contract.ATTRIBUTES) <= set(dataset.attrs)
-    assert dataset.attrs["format"] == "neuralrg-sweep"
-    assert int(dataset.attrs["format_version"]) == sweep.FORMAT_VERSION
-    assert "linear_size" in dataset.attrs["configuration"]
+def test_root_attributes_are_all_there(real_sweep):
+    with h5py.File(real_sweep) as file:
+        attributes = dict(file.attrs)
+        assert int(file[GROUP].attrs["linear_size"]) == 4
+    assert set(contract.ATTRIBUTES) <= set(attributes)
+    assert "linear_size" not in attributes
+    assert attributes["format"] == "neuralrg-sweep"
+    assert int(attributes["format_version"]) == sweep.FORMAT_VERSION
+    assert "linear_size" in attributes["configuration"]
 
 
 def test_coordinates_are_named_and_have_their_types(dataset):
@@ -50,8 +56,8 @@ def test_variable_has_its_number_type(dataset, name):
 def test_dimension_scales_are_attached(real_sweep):
     with h5py.File(real_sweep) as file:
         for name, dims in contract.VARIABLES.items():
-            attached = tuple(axis[0].name.lstrip("/") for axis in file[name].dims)
-            assert attached == dims, name
+            attached = tuple(axis[0].name for axis in file[GROUP][name].dims)
+            assert attached == tuple(f"/{GROUP}/{dim}" for dim in dims), name
 
 
 def test_every_task_of_the_smoke_sweep_is_finished_and_finite(dataset):

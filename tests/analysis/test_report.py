@@ -86,8 +86,7 @@ def browse(tmp_path):
 @pytest.fixture(scope="module")
 def page(studied_sweep, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    with sweep.read_sweep(studied_sweep) as dataset:
-        return report.write_page(report.render(dataset), path)
+    return report.write_page(report.render(sweep.read_sizes(studied_sweep)), path)
 
 
 def probed(page: Path, folder: Path) -> Path:
@@ -108,7 +107,7 @@ def test_browser_shows_every_figure_and_row_without_complaint(page, browse, real
     assert console == []
     figures = re.findall(r'<figure id="(\w+)"', dom)
     # The smoke sweep measures during its training, and has all studies here.
-    assert figures == [entry.name for entry in report.FIGURES]
+    assert figures == [f"{entry.name}_L4" for entry in report.FIGURES]
     assert len(widths(dom)) == len(figures)
     assert min(widths(dom)) > 300
     with sweep.read_sweep(real_sweep) as dataset:
@@ -149,11 +148,11 @@ def test_rows_hold_the_numbers_of_the_sweep(page, real_sweep):
         gap = with_error(float(first["gap"]), float(first["gap_error"]))
         problems = int(first["problems"])
         verdict = f"{problems} problem{'s' * (problems != 1)}"
-        assert rows[0][:5] == ["2", "1", "1", verdict, gap]
+        assert rows[0][:6] == ["4", "2", "1", "1", verdict, gap]
         bridge = float(first["bridge_free_energy"] - first["free_energy_exact"])
         cell = with_error(bridge, float(first["bridge_free_energy_error"]))
         headings = [heading for heading, _, _ in report.COLUMNS]
-        assert rows[0][4 + headings.index("bridge - exact")] == cell
+        assert rows[0][5 + headings.index("bridge - exact")] == cell
         verdict = file["tasks/L4_T2_d1_s1"].attrs["verdict"]
     text = html.unescape(page.read_text(encoding="utf-8"))
     for problem in verdict.split("; "):
@@ -170,16 +169,30 @@ def test_unfinished_tasks_and_absent_files_are_told(tmp_path):
     made_up = SyntheticSweep()
     made_up.unfinish(1, 0, 0)
     made_up.attributes["name"] = "<b>not markup</b>"
-    with sweep.read_sweep(made_up.write(tmp_path / "sweep.h5")) as dataset:
-        text = report.render(dataset)
+    text = report.render(sweep.read_sizes(made_up.write(tmp_path / "sweep.h5")))
     rows = Table(text).body()
     assert len(rows) == 24
     assert [row for row in rows if "not finished" in row] == [
-        ["2.2", "1", "0", "not finished", *[""] * 11]
+        ["8", "2.2", "1", "0", "not finished", *[""] * 11]
     ]
     assert "1 task file is not beside the sweep file" in text
-    assert "During the training: not drawn." in text
+    assert "During the training, L = 8: not drawn." in text
     assert "<b>not markup" not in text
+
+
+def test_every_lattice_has_its_rows_and_figures_or_the_chosen_one(
+    two_lattices, run_figure, tmp_path
+):
+    for arguments, sizes in (((), ["8", "16"]), (("--linear-size", 16), ["16"])):
+        done = run_figure("report.py", two_lattices, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"<title>synthetic: L = {', '.join(sizes)}</title>" in text
+        assert [row[0] for row in Table(text).body()] == [size for size in sizes for _ in range(24)]
+        figures = re.findall(r'<figure id="(\w+)"', text)
+        drawn = ("fig_s1", "fig_observables", "fig_s2")
+        assert figures == [f"{name}_L{size}" for name in drawn for size in sizes]
+        assert text.count("cannot read tasks/L16_T2_d1_s0.h5") == 1
 
 
 def test_errors_have_the_digits_asked_for():

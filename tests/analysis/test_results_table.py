@@ -29,6 +29,15 @@ def test_script_prints_a_markdown_table(real_sweep, run_figure):
     assert {line.count("|") for line in (header, ruler, *body)} == {12}
 
 
+def test_every_lattice_has_rows_or_the_chosen_one(two_lattices, run_figure):
+    def sizes(*arguments: object) -> list[str]:
+        lines = run_figure("results_table.py", two_lattices, *arguments).stdout.splitlines()
+        return [line.split(" | ")[0] for line in lines[2:]]
+
+    assert sizes() == ["| 8"] * 24 + ["| 16"] * 24
+    assert sizes("--linear-size", 16) == ["| 16"] * 24
+
+
 def test_missing_file_is_one_line_on_stderr(tmp_path, run_figure):
     done = run_figure("results_table.py", tmp_path / "none.h5")
     assert done.returncode == 1

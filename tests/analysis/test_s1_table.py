@@ -2,8 +2,6 @@
 
 import csv
 
-import pytest
-
 import sweep
 from fig_s1 import PUBLISHED
 from figure import with_error
@@ -37,10 +35,12 @@ def test_unfinished_tasks_are_dashes(tmp_path):
         assert rows(dataset)[2].endswith("| - |")
 
 
-def test_another_lattice_is_an_error(tmp_path):
-    made = SyntheticSweep(linear_size=16, temperatures=(2.0,), depths=(1,))
-    with (
-        sweep.read_sweep(made.write(tmp_path / "sweep.h5")) as dataset,
-        pytest.raises(sweep.SweepError, match="L = 32"),
-    ):
-        rows(dataset)
+def test_the_published_lattice_is_chosen(run_figure, tmp_path):
+    made = [SyntheticSweep(linear_size=size, temperatures=(2.0,), depths=(1,)) for size in (16, 32)]
+    done = run_figure("s1_table.py", made[0].write(tmp_path / "both.h5", made[1]))
+    assert done.returncode == 0, done.stderr
+    with sweep.read_sweep(tmp_path / "both.h5", 32) as dataset:
+        assert done.stdout.splitlines() == rows(dataset)
+    done = run_figure("s1_table.py", made[0].write(tmp_path / "other.h5"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("other.h5: has no lattice of L = 32; there are: 16\n")

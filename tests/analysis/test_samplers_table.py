@@ -12,6 +12,12 @@ def test_every_sampler_of_every_task_has_a_row(real_sweep, run_figure):
     assert "nan" not in done.stdout
 
 
+def test_tasks_of_a_lattice_are_chosen(two_lattices, run_figure):
+    done = run_figure("samplers_table.py", two_lattices, "--linear-size", 16)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot read tasks/L16_T2_d1_s0.h5" in done.stderr
+
+
 def test_a_sweep_file_without_its_task_files_is_refused_in_one_line(
     real_sweep, run_figure, tmp_path
 ):

@@ -68,12 +68,19 @@ const PER_TRAJECTORY: &[&str] = &["chain", "trajectory"];
 
 /// What is recorded of each trajectory besides the observables, in the order of
 /// [`Recorded`](crate::sampling::sampler::Recorded).
-pub const RECORDED: [Item; 5] = [
+pub const RECORDED: [Item; 7] = [
     array("ln_weight", "nat", PER_TRAJECTORY, "ln pi(x) - ln q(x); NaN without a flow"),
     array("acceptance", "1", PER_TRAJECTORY, "acceptance probability"),
     array("energy_error", "nat", PER_TRAJECTORY, "change of H; infinite if not finite"),
     array("hamiltonian", "nat", PER_TRAJECTORY, "H after the trajectory; U without momenta"),
     array("accepted", "1", PER_TRAJECTORY, "1 where the proposal was accepted"),
+    array(
+        "spin_energy",
+        "J",
+        PER_TRAJECTORY,
+        "energy per site of sampled spins: of the Ising model itself, for reweighting in temperature",
+    ),
+    array("spin_magnetization", "1", PER_TRAJECTORY, "m of the same spins, with its sign"),
 ];
 
 /// Chains of a sampler: the observables, and what is recorded besides.
