@@ -82,12 +82,15 @@ impl Config {
         toml::to_string(self).expect("a validated configuration has a TOML form")
     }
 
-    /// Fills in the checksum of the data file, if there is one, and looks whether it has the fields of every task;
-    /// `path` names the configuration.
+    /// Fills in the checksums of the files that it names, and looks whether the data have the fields of every task; `path`
+    /// names the configuration.
     ///
     /// # Errors
-    /// As [`data::identify`].
-    pub fn identify_data(&mut self, path: &Path) -> Result<()> {
+    /// As [`data::identify`], or those of the file with a flow.
+    pub fn identify_files(&mut self, path: &Path) -> Result<()> {
+        if let StartFrom::File(file) = &mut self.train.start_from {
+            file.identify(path)?;
+        }
         let Some(mut data) = self.data.clone() else { return Ok(()) };
         let size = self.linear_sizes()[0];
         data::identify(&mut data, (size, self.temperatures()), path)?;

@@ -195,6 +195,26 @@ pub enum Error {
     #[error("ended by rank 0")]
     Elsewhere,
 
+    /// A file that a training is to start from has no flow.
+    #[error(
+        "{} has no flow to start from ({problem}); train.start_from wants a task file (DIR/tasks/*.h5) or what `neuralrg export` \
+         writes (*.safetensors)", path.display()
+    )]
+    NoFlow { path: PathBuf, problem: String },
+
+    /// No layer of a flow has the shape of one that is to start from it.
+    #[error(
+        "no layer of the flow of {start} fits; train.start_from wants one with the same [flow], of another temperature, depth or size"
+    )]
+    NothingFits { start: String },
+
+    /// A sweep that trainings are to start from has no task for one of them.
+    #[error(
+        "{} has no finished task that {task} could start from (train.start_from): one on a lattice that is not larger",
+        dir.display()
+    )]
+    NoStart { dir: PathBuf, task: String },
+
     /// Nothing to collect yet.
     #[error(
         "{} has no finished task of L = {sizes}; run `neuralrg run CONFIG -o {}` first",

@@ -11,6 +11,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 
 use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::random::Random;
@@ -18,7 +19,7 @@ use arrangement::Layer;
 use coupling::{Coupling, Half, Network};
 
 /// Structure of a flow on one lattice. Data only.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     pub linear_size: usize,
     /// Levels of the hierarchy.

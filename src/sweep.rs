@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod collect;
 pub mod distribute;
+mod elsewhere;
 pub mod events;
 mod finished;
 pub mod folder;
@@ -33,6 +34,7 @@ use crate::ranks::{Ranks, Team};
 use crate::signals::Stop;
 use crate::sweep::claims::JobFile;
 use crate::sweep::distribute::{Counts, Desk};
+use crate::sweep::elsewhere::elsewhere;
 use crate::sweep::events::{Event, Events};
 use crate::sweep::finished::{Standing, keep_outcome, standing};
 use crate::sweep::folder::SweepDir;
@@ -109,7 +111,7 @@ fn find_missing(
     if let Some(hint) = decimal_comma_hint(config.temperatures()) {
         log::warn!("{}: {hint}", config_path.display());
     }
-    config.identify_data(config_path)?;
+    config.identify_files(config_path)?;
     config.teams(ranks, config_path)?;
     let mut tasks = plan::tasks(&config);
     let wanted = match task_index {
@@ -128,6 +130,9 @@ fn find_missing(
     learn_costs(&mut tasks, &standings, &config);
     let missing: Vec<usize> =
         wanted.iter().copied().filter(|&index| !standings[index].is_done()).collect();
+    for &index in &missing {
+        elsewhere(&config, &tasks[index].task)?;
+    }
     log::info!(
         "{}: {} of {} tasks to do in {}",
         config.sweep.name,

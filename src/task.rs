@@ -11,6 +11,7 @@ pub mod record;
 pub mod results;
 pub mod run;
 pub mod sample;
+pub mod start;
 pub mod study_file;
 pub mod task_file;
 pub mod trained;
@@ -39,6 +40,19 @@ impl Task {
     pub fn name(&self) -> String {
         let Self { linear_size, temperature, depth, seed } = self;
         format!("L{linear_size}_T{temperature}_d{depth}_s{seed}")
+    }
+
+    /// The task of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut parts = name.split('_');
+        let mut value = |letter: char| parts.next()?.strip_prefix(letter);
+        let task = Self {
+            linear_size: value('L')?.parse().ok()?,
+            temperature: value('T')?.parse().ok()?,
+            depth: value('d')?.parse().ok()?,
+            seed: value('s')?.parse().ok()?,
+        };
+        (task.name() == name).then_some(task)
     }
 
     /// All its random streams. They depend on its physics (L, T, depth) and its seed, not on the sweep it belongs to: the

@@ -37,7 +37,7 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
     let (ranks, dir) = (ranks.map(|ranks| ranks as usize), output.as_deref());
     let mut config = Config::read(path)?;
     hint(decimal_comma_hint(config.temperatures()));
-    config.identify_data(path)?;
+    config.identify_files(path)?;
     let team = config.run.ranks_per_task;
     let ranks = ranks.unwrap_or(team);
     let teams = config.teams(ranks, path)?;

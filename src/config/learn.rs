@@ -131,9 +131,9 @@ impl LearnConfig {
         train.check_forward()?;
         let every = train.measure_every;
         require(every == 0, "train.measure_every", every, "0: pictures have no observables")?;
-        let start = train.start_from;
+        let start = &train.start_from;
         require(
-            start == StartFrom::None,
+            *start == StartFrom::None,
             "train.start_from",
             written(start),
             "\"none\": there is one training only",

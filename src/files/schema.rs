@@ -40,6 +40,8 @@ pub const COMPLETE: &str = "complete";
 /// [`AT_RANDOM`].
 pub const STARTED_FROM: &str = "started_from";
 pub const AT_RANDOM: &str = "random";
+/// The same of that one, and so on, with ` < ` between them.
+pub const ANCESTRY: &str = "ancestry";
 
 /// `format` attribute of files of fields, and of files of `neuralrg learn`.
 pub const FIELDS_FORMAT: &str = "neuralrg-fields";

@@ -69,7 +69,7 @@ pub fn own_tasks_of(config: &Config, linear_size: usize) -> Vec<Task> {
 fn parent_of(config: &Config, task: &Task) -> Option<Task> {
     let Task { linear_size, temperature, depth, .. } = *task;
     match config.train.start_from {
-        StartFrom::None => None,
+        StartFrom::None | StartFrom::Sweep(_) | StartFrom::File(_) => None,
         StartFrom::HigherTemperature => {
             let higher = config.temperatures().iter().copied().filter(|&other| other > temperature);
             higher.min_by(f64::total_cmp).map(|temperature| Task { temperature, ..*task })

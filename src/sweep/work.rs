@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 
+use super::elsewhere::elsewhere;
 use super::finished::{Standing, open_finished, standing};
 use super::folder::SweepDir;
 use super::queue::Outcome;
@@ -17,7 +18,8 @@ use crate::task::Task;
 use crate::task::checkpoint::Checkpoints;
 use crate::task::progress::TaskProgress;
 use crate::task::record::TaskRecord;
-use crate::task::run::{Parent, run_task};
+use crate::task::run::run_task;
+use crate::task::start::{Parent, Start};
 use crate::task::task_file::Origin;
 use crate::task::writing::write_task;
 
@@ -50,8 +52,6 @@ impl Worker<'_> {
         if dir.task_path(task).exists() {
             checkpoints = checkpoints.or_kept(&dir.kept_path(task));
         }
-        let parent = self.shared(checkpoints.of(config, parent.copied()));
-        let origin = parent.map_or_else(String::new, |parent| format!(" from {}", parent.name()));
         let mut progress = TaskProgress::new(
             task,
             config,
@@ -59,10 +59,11 @@ impl Worker<'_> {
             (self.ranks, team),
             self.bars,
         );
-        progress.note(&format!("task {} begins{origin}", task.name()));
         let outcome = team.together(|| {
+            let parent = self.parent(task, parent, &mut checkpoints)?;
+            let from = parent.as_ref().map(|parent| format!(" from {}", parent.start));
+            progress.note(&format!("task {} begins{}", task.name(), from.unwrap_or_default()));
             checkpoints.share();
-            let parent = parent.map(|parent| self.read_parent(&parent)).transpose()?;
             let place = (*team, self.device);
             run_task(task, config, place, parent.as_ref(), &mut checkpoints, &mut progress)
         });
@@ -138,25 +139,42 @@ impl Worker<'_> {
         matches!(standing, Ok(Standing::Partial(lacking)) if lacking.replaces())
     }
 
-    /// The task that the leader of the team knows to start from.
-    fn shared(&self, parent: Option<Task>) -> Option<Task> {
-        let bytes = serde_json::to_vec(&parent).expect("a task has a JSON form");
-        serde_json::from_slice(&self.team.leaders(bytes)).expect("the leader sent a task")
+    /// The trained flow that a task starts from, or has started from; the leader of the team reads it.
+    fn parent(
+        &self,
+        task: &Task,
+        planned: Option<&Task>,
+        checkpoints: &mut Checkpoints,
+    ) -> Result<Option<Parent>> {
+        let mut read = || -> Result<Option<Parent>> {
+            let planned = match planned {
+                Some(parent) => Some(Start::Task(*parent)),
+                None => elsewhere(self.config, task)?,
+            };
+            match checkpoints.of(self.config, planned) {
+                Some(Start::Task(parent)) => self.read_parent(&parent).map(Some),
+                Some(Start::File { path, sha256 }) => Parent::of_file(&path, &sha256).map(Some),
+                None => Ok(None),
+            }
+        };
+        let mut parent = if self.team.leads() { read()? } else { None };
+        // JSON does not keep all bits of numbers.
+        let parameters = parent.as_mut().map(|parent| std::mem::take(&mut parent.parameters));
+        let header = serde_json::to_vec(&parent).expect("a flow has a JSON form");
+        let header: Option<Parent> =
+            serde_json::from_slice(&self.team.leaders(header)).expect("the leader sent it");
+        let parameters = self.team.leaders(parameters.unwrap_or_default());
+        Ok(header.map(|header| Parent { parameters, ..header }))
     }
 
-    /// What a task needs of the finished one that it starts from; the leader reads it.
     fn read_parent(&self, task: &Task) -> Result<Parent> {
-        let read = || {
-            wait_for(&self.dir.task_path(task));
-            open_finished(task, self.config, &Origin::new(self.config), self.dir)
-                .and_then(|file| Ok(file.flow()?.parameters))
-                .map_err(|error| Error::UnreadableParent {
-                    parent: task.name(),
-                    cause: Box::new(error),
-                })
-        };
-        let parameters = if self.team.leads() { read()? } else { Vec::new() };
-        Ok(Parent { task: *task, parameters: self.team.leaders(parameters) })
+        wait_for(&self.dir.task_path(task));
+        open_finished(task, self.config, &Origin::new(self.config), self.dir)
+            .and_then(|file| Parent::of_task(Start::Task(*task), &file))
+            .map_err(|error| Error::UnreadableParent {
+                parent: task.name(),
+                cause: Box::new(error),
+            })
     }
 }
 

@@ -23,8 +23,8 @@ use crate::files::state::{Restored, Saved, Unusable, number, read_number, under,
 use crate::files::tensor_file::Tensor;
 use crate::ranks::Team;
 use crate::signals::Stop;
-use crate::task::Task;
 use crate::task::progress::Snapshot;
+use crate::task::start::Start;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
 const FORMAT: &str = "neuralrg checkpoint 7";
@@ -121,9 +121,10 @@ impl Checkpoints {
     }
 
     /// Drops the stages that are not those of `config`, which is the task's from now on. What was begun goes on from the
-    /// task that it started from; what was not starts from `parent`. Returns that task.
-    pub fn of(&mut self, config: &Config, parent: Option<Task>) -> Option<Task> {
-        let begun: Option<(String, Option<Task>)> = self.told(CONFIGURATION).zip(self.told(PARENT));
+    /// task that it started from; what was not starts from `parent`. Returns what it started from.
+    pub fn of(&mut self, config: &Config, parent: Option<Start>) -> Option<Start> {
+        let begun: Option<(String, Option<Start>)> =
+            self.told(CONFIGURATION).zip(self.told(PARENT));
         let fits = begun.and_then(|(text, parent)| {
             let lacking = config.lacks(&Config::parse(&text, &self.path).ok()?).ok()?;
             Some((lacking, parent))
@@ -148,7 +149,7 @@ impl Checkpoints {
             }
         };
         let json =
-            |value: &Option<Task>| serde_json::to_string(value).expect("tasks have a JSON form");
+            |value: &Option<Start>| serde_json::to_string(value).expect("starts have a JSON form");
         let configuration = serde_json::to_string(&config.to_toml()).expect("a text has one");
         self.origin = HashMap::from([
             (CONFIGURATION.to_owned(), configuration),

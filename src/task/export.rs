@@ -21,7 +21,7 @@ use crate::flow::{Architecture, Flow};
 use crate::task::trained::{Trained, check_output};
 
 /// Metadata `format` of the file.
-const FORMAT: &str = "neuralrg-flow 2";
+pub(super) const FORMAT: &str = "neuralrg-flow 2";
 
 /// What a reader needs to know besides the tensors.
 #[derive(Debug, Serialize)]

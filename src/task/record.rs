@@ -3,6 +3,7 @@
 use ndarray::{Array1, Array2, Array3};
 
 use super::Task;
+use super::start::Start;
 use crate::files::{Numbers, schema};
 use crate::flow::coupling::Half;
 use crate::sampling::states::TargetSamples;
@@ -11,8 +12,8 @@ use crate::sampling::states::TargetSamples;
 #[derive(Debug)]
 pub struct TaskRecord {
     pub task: Task,
-    /// The task whose trained parameters the training started from; at random where there is none.
-    pub parent: Option<Task>,
+    /// What the training started from, and what that started from, and so on; at random where there is nothing.
+    pub started_from: Option<(Start, String)>,
     /// The resolved configuration of the sweep, as TOML.
     pub configuration: String,
     pub host: String,

@@ -12,7 +12,7 @@ use crate::engine::device::Device;
 use crate::error::Result;
 use crate::files::state::{under, within};
 use crate::files::{Numbers, schema};
-use crate::flow::{Flow, transfer};
+use crate::flow::Flow;
 use crate::ranks::Team;
 use crate::sampling::config::Sampler;
 use crate::sampling::course::Course;
@@ -27,16 +27,9 @@ use crate::task::Task;
 use crate::task::checkpoint::Checkpoints;
 use crate::task::progress::TaskProgress;
 use crate::task::record::{SamplerRecord, TaskRecord};
+use crate::task::start::Parent;
 use crate::train::data::Data;
 use crate::train::{History, Objective, Progress, Training};
-
-/// A trained task that another one starts from.
-#[derive(Debug)]
-pub struct Parent {
-    pub task: Task,
-    /// Flat parameter vector.
-    pub parameters: Vec<f64>,
-}
 
 /// Runs one task on a team, each member on its own device, from the trained parameters of `parent` or at random;
 /// or what is left of it after its last checkpoint. The members do the same, but that each evaluates the flow
@@ -61,7 +54,7 @@ pub fn run_task(
     let seed = task.streams();
     let mut stages = Stages { task, config, seed, checkpoints, progress, trajectories: 0 };
 
-    let mut model = stages.build(parent, device).with_team(team);
+    let mut model = stages.build(parent, device)?.with_team(team);
     let (history, course, trained) = stages.train(&mut model, data.as_ref())?;
     let (evaluation, evaluated) = stages.evaluate(&model)?;
     let held_out = held_out(data.as_ref(), &model, references)?;
@@ -92,7 +85,7 @@ pub fn run_task(
     let ess_least = results.estimates.ess_least;
     Ok(TaskRecord {
         task: *task,
-        parent: parent.map(|parent| parent.task),
+        started_from: parent.map(|parent| (parent.start.clone(), parent.ancestry.clone())),
         configuration: config.to_toml(),
         host: gethostname::gethostname().to_string_lossy().into_owned(),
         device: describe(device),
@@ -127,14 +120,15 @@ struct Stages<'a> {
 
 impl Stages<'_> {
     /// The flow, at random or from the trained parameters of another task, with its target.
-    fn build(&self, parent: Option<&Parent>, device: Device) -> Model {
+    fn build(&self, parent: Option<&Parent>, device: Device) -> Result<Model> {
         let (task, config) = (self.task, self.config);
         let random = self.seed.at(Stage::Initialize, 0);
         let mut flow = Flow::initialize(task.architecture(&config.flow), &random);
         if let Some(parent) = parent {
-            start_from(&mut flow, parent, config);
+            let initial = flow.parameters.to_vec();
+            flow.parameters = parent.give(&flow.architecture, &initial)?.into();
         }
-        Model::new(flow, task.target(), task.temperature, &config.run, device)
+        Ok(Model::new(flow, task.target(), task.temperature, &config.run, device))
     }
 
     /// Trains the model. Returns the history, what was measured on the way, and the seconds that it took.
@@ -220,14 +214,6 @@ fn held_out(
     let held_out = held_out.unwrap_or_default();
     check_finite(&held_out)?;
     Ok(held_out)
-}
-
-/// Replaces the random parameters of `flow` by those of a trained task, as far as it has them.
-fn start_from(flow: &mut Flow, parent: &Parent, config: &Config) {
-    let architecture = parent.task.architecture(&config.flow);
-    let initial = flow.parameters.to_vec();
-    let parameters = transfer(&flow.architecture, &initial, &architecture, &parent.parameters);
-    flow.parameters = parameters.into();
 }
 
 /// What a sampler leaves in the task's file.

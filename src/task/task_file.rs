@@ -234,6 +234,16 @@ impl TaskFile {
         text.map(|text| text.to_string()).map_err(|error| self.damaged(&error))
     }
 
+    /// Its own name, the task that it started from, and so on.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn ancestry(&self) -> Result<String> {
+        let text = self.file.attr(schema::ANCESTRY);
+        let text = text.and_then(|text| text.read_scalar::<VarLenUnicode>());
+        text.map(|text| text.to_string()).map_err(|error| self.damaged(&error))
+    }
+
     /// Opens a file that a user names, which may be none of a task at all.
     ///
     /// # Errors

@@ -39,8 +39,12 @@ fn fill_task(file: &hdf5::File, record: &TaskRecord) -> hdf5::Result<()> {
     write_number(file, "format_version", crate::FORMAT_VERSION)?;
     write_text(file, "code_version", crate::VERSION)?;
     write_identity(file, task)?;
-    let parent = record.parent.map_or_else(|| schema::AT_RANDOM.into(), |parent| parent.name());
-    write_text(file, schema::STARTED_FROM, &parent)?;
+    let (start, ancestry) = match &record.started_from {
+        Some((start, before)) => (start.to_string(), format!("{start} < {before}")),
+        None => (schema::AT_RANDOM.into(), schema::AT_RANDOM.into()),
+    };
+    write_text(file, schema::STARTED_FROM, &start)?;
+    write_text(file, schema::ANCESTRY, &ancestry)?;
     write_text(file, "host", &record.host)?;
     write_text(file, "device", &record.device)?;
     write_number(file, "threads", record.threads as u64)?;

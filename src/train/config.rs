@@ -47,10 +47,13 @@ pub enum Schedule {
     Cosine,
 }
 
-/// Where the parameters of a task's flow start: at random, or at those of another task's trained flow,
-/// which then runs first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Where the parameters of a task's flow start: at random, at those of another task's trained flow, which then runs first,
+/// or at those of a flow that was trained elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "kebab-case",
+    expecting = "start_from must be \"none\", \"higher-temperature\", \"shallower\" or \"half-size\", or a table { sweep } or { file }"
+)]
 pub enum StartFrom {
     /// At random.
     None,
@@ -60,6 +63,29 @@ pub enum StartFrom {
     Shallower,
     /// At a task with half the linear size and one level less, down to L = 4 or one level.
     HalfSize,
+    /// At the finished task of another sweep's folder that is most like it.
+    #[serde(untagged)]
+    Sweep(OtherSweep),
+    /// At the flow of a task file, or of a file that `export` has written.
+    #[serde(untagged)]
+    File(FlowFile),
+}
+
+/// The folder of another sweep; a relative path starts at the working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtherSweep {
+    pub sweep: PathBuf,
+}
+
+/// A file with a flow; a relative path starts at the working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowFile {
+    pub file: PathBuf,
+    /// Checksum of the file, filled in before anything runs, so that a folder belongs to one content.
+    #[serde(default)]
+    pub sha256: String,
 }
 
 /// `[train]`: minimization of the reverse KL divergence with Adam.
@@ -136,20 +162,34 @@ impl DataConfig {
     /// # Errors
     /// The file cannot be read, or the configuration has another checksum.
     pub fn identify(&mut self, path: &Path) -> Result<()> {
-        let bytes = std::fs::read(&self.file).map_err(Error::io("read data file", &self.file))?;
-        let sha256 = seal::sha256(&bytes);
-        let same = self.sha256.is_empty() || self.sha256 == sha256;
-        let given = &self.sha256;
-        require(same, "data.sha256", given, format!("{sha256}, that of {}", self.file.display()))
-            .map_err(|problem| problem.at(path))?;
-        self.sha256 = sha256;
-        Ok(())
+        identify("data.sha256", &self.file, &mut self.sha256, path)
     }
 
     pub(crate) fn check(&self) -> Check {
         require(!self.file.as_os_str().is_empty(), "data.file", "\"\"", "the path of a file")?;
         require(self.held_out >= 2, "data.held_out", self.held_out, "2 or more, for error bars")
     }
+}
+
+impl FlowFile {
+    /// Fills in the checksum of the file; `path` names the configuration.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the configuration has another checksum.
+    pub fn identify(&mut self, path: &Path) -> Result<()> {
+        identify("train.start_from.sha256", &self.file, &mut self.sha256, path)
+    }
+}
+
+/// Fills in the checksum of a file, or checks it where it is given under `key` of the configuration at `path`.
+fn identify(key: &'static str, file: &Path, given: &mut String, path: &Path) -> Result<()> {
+    let bytes = std::fs::read(file).map_err(Error::io("read file", file))?;
+    let sha256 = seal::sha256(&bytes);
+    let same = given.is_empty() || *given == sha256;
+    require(same, key, &*given, format!("{sha256}, that of {}", file.display()))
+        .map_err(|problem| problem.at(path))?;
+    *given = sha256;
+    Ok(())
 }
 
 impl TrainConfig {

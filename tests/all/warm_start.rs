@@ -200,3 +200,92 @@ fn task_file_with_another_number_of_parameters_is_moved_aside() {
         assert!(result.stderr.contains(part), "{}", result.stderr);
     }
 }
+
+/// The 8 × 8 training at one temperature, from a start elsewhere.
+fn elsewhere(start_from: &str, temperature: &str) -> String {
+    training("none", &format!("[{temperature}]"), "[3]")
+        .replace("start_from = \"none\"", &format!("start_from = {start_from}"))
+}
+
+fn ancestry(sweep: &Sweep, task: &str) -> String {
+    contents(&sweep.task(task))["/@ancestry"].text[0].clone()
+}
+
+/// A flow of another sweep, of a task file and of an exported file are the same start, and the file says which.
+#[test]
+fn trainings_start_from_flows_of_other_sweeps_and_files() {
+    let other = Sweep::new(&training("higher-temperature", "[2.3, 2.7]", "[3]"));
+    other.run().success();
+    let (nearest, task) = (other.task("L8_T2.3_d3_s1"), "L8_T2.35_d3_s1");
+    let exported = other.folder().join("flow.safetensors");
+    let mut export = neuralrg();
+    outcome(export.arg("export").arg(&nearest).arg("-o").arg(&exported)).success();
+    let random = Sweep::new(&elsewhere("\"none\"", "2.35").replace("steps = 100", "steps = 1"));
+    random.run().success();
+    assert_eq!(ancestry(&random, task), "random");
+
+    let from = |start: String, key: &str| {
+        let sweep = Sweep::new(&elsewhere(&start, "2.35"));
+        sweep.run().success();
+        let told = started_from(&sweep, task);
+        assert!(told.starts_with(&format!("{key} (sha256 ")), "{told}");
+        assert!(first_gap(&sweep, task) < 0.2 * first_gap(&random, task), "{start}");
+        sweep
+    };
+    let path = nearest.display().to_string();
+    let sweep = from(format!("{{ sweep = {:?} }}", other.dir), &path);
+    let before = "L8_T2.7_d3_s1 < random";
+    assert_eq!(ancestry(&sweep, task), format!("{} < {before}", started_from(&sweep, task)));
+    let file = from(format!("{{ file = {nearest:?} }}"), &path);
+    let name = exported.display().to_string();
+    let flow = from(format!("{{ file = {exported:?} }}"), &name);
+    assert_eq!(ancestry(&flow, task), format!("{} < an exported flow", started_from(&flow, task)));
+    let parameters = |sweep: &Sweep| contents(&sweep.task(task))["/model/parameters"].bits.clone();
+    assert_eq!(parameters(&file), parameters(&sweep));
+    // Exported weights are rounded to single precision.
+    assert!((first_gap(&flow, task) / first_gap(&file, task) - 1.0).abs() < 1e-3);
+
+    // Two ranks that share the task get the flow from the one that reads it.
+    let team = elsewhere(&format!("{{ file = {nearest:?} }}"), "2.35")
+        .replace("[run]", "[run]\nranks_per_task = 2");
+    let team = Sweep::new(&team);
+    outcome(&mut team.run_with(mpirun(2))).success();
+    assert!((first_gap(&team, task) / first_gap(&file, task) - 1.0).abs() < 1e-9);
+
+    // A file of another content would be another start.
+    fs::copy(other.task("L8_T2.7_d3_s1"), &nearest).unwrap();
+    assert!(file.run().errors()[0].contains("train.start_from = "), "it is refused");
+}
+
+#[test]
+fn starts_that_are_none_are_refused_before_anything_runs() {
+    let small = Sweep::finished();
+    let other = Sweep::new(&TINY.replace("hidden_width = 4", "hidden_width = 8"));
+    other.run().success();
+    let large = Sweep::new(&training("none", "[2.3]", "[1]").replace("steps = 100", "steps = 1"));
+    large.run().success();
+    let text = small.folder().join("text.safetensors");
+    fs::write(&text, "nothing").unwrap();
+    let start = |value: String| TINY.replace("[train]", &format!("[train]\nstart_from = {value}"));
+    for (value, told) in [
+        (format!("{{ sweep = {:?} }}", small.folder()), "is not a sweep folder"),
+        (
+            format!("{{ sweep = {:?} }}", large.dir),
+            "has no finished task that L4_T2_d1_s1 could start from",
+        ),
+        (format!("{{ file = {:?} }}", small.folder().join("absent.h5")), "cannot read file"),
+        (format!("{{ file = {text:?} }}"), "has no flow to start from"),
+        (format!("{{ file = {:?} }}", small.config), "is no task file"),
+        (format!("{{ file = {:?} }}", other.task("L4_T2_d2_s1")), "no layer of the flow of"),
+        ("{ folder = \"somewhere\" }".to_owned(), "start_from"),
+    ] {
+        let sweep = Sweep::new(&start(value.clone()));
+        let result = sweep.run();
+        assert_eq!(result.status, Some(1), "{value}");
+        let recorded = fs::read_dir(sweep.dir.join("failed")).into_iter().flatten().flatten();
+        let failures = recorded.map(|entry| fs::read_to_string(entry.path()).unwrap());
+        let all = failures.chain([result.errors()[0].to_owned()]).collect::<String>();
+        assert!(all.contains(told), "{value}: {all}");
+        assert!(!sweep.dir.join("tasks/L4_T2_d1_s1.h5").exists(), "{value}");
+    }
+}
