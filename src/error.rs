@@ -23,25 +23,26 @@ pub enum Error {
 
     /// The folder has tasks that the configuration would make others, or leaves out.
     #[error(
-        "{} was made by another configuration ({difference}), of which {tasks}; choose another folder with -o, \
-         or restore the configuration kept in {}", dir.display(), dir.join("config.toml").display()
+        "{} has tasks of another configuration ({difference}): {tasks}; choose another folder with -o, or go back to what \
+         these were done with, which is in their files and, for the last run, in {}",
+        dir.display(), dir.join("config.toml").display()
     )]
     OtherConfiguration { dir: PathBuf, difference: String, tasks: String },
 
     /// The configuration wants other numbers of finished tasks, rather than more.
     #[error(
         "{} has other settings ({difference}), with which {tasks}; --redo does again what depends on them, \
-         with the flows as they are trained, and moves the files that it replaces to {}; or choose another folder with -o",
+         with the flows as they are trained, and copies the files that it replaces to {}; or choose another folder with -o",
         dir.display(), dir.join("replaced").display()
     )]
     WouldReplace { dir: PathBuf, difference: String, tasks: String },
 
     /// A job works on the folder with the configuration that it has.
     #[error(
-        "a job is working on {} without {difference}; let it end, or stop it, before its tasks are given more to do",
-        dir.display()
+        "the job {job} is working on {}; until it has ended others may add temperatures, depths, seeds and lattices there, but not \
+         change {difference}", dir.display()
     )]
-    Working { dir: PathBuf, difference: String },
+    Working { dir: PathBuf, difference: String, job: String },
 
     /// A finished task is to go on, but nothing is left to go on from.
     #[error(
@@ -201,6 +202,12 @@ pub enum Error {
          writes (*.safetensors)", path.display()
     )]
     NoFlow { path: PathBuf, problem: String },
+
+    /// A training cannot go on, and what it started from has not been read.
+    #[error(
+        "task {task} cannot go on from its checkpoint; remove checkpoints/{task} and states/{task}, and the same command does it again"
+    )]
+    LostStart { task: String },
 
     /// No layer of a flow has the shape of one that is to start from it.
     #[error(

@@ -42,9 +42,9 @@ use crate::sweep::plan::PlannedTask;
 use crate::sweep::queue::{Crew, Outcome, Queue};
 use crate::sweep::reception::Reception;
 use crate::sweep::work::Worker;
+use crate::task::Task;
 use crate::task::cost::Cost;
-use crate::task::task_file::{Brief, Head, Origin, TaskFile};
-use crate::task::{Task, checkpoint};
+use crate::task::task_file::{Brief, Head, Origin};
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -121,12 +121,14 @@ fn find_missing(
     // Asking for an engine or a GPU where there is none must not leave a folder behind.
     engine::check_built(config.run.engine)?;
     device::select(config.run.engine, config.run.device_choice(), 0)?;
-    let (dir, lock) = SweepDir::prepare(root, &config, redo)?;
+    let (dir, mut lock) = SweepDir::prepare(root, &config, redo)?;
+    let claims = Arc::new(dir.claims());
+    let job = JobFile::create(Arc::clone(&claims), ranks)?;
+    lock.job_is_known();
     let started = SystemTime::now();
     let standings = standings(&tasks, &config, &dir)?;
     check_replaced(&tasks, &standings, root, redo)?;
-    check_states(&tasks, &standings, &dir)?;
-    tell_of_parents(&tasks, &standings, &dir);
+    tell_of_parents(&tasks, &standings);
     learn_costs(&mut tasks, &standings, &config);
     let missing: Vec<usize> =
         wanted.iter().copied().filter(|&index| !standings[index].is_done()).collect();
@@ -140,11 +142,9 @@ fn find_missing(
         wanted.len(),
         root.display()
     );
-    let claims = Arc::new(dir.claims());
     let names: Vec<String> = tasks.iter().map(|planned| planned.task.name()).collect();
     let to_do: HashSet<&str> = missing.iter().map(|&index| names[index].as_str()).collect();
     claims.tidy(|task| !to_do.contains(task));
-    let job = JobFile::create(Arc::clone(&claims), ranks)?;
     let events = Events::open(dir.events_path(), &job.info.id);
     let (tasks_to_do, all) = (missing.len(), tasks.len());
     if tasks_to_do > 0 {
@@ -194,7 +194,7 @@ fn standings(tasks: &[PlannedTask], config: &Config, dir: &SweepDir) -> Result<V
 /// Corrects the costs by what finished tasks took, and takes those of partial ones for what they lack.
 fn learn_costs(tasks: &mut [PlannedTask], standings: &[Standing], config: &Config) {
     let seconds = |standing: &Standing| match standing {
-        Standing::Done { seconds } => Some(*seconds),
+        Standing::Done { seconds, .. } => Some(*seconds),
         _ => None,
     };
     let seconds: Vec<Option<f64>> = standings.iter().map(seconds).collect();
@@ -226,41 +226,22 @@ fn check_replaced(
     })
 }
 
-/// Whether all partial tasks have what they go on from.
-fn check_states(tasks: &[PlannedTask], standings: &[Standing], dir: &SweepDir) -> Result<()> {
-    for (PlannedTask { task, .. }, standing) in tasks.iter().zip(standings) {
-        let paths = [dir.checkpoint_path(task), dir.kept_path(task)];
-        if let Standing::Partial(lacking) = standing
-            && !paths.iter().any(|path| checkpoint::is_usable(path, &task.name()))
-        {
-            let [_, state] = paths;
-            let (task, file) = (task.name(), dir.task_path(task));
-            return Err(Error::NothingToGoOnFrom {
-                task,
-                lacking: lacking.to_string(),
-                state,
-                file,
-            });
-        }
-    }
-    Ok(())
-}
-
 /// Tells which tasks keep a start that they would not have in a sweep begun with all tasks.
-fn tell_of_parents(tasks: &[PlannedTask], standings: &[Standing], dir: &SweepDir) {
-    for (planned, standing) in tasks.iter().zip(standings) {
-        let Some(parent) = planned.parent.map(|index| tasks[index].task.name()) else { continue };
-        let (name, path) = (planned.task.name(), dir.task_path(&planned.task));
-        if matches!(standing, Standing::Missing | Standing::Damaged(_)) {
-            continue;
-        }
-        match TaskFile::open(&path).and_then(|file| file.started_from()) {
-            Ok(kept) if kept != parent => log::info!(
-                "task {name} stays as it was trained, from {kept}; in a sweep begun with all tasks it would start from {parent}"
-            ),
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}"),
-        }
+fn tell_of_parents(tasks: &[PlannedTask], standings: &[Standing]) {
+    let kept = tasks.iter().zip(standings).filter_map(|(planned, standing)| {
+        let Standing::Done { started_from, .. } = standing else { return None };
+        let parent = tasks[planned.parent?].task.name();
+        let name = planned.task.name();
+        (*started_from != parent).then(|| format!("{name} from {started_from}, not {parent}"))
+    });
+    let kept: Vec<String> = kept.collect();
+    if !kept.is_empty() {
+        const SHOWN: usize = 3;
+        let (count, first) = (kept.len(), kept[..kept.len().min(SHOWN)].join("; "));
+        let more = if count > SHOWN { "; …" } else { "" };
+        log::info!(
+            "{count} finished tasks keep what they started from, though a sweep begun with all tasks would have it otherwise: {first}{more}"
+        );
     }
 }
 

@@ -17,6 +17,9 @@ pub mod task_file;
 pub mod trained;
 pub mod writing;
 
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::flow::Architecture;
@@ -33,6 +36,27 @@ pub struct Task {
     /// Levels of the hierarchy.
     pub depth: usize,
     pub seed: u64,
+}
+
+/// Whose trained flow a task starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Start {
+    /// A task of the same sweep.
+    Task(Task),
+    /// A task file of another sweep, or an exported flow.
+    File { path: PathBuf, sha256: String },
+}
+
+/// The task's name, or the file with its checksum.
+impl Display for Start {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(task) => write!(formatter, "{}", task.name()),
+            Self::File { path, sha256 } => {
+                write!(formatter, "{} (sha256 {sha256})", path.display())
+            }
+        }
+    }
 }
 
 impl Task {

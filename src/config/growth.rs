@@ -30,19 +30,22 @@ pub struct Lacking {
     pub changes: Vec<String>,
     /// The first of these for which numbers are replaced by others, rather than by more of the same.
     pub replacing: Option<String>,
+    /// Chains are there of samplers that the new configuration does not have.
+    pub drops_chains: bool,
     /// Which part of the training, of the evaluation and of latent HMC is to be done, from 0 to 1.
     pub shares: [f64; 3],
 }
 
 impl Lacking {
-    /// Nothing.
-    pub fn nothing() -> Self {
+    /// Nothing, where latent HMC is the only sampler.
+    fn nothing() -> Self {
         Self {
             training: Fate::Kept,
             evaluation: Fate::Kept,
             chains: vec![(Sampler::Latent, Fate::Kept)],
             changes: Vec::new(),
             replacing: None,
+            drops_chains: false,
             shares: [0.0; 3],
         }
     }
@@ -52,9 +55,9 @@ impl Lacking {
         self.stages().next().is_none()
     }
 
-    /// Whether numbers that are there are replaced by others.
+    /// Whether a file that has all that is wanted does not have all that was there.
     pub fn replaces(&self) -> bool {
-        self.replacing.is_some() || self.training != Fate::Kept
+        self.replacing.is_some() || self.training != Fate::Kept || self.drops_chains
     }
 
     /// The stages that are to be done, as checkpoints name them.
@@ -67,6 +70,16 @@ impl Lacking {
     /// The stages, as checkpoints name them, that begin anew.
     pub fn anew(&self) -> impl Iterator<Item = &'static str> {
         self.stages().filter(|(_, fate)| *fate == Fate::Anew).map(|(stage, _)| stage)
+    }
+
+    /// Lets the chains of some samplers begin anew; whether there are any.
+    fn renew(&mut self, of: impl Fn(Sampler) -> bool) -> bool {
+        let mut found = false;
+        for (_, fate) in self.chains.iter_mut().filter(|(sampler, _)| of(*sampler)) {
+            *fate = Fate::Anew;
+            found = true;
+        }
+        found
     }
 
     fn all_chains(&mut self, fate: Fate) {
@@ -118,8 +131,10 @@ impl Config {
                     true
                 }
                 "controls.samplers" => {
-                    let new = lacking.chains.iter_mut().filter(|(sampler, _)| !there(*sampler));
-                    if new.map(|(_, fate)| *fate = Fate::Anew).count() == 0 {
+                    let theirs = &done.controls.samplers;
+                    lacking.drops_chains =
+                        theirs.iter().any(|sampler| !self.controls.samplers.contains(sampler));
+                    if !lacking.renew(|sampler| !there(sampler)) {
                         continue;
                     }
                     true
@@ -137,10 +152,10 @@ impl Config {
                     false
                 }
                 _ if key.starts_with("controls.") && !measured => {
-                    let of_field = lacking.chains.iter_mut().filter(|(sampler, _)| {
-                        matches!(sampler, Sampler::Physical | Sampler::Fourier) && there(*sampler)
-                    });
-                    if of_field.map(|(_, fate)| *fate = Fate::Anew).count() == 0 {
+                    let of_field = |sampler| {
+                        matches!(sampler, Sampler::Physical | Sampler::Fourier) && there(sampler)
+                    };
+                    if !lacking.renew(of_field) {
                         continue;
                     }
                     false

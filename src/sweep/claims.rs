@@ -141,6 +141,31 @@ impl Claims {
         seen.1.elapsed() < SILENCE
     }
 
+    /// A job that lives. One on another machine is watched until its heart beats, or has been silent for long enough.
+    pub fn living_job(&self) -> Option<JobInfo> {
+        let heartbeat = |job: &JobInfo| {
+            fs::metadata(self.job_path(&job.id)).and_then(|data| data.modified()).ok()
+        };
+        let mut first: HashMap<String, Option<SystemTime>> = HashMap::new();
+        loop {
+            let alive: Vec<JobInfo> =
+                self.jobs().into_iter().filter(|job| self.is_alive(&job.id)).collect();
+            let watched = alive.first()?;
+            if first.is_empty() && watched.boot != boot() {
+                let (id, host, silence) = (&watched.id, &watched.host, SILENCE.as_secs());
+                log::info!("watching for up to {silence} s whether the job {id} on {host} lives");
+            }
+            for job in alive {
+                let now = heartbeat(&job);
+                let seen = first.entry(job.id.clone()).or_insert(now);
+                if job.boot == boot() || *seen != now {
+                    return Some(job);
+                }
+            }
+            std::thread::sleep(HEARTBEAT / 10);
+        }
+    }
+
     /// The living jobs that work on tasks, by these.
     pub fn living_holders(&self) -> HashMap<String, String> {
         let mut highest: HashMap<String, (u64, String)> = HashMap::new();

@@ -4,8 +4,7 @@ use super::folder::SweepDir;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::seal;
-use crate::task::Task;
-use crate::task::start::Start;
+use crate::task::{Start, Task};
 use crate::train::config::{FlowFile, OtherSweep, StartFrom};
 
 /// The file with the flow that a task starts from, if `train.start_from` wants one of elsewhere: of another sweep the finished

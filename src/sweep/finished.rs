@@ -20,6 +20,7 @@ pub(super) enum Standing {
     Partial(Lacking),
     Done {
         seconds: f64,
+        started_from: String,
     },
 }
 
@@ -58,7 +59,10 @@ pub(super) fn standing(
     }
     match open_finished(task, config, origin, dir) {
         Ok(TaskFile { lacking: Some(lacking), .. }) => Ok(Standing::Partial(lacking)),
-        Ok(file) => Ok(Standing::Done { seconds: file.head.time("wall_seconds") }),
+        Ok(file) => Ok(Standing::Done {
+            seconds: file.head.time("wall_seconds"),
+            started_from: file.started_from()?,
+        }),
         Err(error @ Error::DamagedTask { .. }) => Ok(Standing::Damaged(error)),
         Err(error) => Err(error),
     }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::claims::Claims;
-use super::plan::own_tasks;
+use super::plan;
 use crate::config::Config;
 use crate::config::growth::Lacking;
 use crate::error::{Error, Result};
 use crate::files::atomic::{is_left_behind, write_atomically};
-use crate::files::seal::{open_text, seal_text};
-use crate::task::Task;
+use crate::files::seal::{self, open_text, seal_text};
+use crate::task::task_file::{Brief, Head, TaskFile};
+use crate::task::{Task, checkpoint};
 
 /// The folder of one sweep.
 #[derive(Debug, Clone)]
@@ -25,6 +26,15 @@ pub struct SweepDir {
 #[derive(Debug)]
 pub struct SweepLock {
     _file: File,
+    /// Held alone until the job is known to others, so that none changes the configuration in between.
+    changing: Option<File>,
+}
+
+impl SweepLock {
+    /// The job is known to others.
+    pub fn job_is_known(&mut self) {
+        self.changing = None;
+    }
 }
 
 impl SweepDir {
@@ -40,26 +50,37 @@ impl SweepDir {
             fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
         }
         let lock = dir.lock()?;
-        let text = config.to_toml();
         if dir.config_path().exists() {
             let kept = dir.read_config()?;
-            let lacking = dir.check_configuration(config, redo)?;
-            if kept.to_toml() != text && !lacking.is_nothing() && is_worked_on(&dir.claims()) {
-                // Another rank of a job array may have been faster.
-                if dir.read_config()?.to_toml() != text {
-                    let difference = lacking.changes.join("; ");
-                    return Err(Error::Working { dir: root.into(), difference });
-                }
-            }
-            if kept.to_toml() != text {
+            if kept != *config {
+                dir.check_jobs(config, &kept)?;
+                dir.check_configuration(config, redo)?;
+                dir.write_config(config)?;
                 log::info!("{} has another configuration from now on", root.display());
-                write_atomically(&dir.config_path(), seal_text(&text).as_bytes())?;
             }
         } else {
-            write_atomically(&dir.config_path(), seal_text(&text).as_bytes())?;
+            dir.write_config(config)?;
         }
         dir.remove_unfinished();
         Ok((dir, lock))
+    }
+
+    fn write_config(&self, config: &Config) -> Result<()> {
+        write_atomically(&self.config_path(), seal_text(&config.to_toml()).as_bytes())
+    }
+
+    /// While a job works here, another one may add tasks only.
+    fn check_jobs(&self, config: &Config, kept: &Config) -> Result<()> {
+        let difference = config.list_without(kept).or_else(|| match config.lacks(kept) {
+            Err(difference) => Some(difference),
+            Ok(lacking) => lacking.changes.into_iter().next(),
+        });
+        match difference.and_then(|difference| Some((difference, self.claims().living_job()?))) {
+            Some((difference, job)) => {
+                Err(Error::Working { dir: self.root.clone(), difference, job: job.id })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Opens a folder that `run` made.
@@ -92,40 +113,78 @@ impl SweepDir {
         Config::parse(text, &path)
     }
 
-    /// What the folder's tasks lack of `config`, the tasks that were never begun aside.
+    /// Whether the folder's tasks can become those of `config`: each as its file or its checkpoint says that it was done.
     ///
     /// # Errors
-    /// It has tasks that `config` makes others, or leaves out, or, without `redo`, of which it replaces numbers; or as
-    /// [`SweepDir::read_config`].
-    pub fn check_configuration(&self, config: &Config, redo: bool) -> Result<Lacking> {
+    /// It has tasks that `config` makes others, or leaves out, or, without `redo`, of which it replaces numbers, or finished
+    /// ones that want more and have nothing to go on from; or as [`SweepDir::read_config`].
+    pub fn check_configuration(&self, config: &Config, redo: bool) -> Result<()> {
         let kept = self.read_config()?;
-        let own: HashSet<String> = own_tasks(config).iter().map(Task::name).collect();
-        let begun: HashSet<String> =
-            [self.finished_names(), names_in(&self.root.join("checkpoints"), "")]
-                .into_iter()
-                .flatten()
-                .collect();
-        let begun: Vec<String> =
-            own_tasks(&kept).iter().map(Task::name).filter(|name| begun.contains(name)).collect();
-        let dir = self.root.clone();
-        let left_out: Vec<&String> = begun.iter().filter(|name| !own.contains(*name)).collect();
+        let begun =
+            |task: &Task| self.task_path(task).exists() || self.checkpoint_path(task).exists();
+        let planned = |config: &Config| -> Vec<Task> {
+            plan::tasks(config).iter().map(|planned| planned.task).collect()
+        };
+        let dir = || self.root.clone();
+        let wanted = planned(config);
+        let names: HashSet<String> = wanted.iter().map(Task::name).collect();
+        let left_out: Vec<String> = planned(&kept)
+            .iter()
+            .filter(|task| !names.contains(&task.name()) && begun(task))
+            .map(Task::name)
+            .collect();
         if let Some(difference) = config.list_without(&kept).filter(|_| !left_out.is_empty()) {
             let tasks = format!("{} would be left out", counted(&left_out));
-            return Err(Error::OtherConfiguration { dir, difference, tasks });
+            return Err(Error::OtherConfiguration { dir: dir(), difference, tasks });
         }
-        let all: Vec<&String> = begun.iter().collect();
-        match config.lacks(&kept) {
-            _ if begun.is_empty() => Ok(Lacking::nothing()),
-            Err(difference) => {
-                let tasks = format!("{} would be others", counted(&all));
-                Err(Error::OtherConfiguration { dir, difference, tasks })
+        let (mut others, mut replaced) = (Vec::new(), Vec::new());
+        for task in wanted.iter().filter(|task| begun(task)) {
+            match config.lacks(&self.done_with(task, config).unwrap_or_else(|| kept.clone())) {
+                Err(difference) => others.push((difference, task.name())),
+                Ok(Lacking { replacing: Some(difference), .. }) if !redo => {
+                    replaced.push((difference, task.name()));
+                }
+                Ok(lacking) => self.check_state(task, &lacking)?,
             }
-            Ok(Lacking { replacing: Some(difference), .. }) if !redo => {
-                let tasks = format!("{} would have other numbers", counted(&all));
-                Err(Error::WouldReplace { dir, difference, tasks })
-            }
-            Ok(lacking) => Ok(lacking),
         }
+        let told = |tasks: &[(String, String)], what: &str| {
+            let names: Vec<String> = tasks.iter().map(|(_, name)| name.clone()).collect();
+            let (difference, _) = tasks.first()?;
+            Some((difference.clone(), format!("{} would {what}", counted(&names))))
+        };
+        if let Some((difference, tasks)) = told(&others, "be others") {
+            return Err(Error::OtherConfiguration { dir: dir(), difference, tasks });
+        }
+        if let Some((difference, tasks)) = told(&replaced, "have other numbers") {
+            return Err(Error::WouldReplace { dir: dir(), difference, tasks });
+        }
+        Ok(())
+    }
+
+    /// The configuration with which a task was done or begun, `config` itself where that is as good; none where nothing says.
+    fn done_with(&self, task: &Task, config: &Config) -> Option<Config> {
+        let path = self.task_path(task);
+        if !path.exists() {
+            return checkpoint::configuration(&self.checkpoint_path(task));
+        }
+        let head: Head<Brief> = Head::read(&path).ok()??;
+        if head.configuration_sha256 == config.sha256_of_tasks() {
+            return Some(config.clone());
+        }
+        Config::parse(&TaskFile::open(&path).ok()?.configuration().ok()?, &path).ok()
+    }
+
+    /// Whether a finished task that lacks something has what it goes on from.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_state(&self, task: &Task, lacking: &Lacking) -> Result<()> {
+        let (file, state) = (self.task_path(task), self.kept_path(task));
+        if lacking.is_nothing() || !file.exists() || state.exists() {
+            return Ok(());
+        }
+        let (task, lacking) = (task.name(), lacking.to_string());
+        Err(Error::NothingToGoOnFrom { task, lacking, state, file })
     }
 
     /// Path of what a finished task goes on from.
@@ -252,10 +311,12 @@ impl SweepDir {
     pub fn keep_replaced(&self, task: &Task) -> Result<PathBuf> {
         let folder = self.replaced();
         fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
-        let name = task.name();
-        let free = (1..).map(|number| folder.join(format!("{name}.{number}.h5")));
-        let path = free.into_iter().find(|path| !path.exists()).expect("numbers do not end");
-        let from = self.task_path(task);
+        let (name, from) = (task.name(), self.task_path(task));
+        let sum = |path: &Path| seal::stated_sha256(path).ok().flatten();
+        let places = (1..).map(|number| folder.join(format!("{name}.{number}.h5")));
+        // An attempt before may have copied it.
+        let free = |path: &PathBuf| !path.exists() || sum(path) == sum(&from);
+        let path = places.into_iter().find(free).expect("numbers do not end");
         let content = fs::read(&from).map_err(Error::io("read task file", &from))?;
         write_atomically(&path, &content)?;
         Ok(path)
@@ -294,13 +355,18 @@ impl SweepDir {
     fn lock(&self) -> Result<SweepLock> {
         let path = self.lock_path();
         let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let folder = File::open(&self.root).map_err(Error::io("open folder", &self.root))?;
+        if let Err(error) = folder.lock() {
+            log::debug!("no lock on the folder {}: {error}", self.root.display());
+        }
+        let changing = Some(folder);
         match file.try_lock_shared() {
             Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { dir: self.root.clone() }),
             Err(fs::TryLockError::Error(error)) => {
                 log::debug!("no file locks on {}: {error}", self.root.display());
-                Ok(SweepLock { _file: file })
+                Ok(SweepLock { _file: file, changing })
             }
-            Ok(()) => Ok(SweepLock { _file: file }),
+            Ok(()) => Ok(SweepLock { _file: file, changing }),
         }
     }
 
@@ -311,15 +377,10 @@ impl SweepDir {
     }
 }
 
-/// Whether a job works on the folder.
-fn is_worked_on(claims: &Claims) -> bool {
-    claims.jobs().iter().any(|job| claims.is_alive(&job.id))
-}
-
 /// So many tasks, the first of them by name.
-fn counted(names: &[&String]) -> String {
+fn counted(names: &[String]) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
     let more = if names.len() > SHOWN { ", …" } else { "" };
     let (count, shown) = (names.len(), shown.join(", "));
     match count {

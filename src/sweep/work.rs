@@ -12,16 +12,17 @@ use crate::config::Config;
 use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::files::atomic::wait_for;
+use crate::files::seal;
 use crate::ranks::{Ranks, Team};
 use crate::signals::Stop;
-use crate::task::Task;
 use crate::task::checkpoint::Checkpoints;
 use crate::task::progress::TaskProgress;
 use crate::task::record::TaskRecord;
 use crate::task::run::run_task;
-use crate::task::start::{Parent, Start};
+use crate::task::start::Parent;
 use crate::task::task_file::Origin;
 use crate::task::writing::write_task;
+use crate::task::{Start, Task};
 
 /// What a rank needs to work on tasks.
 pub(super) struct Worker<'a> {
@@ -49,9 +50,9 @@ impl Worker<'_> {
         let mut checkpoints =
             Checkpoints::open(dir.checkpoint_path(task), &task.name(), interval, stop, team)
                 .pause_after(slice);
-        if dir.task_path(task).exists() {
-            checkpoints = checkpoints.or_kept(&dir.kept_path(task));
-        }
+        let path = dir.task_path(task);
+        let file = path.exists().then(|| seal::stated_sha256(&path).ok().flatten()).flatten();
+        checkpoints = checkpoints.beside(file, &dir.kept_path(task));
         let mut progress = TaskProgress::new(
             task,
             config,
@@ -101,7 +102,7 @@ impl Worker<'_> {
                 if self.config.run.keep_checkpoints {
                     checkpoints.keep(&self.dir.kept_path(task))?;
                 }
-                if self.replaces(task) {
+                if self.replaces(task, &record) {
                     let kept = self.dir.keep_replaced(task)?;
                     progress.note(&format!("task {}: {} is kept", task.name(), kept.display()));
                 }
@@ -133,10 +134,13 @@ impl Worker<'_> {
         Ok(Outcome::Done { seconds })
     }
 
-    /// Whether the file of a task gets other numbers, rather than more.
-    fn replaces(&self, task: &Task) -> bool {
-        let standing = standing(task, self.config, &Origin::new(self.config), self.dir);
-        matches!(standing, Ok(Standing::Partial(lacking)) if lacking.replaces())
+    /// Whether the file that a task has has something that its new one has not: other numbers, or those of another flow.
+    fn replaces(&self, task: &Task, record: &TaskRecord) -> bool {
+        let found = open_finished(task, self.config, &Origin::new(self.config), self.dir);
+        found.is_ok_and(|file| {
+            let same = file.flow().is_ok_and(|flow| flow.parameters == record.parameters.to_vec());
+            !same || file.lacking.is_some_and(|lacking| lacking.replaces())
+        })
     }
 
     /// The trained flow that a task starts from, or has started from; the leader of the team reads it.
@@ -146,25 +150,46 @@ impl Worker<'_> {
         planned: Option<&Task>,
         checkpoints: &mut Checkpoints,
     ) -> Result<Option<Parent>> {
-        let mut read = || -> Result<Option<Parent>> {
-            let planned = match planned {
-                Some(parent) => Some(Start::Task(*parent)),
-                None => elsewhere(self.config, task)?,
-            };
-            match checkpoints.of(self.config, planned) {
-                Some(Start::Task(parent)) => self.read_parent(&parent).map(Some),
-                Some(Start::File { path, sha256 }) => Parent::of_file(&path, &sha256).map(Some),
-                None => Ok(None),
-            }
-        };
-        let mut parent = if self.team.leads() { read()? } else { None };
+        let mut parent =
+            if self.team.leads() { self.read(task, planned, checkpoints)? } else { None };
         // JSON does not keep all bits of numbers.
-        let parameters = parent.as_mut().map(|parent| std::mem::take(&mut parent.parameters));
+        let flow = parent.as_mut().and_then(|parent| parent.flow.as_mut());
+        let parameters = flow.map(|flow| std::mem::take(&mut flow.parameters));
         let header = serde_json::to_vec(&parent).expect("a flow has a JSON form");
-        let header: Option<Parent> =
+        let mut parent: Option<Parent> =
             serde_json::from_slice(&self.team.leaders(header)).expect("the leader sent it");
         let parameters = self.team.leaders(parameters.unwrap_or_default());
-        Ok(header.map(|header| Parent { parameters, ..header }))
+        if let Some(flow) = parent.as_mut().and_then(|parent| parent.flow.as_mut()) {
+            flow.parameters = parameters;
+        }
+        Ok(parent)
+    }
+
+    /// What a task that goes on has started from, or what a new one starts from, with its flow.
+    fn read(
+        &self,
+        task: &Task,
+        planned: Option<&Task>,
+        checkpoints: &mut Checkpoints,
+    ) -> Result<Option<Parent>> {
+        if let Some(started) = checkpoints.go_on_with(self.config) {
+            let parent = |(start, ancestry)| Parent { start, ancestry, flow: None };
+            return Ok(started.map(parent));
+        }
+        let standing = standing(task, self.config, &Origin::new(self.config), self.dir);
+        if let Ok(Standing::Partial(lacking)) = standing {
+            let (state, file) = (self.dir.kept_path(task), self.dir.task_path(task));
+            let (task, lacking) = (task.name(), lacking.to_string());
+            return Err(Error::NothingToGoOnFrom { task, lacking, state, file });
+        }
+        let parent = match (planned, elsewhere(self.config, task)?) {
+            (Some(parent), _) => Some(self.read_parent(parent)?),
+            (None, Some(Start::File { path, sha256 })) => Some(Parent::of_file(&path, &sha256)?),
+            (None, _) => None,
+        };
+        let start = parent.as_ref().map(|parent| (parent.start.clone(), parent.ancestry.clone()));
+        checkpoints.begin_from(&start);
+        Ok(parent)
     }
 
     fn read_parent(&self, task: &Task) -> Result<Parent> {

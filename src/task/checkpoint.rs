@@ -5,7 +5,7 @@
 //! the final states of the stages that are done and the present state of the one that runs. Random
 //! numbers need no state: they are a function of (seed, task, stage, step).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, SafeTensors};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::Config;
@@ -23,8 +24,8 @@ use crate::files::state::{Restored, Saved, Unusable, number, read_number, under,
 use crate::files::tensor_file::Tensor;
 use crate::ranks::Team;
 use crate::signals::Stop;
+use crate::task::Start;
 use crate::task::progress::Snapshot;
-use crate::task::start::Start;
 
 /// First words of a checkpoint; the number is raised when the states of the stages change.
 const FORMAT: &str = "neuralrg checkpoint 7";
@@ -37,6 +38,8 @@ const STAGE_SECONDS: &str = "stage_seconds";
 const PROGRESS: &str = "progress";
 const CONFIGURATION: &str = "configuration";
 const PARENT: &str = "parent";
+/// And the checksum of the task's file, where it had one.
+const FILE: &str = "file_sha256";
 
 /// Saves and restores one task.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub struct Checkpoints {
     /// The last checkpoint; the one before has `.previous` behind its name.
     path: PathBuf,
     task: String,
-    /// The configuration of the task, and the task that it started from: what later checkpoints say.
+    /// What later checkpoints say of the task: its configuration, what it started from, and which file it has.
     origin: HashMap<String, String>,
     /// Least time between two checkpoints; none: only when asked to stop.
     interval: Option<Duration>,
@@ -108,54 +111,58 @@ impl Checkpoints {
         self
     }
 
-    /// Where there is no checkpoint, begins with what a finished task has kept at `path`.
-    pub fn or_kept(mut self, path: &Path) -> Self {
+    /// Of a task whose file has this checksum, if it has one: passes over a checkpoint that was made beside another file, and
+    /// goes on from what a finished task has kept at `path` where there is no checkpoint.
+    pub fn beside(mut self, file_sha256: Option<String>, path: &Path) -> Self {
+        if !self.team.leads() {
+            return self;
+        }
+        if self.origin.get(FILE) != file_sha256.as_ref() {
+            self.restored.clear();
+        }
         if self.restored.is_empty()
-            && self.team.leads()
             && let Some(Content { metadata, state }) = restore(path, &self.task)
         {
             self.origin = metadata;
             self.restored = state;
         }
+        self.origin.remove(FILE);
+        self.origin.extend(file_sha256.map(|sha256| (FILE.to_owned(), sha256)));
         self
     }
 
-    /// Drops the stages that are not those of `config`, which is the task's from now on. What was begun goes on from the
-    /// task that it started from; what was not starts from `parent`. Returns what it started from.
-    pub fn of(&mut self, config: &Config, parent: Option<Start>) -> Option<Start> {
-        let begun: Option<(String, Option<Start>)> =
-            self.told(CONFIGURATION).zip(self.told(PARENT));
-        let fits = begun.and_then(|(text, parent)| {
-            let lacking = config.lacks(&Config::parse(&text, &self.path).ok()?).ok()?;
-            Some((lacking, parent))
+    /// Drops the stages that are not those of `config`, which is the task's from now on. What the training that goes on has
+    /// started from, and what that had started from; none where no training goes on.
+    pub fn go_on_with(&mut self, config: &Config) -> Option<Option<(Start, String)>> {
+        let text: Option<String> = self.told(CONFIGURATION);
+        let done = text.and_then(|text| Config::parse(&text, &self.path).ok());
+        let lacking = done.and_then(|done| config.lacks(&done).ok());
+        let started: Option<Option<(Start, String)>> = self.told(PARENT);
+        let found = lacking.zip(started).filter(|_| !self.restored.is_empty());
+        let started = found.map(|(lacking, started)| {
+            for stage in lacking.anew() {
+                let of_stage = format!("{stage}/");
+                self.restored.retain(|name, _| !name.starts_with(&of_stage));
+            }
+            started
         });
-        let parent = match fits {
-            Some((lacking, kept)) if !self.restored.is_empty() => {
-                for stage in lacking.anew() {
-                    let of_stage = format!("{stage}/");
-                    self.restored.retain(|name, _| !name.starts_with(&of_stage));
-                }
-                kept
-            }
-            _ => {
-                if !self.restored.is_empty() {
-                    let (task, path) = (&self.task, self.path.display());
-                    log::warn!(
-                        "task {task}: passing over {path}, which is of another configuration"
-                    );
-                }
-                self.restored.clear();
-                parent
-            }
-        };
-        let json =
-            |value: &Option<Start>| serde_json::to_string(value).expect("starts have a JSON form");
-        let configuration = serde_json::to_string(&config.to_toml()).expect("a text has one");
-        self.origin = HashMap::from([
-            (CONFIGURATION.to_owned(), configuration),
-            (PARENT.to_owned(), json(&parent)),
-        ]);
-        parent
+        if started.is_none() && !self.restored.is_empty() {
+            let (task, path) = (&self.task, self.path.display());
+            log::warn!("task {task}: passing over {path}, which is of another configuration");
+            self.restored.clear();
+        }
+        self.tell(CONFIGURATION, &config.to_toml());
+        started
+    }
+
+    /// What the task starts from, and what that had started from, for later checkpoints.
+    pub fn begin_from(&mut self, start: &Option<(Start, String)>) {
+        self.tell(PARENT, start);
+    }
+
+    fn tell(&mut self, key: &str, value: &impl Serialize) {
+        let text = serde_json::to_string(value).expect("it has a JSON form");
+        self.origin.insert(key.to_owned(), text);
     }
 
     fn told<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
@@ -282,6 +289,11 @@ impl Checkpoints {
     /// Whether it could be written.
     fn save(&mut self, mut all: Saved, progress: Option<Snapshot>) -> bool {
         let start = Instant::now();
+        // Stages that come later may have been finished, where an earlier one goes on.
+        let stage = |name: &str| name.split('/').next().unwrap_or(name).to_owned();
+        let present: HashSet<String> = all.keys().map(|name| stage(name)).collect();
+        let later = self.restored.iter().filter(|(name, _)| !present.contains(&stage(name)));
+        all.extend(later.map(|(name, array)| (name.clone(), array.clone())));
         all.extend(self.done.clone());
         all.insert(SECONDS.into(), number(self.seconds()));
         let written = write(&self.path, &to_bytes(self.metadata(progress), &all));
@@ -333,23 +345,31 @@ fn restore(path: &Path, task: &str) -> Option<Content> {
     })
 }
 
-/// Whether a task can go on from what it has saved at `path`.
-pub fn is_usable(path: &Path, task: &str) -> bool {
-    matches!(read(path, task), Ok(Some(_)))
+/// The configuration of the last checkpoint; none where there is none that says so.
+pub fn configuration(path: &Path) -> Option<Config> {
+    [path.to_owned(), previous(path)].iter().find_map(|path| {
+        let text: String = serde_json::from_str(header(path)?[CONFIGURATION].as_str()?).ok()?;
+        Config::parse(&text, path).ok()
+    })
 }
 
 /// How far a task was when it was last saved, as its checkpoint says; none where there is none that says so.
 pub fn saved_progress(path: &Path) -> Option<Snapshot> {
-    [path.to_owned(), previous(path)].iter().find_map(|path| {
-        let mut file = BufReader::new(fs::File::open(path).ok()?);
-        file.read_until(b'\n', &mut Vec::new()).ok()?;
-        // The header of a safetensors file: its length, then JSON.
-        let mut length = [0; 8];
-        file.read_exact(&mut length).ok()?;
-        let header = file.take(u64::from_le_bytes(length));
-        let header: serde_json::Value = serde_json::from_reader(header).ok()?;
-        serde_json::from_str(open_line(header["__metadata__"][PROGRESS].as_str()?)?).ok()
-    })
+    [path.to_owned(), previous(path)]
+        .iter()
+        .find_map(|path| serde_json::from_str(open_line(header(path)?[PROGRESS].as_str()?)?).ok())
+}
+
+/// What a checkpoint says of itself, of which nothing else is read.
+fn header(path: &Path) -> Option<serde_json::Value> {
+    let mut file = BufReader::new(fs::File::open(path).ok()?);
+    file.read_until(b'\n', &mut Vec::new()).ok()?;
+    // The header of a safetensors file: its length, then JSON.
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let header = file.take(u64::from_le_bytes(length));
+    let mut header: serde_json::Value = serde_json::from_reader(header).ok()?;
+    Some(header["__metadata__"].take())
 }
 
 fn previous(path: &Path) -> PathBuf {

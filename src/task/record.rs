@@ -2,8 +2,7 @@
 
 use ndarray::{Array1, Array2, Array3};
 
-use super::Task;
-use super::start::Start;
+use super::{Start, Task};
 use crate::files::{Numbers, schema};
 use crate::flow::coupling::Half;
 use crate::sampling::states::TargetSamples;

@@ -9,7 +9,7 @@ use crate::clock::unix_now;
 use crate::config::Config;
 use crate::engine::Model;
 use crate::engine::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::state::{under, within};
 use crate::files::{Numbers, schema};
 use crate::flow::Flow;
@@ -55,7 +55,7 @@ pub fn run_task(
     let mut stages = Stages { task, config, seed, checkpoints, progress, trajectories: 0 };
 
     let mut model = stages.build(parent, device)?.with_team(team);
-    let (history, course, trained) = stages.train(&mut model, data.as_ref())?;
+    let (history, course, trained) = stages.train(&mut model, data.as_ref(), parent)?;
     let (evaluation, evaluated) = stages.evaluate(&model)?;
     let held_out = held_out(data.as_ref(), &model, references)?;
     let samplers = [Sampler::Latent].into_iter().chain(config.controls.samplers.iter().copied());
@@ -132,7 +132,12 @@ impl Stages<'_> {
     }
 
     /// Trains the model. Returns the history, what was measured on the way, and the seconds that it took.
-    fn train(&mut self, model: &mut Model, data: Option<&Data>) -> Result<(History, Course, f64)> {
+    fn train(
+        &mut self,
+        model: &mut Model,
+        data: Option<&Data>,
+        parent: Option<&Parent>,
+    ) -> Result<(History, Course, f64)> {
         let Self { config, seed, checkpoints, progress, .. } = self;
         let objective = match data {
             Some(data) => Objective::ForwardKl(data),
@@ -151,6 +156,8 @@ impl Stages<'_> {
         if let Some(restored) = restored {
             course = restored;
             progress.resumed(checkpoints.seconds());
+        } else if parent.is_some_and(|parent| parent.flow.is_none()) {
+            return Err(Error::LostStart { task: self.task.name() });
         }
         training.run(model, &config.train, objective, seed, |training, model, step| {
             // The gap is known from the flow's own samples only.

@@ -2,49 +2,33 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::Task;
 use super::export::FORMAT;
 use super::task_file::{StoredFlow, TaskFile};
 use super::trained::check_flow;
+use super::{Start, Task};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::flow::{Architecture, transfer};
 
-/// Whose trained flow a task starts from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Start {
-    /// A task of the same sweep.
-    Task(Task),
-    /// A task file of another sweep, or an exported flow.
-    File { path: PathBuf, sha256: String },
-}
-
-/// The task's name, or the file with its checksum.
-impl Display for Start {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Task(task) => write!(formatter, "{}", task.name()),
-            Self::File { path, sha256 } => {
-                write!(formatter, "{} (sha256 {sha256})", path.display())
-            }
-        }
-    }
-}
-
-/// A trained flow that a task starts from.
+/// What a task starts from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parent {
     pub start: Start,
     /// What that flow started from, and so on, back to the one that started at random: names with ` < ` between them.
     pub ancestry: String,
+    /// None where the training goes on and does not need it.
+    pub flow: Option<TrainedFlow>,
+}
+
+/// A flow with its flat parameter vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainedFlow {
     pub architecture: Architecture,
-    /// Flat parameter vector.
     pub parameters: Vec<f64>,
 }
 
@@ -57,7 +41,8 @@ impl Parent {
         let StoredFlow { task, configuration, parameters } = file.flow()?;
         let architecture = task.architecture(&Config::parse(&configuration, file.path())?.flow);
         check_flow(file, &architecture)?;
-        Ok(Self { start, ancestry: file.ancestry()?, architecture, parameters })
+        let flow = Some(TrainedFlow { architecture, parameters });
+        Ok(Self { start, ancestry: file.ancestry()?, flow })
     }
 
     /// The flow of a file that a user names: a task file, or, with the ending `.safetensors`, an exported flow.
@@ -67,23 +52,19 @@ impl Parent {
     pub fn of_file(path: &Path, sha256: &str) -> Result<Self> {
         let start = Start::File { path: path.into(), sha256: sha256.into() };
         if path.extension() == Some(OsStr::new("safetensors")) {
-            let (architecture, parameters) = read_exported(path)?;
-            return Ok(Self {
-                start,
-                ancestry: "an exported flow".into(),
-                architecture,
-                parameters,
-            });
+            let flow = Some(read_exported(path)?);
+            return Ok(Self { start, ancestry: "an exported flow".into(), flow });
         }
         Self::of_task(start, &TaskFile::named(path)?)
     }
 
-    /// The parameters of a flow that starts from this one: its own where nothing fits.
+    /// The parameters of a flow that starts from this one.
     ///
     /// # Errors
     /// Nothing of it fits.
     pub fn give(&self, architecture: &Architecture, initial: &[f64]) -> Result<Vec<f64>> {
-        let parameters = transfer(architecture, initial, &self.architecture, &self.parameters);
+        let Some(flow) = &self.flow else { return Ok(initial.to_vec()) };
+        let parameters = transfer(architecture, initial, &flow.architecture, &flow.parameters);
         if parameters == initial {
             let start = self.start.to_string();
             return Err(Error::NothingFits { start });
@@ -94,7 +75,7 @@ impl Parent {
 
 /// Structure and flat parameter vector of a flow in a file of [`export`](super::export::export), whose weights may have been
 /// trained on elsewhere: `couplings.I.weights.J`, one after the other.
-fn read_exported(path: &Path) -> Result<(Architecture, Vec<f64>)> {
+fn read_exported(path: &Path) -> Result<TrainedFlow> {
     let unfit = |problem: String| Error::NoFlow { path: path.into(), problem };
     let bytes = std::fs::read(path).map_err(Error::io("read flow", path))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unfit(error.to_string()))?;
@@ -137,7 +118,7 @@ fn read_exported(path: &Path) -> Result<(Architecture, Vec<f64>)> {
     if let Some(value) = parameters.iter().find(|value| !value.is_finite()) {
         return Err(unfit(format!("one of its weights is {value}")));
     }
-    Ok((architecture, parameters))
+    Ok(TrainedFlow { architecture, parameters })
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl DataConfig {
     /// # Errors
     /// The file cannot be read, or the configuration has another checksum.
     pub fn identify(&mut self, path: &Path) -> Result<()> {
-        identify("data.sha256", &self.file, &mut self.sha256, path)
+        identify(("data.sha256", "read data file"), &self.file, &mut self.sha256, path)
     }
 
     pub(crate) fn check(&self) -> Check {
@@ -177,13 +177,18 @@ impl FlowFile {
     /// # Errors
     /// The file cannot be read, or the configuration has another checksum.
     pub fn identify(&mut self, path: &Path) -> Result<()> {
-        identify("train.start_from.sha256", &self.file, &mut self.sha256, path)
+        identify(("train.start_from.sha256", "read flow"), &self.file, &mut self.sha256, path)
     }
 }
 
-/// Fills in the checksum of a file, or checks it where it is given under `key` of the configuration at `path`.
-fn identify(key: &'static str, file: &Path, given: &mut String, path: &Path) -> Result<()> {
-    let bytes = std::fs::read(file).map_err(Error::io("read file", file))?;
+/// Fills in the checksum of a file, or checks it where it is given under a key of the configuration at `path`.
+fn identify(
+    (key, action): (&'static str, &'static str),
+    file: &Path,
+    given: &mut String,
+    path: &Path,
+) -> Result<()> {
+    let bytes = std::fs::read(file).map_err(Error::io(action, file))?;
     let sha256 = seal::sha256(&bytes);
     let same = given.is_empty() || *given == sha256;
     require(same, key, &*given, format!("{sha256}, that of {}", file.display()))

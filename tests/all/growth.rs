@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::common::job::{CHECKPOINT, EACH_STEP, Point, killed_at};
+use crate::common::job::{
+    CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held, held_at, killed_at, release,
+};
 use crate::common::{
     Outcome, Sweep, TINY, assert_same_task, assert_same_tasks, everything_measured, mpirun,
     neuralrg, outcome, snapshot,
@@ -166,8 +168,8 @@ fn tasks_keep_the_start_that_they_had() {
     let before = snapshot(&sweep.dir.join("tasks"));
     let result = run_as(&sweep, &larger);
     result.success();
-    let told = "task L4_T2_d1_s1 stays as it was trained, from L4_T3_d1_s1; in a sweep begun with all \
-                tasks it would start from L4_T2.5_d1_s1";
+    let told = "2 finished tasks keep what they started from, though a sweep begun with all tasks would \
+                have it otherwise: L4_T2_d1_s1 from L4_T3_d1_s1, not L4_T2.5_d1_s1; ";
     assert_contains(&result.stderr, &[told, "2 of 6 tasks to do", "from L4_T3_d2_s1"]);
     let after = snapshot(&sweep.dir.join("tasks"));
     assert!(before.iter().all(|(path, content)| after[path] == *content));
@@ -250,6 +252,67 @@ fn without_its_checkpoint_a_finished_task_cannot_go_on_and_says_so() {
     let told = ["is finished but for its chains of latent", "states", "move", "whole task again"];
     assert_contains(refused.errors()[0], &told);
     assert_eq!(snapshot(&sweep.dir.join("tasks")), before);
+    // The folder is still what it was.
+    let result = run_as(&sweep, &text);
+    result.success();
+    assert_contains(&result.stderr, &["0 of 4 tasks to do"]);
+}
+
+/// What a sampler measured that is no longer wanted is not lost with the file that has it.
+#[test]
+fn chains_of_a_sampler_that_is_dropped_are_kept_aside() {
+    let sweep = whole(&short());
+    let before = fs::read(sweep.task("L4_T2_d2_s1")).unwrap();
+    let fewer = changed(&short(), &[("\"physical\", ", "")]);
+    run_as(&sweep, &fewer).success();
+    assert_eq!(fs::read(sweep.task("L4_T2_d2_s1")).unwrap(), before);
+    let longer = changed(&fewer, &[("samples = 64", "samples = 100")]);
+    run_as(&sweep, &longer).success();
+    assert_same_tasks(&sweep, &whole(&longer));
+    assert_eq!(fs::read(sweep.dir.join("replaced/L4_T2_d2_s1.1.h5")).unwrap(), before);
+}
+
+/// Stages that have nothing to do are not lost where an earlier one is interrupted.
+#[test]
+fn chains_outlive_an_interruption_of_the_evaluation_that_goes_on() {
+    let text = changed(&short(), &[("[1, 2]", "[2]"), ("[run]", &format!("[run]\n{EACH_STEP}"))]);
+    let longer = changed(&text, &[("samples = 64", "samples = 256")]);
+    let sweep = whole(&text);
+    fs::write(&sweep.config, &longer).unwrap();
+    let path = format!("checkpoints/L4_T2_d2_s1{CHECKPOINT}");
+    killed_at(sweep.run_with(neuralrg()), &sweep, Point { path: &path, number: 4, later: 0 });
+    let result = sweep.run();
+    result.success();
+    assert!(!result.stderr.contains(": hmc "), "{}", result.stderr);
+    assert_same_tasks(&sweep, &whole(&longer));
+}
+
+/// What a job works on is as good as begun, though nothing of it is saved.
+#[test]
+fn while_a_job_works_others_may_add_tasks_and_no_more() {
+    let sweep = Sweep::new(TINY);
+    let command =
+        held_at(sweep.run_with(neuralrg()), &sweep, Point { path: PROGRESS, number: 1, later: 0 });
+    let mut job = Job::start(command);
+    job.wait_until_held(&sweep, 1);
+    for (old, new) in
+        [("couplings = 2", "couplings = 4"), ("[2.0, 3.0]", "[2.0]"), ("steps = 6", "steps = 8")]
+    {
+        let refused = run_as(&sweep, &changed(TINY, &[(old, new)]));
+        assert_eq!(refused.status, Some(1), "{new}");
+        assert_contains(
+            refused.errors()[0],
+            &["is working on", "until it has ended", new.split(' ').next().unwrap()],
+        );
+    }
+    let larger = changed(TINY, &[("[2.0, 3.0]", "[2.0, 2.5, 3.0]")]);
+    fs::write(&sweep.config, &larger).unwrap();
+    let mut second = Job::start(sweep.run_with(neuralrg()));
+    second.wait_until(|told| told.contains("6 of 6 tasks to do"));
+    release(&held(&sweep));
+    job.end().success();
+    second.end().success();
+    assert_eq!(sweep.task_files().len(), 6);
 }
 
 /// What becomes of a change to the configuration of a finished folder.

@@ -195,7 +195,7 @@ fn sweep_learns_from_fields_and_belongs_to_their_file() {
     other.args(["reference", "--linear-size=4", "--temperatures=2.0,3.0", "--measurements=1000"]);
     outcome(other.args(["--seed=2", "--fields"]).arg(&fields)).success();
     let refusal = sweep.run().errors().join("");
-    assert!(refusal.contains("was made by another configuration (data.sha256 = "), "{refusal}");
+    assert!(refusal.contains("has tasks of another configuration (data.sha256 = "), "{refusal}");
 }
 
 /// Pictures whose pixels are independent, as a data file of `neuralrg learn`.

@@ -148,7 +148,8 @@ fn killed_job_goes_on_from_the_parents_that_it_finished() {
 
 /// The finished sweep of two temperatures without its lower one, whose tasks start from the higher.
 fn half_finished() -> Sweep {
-    let sweep = Sweep::new(&tiny("higher-temperature"));
+    let text = tiny("higher-temperature").replace("[run]", "[run]\nkeep_checkpoints = false");
+    let sweep = Sweep::new(&text);
     sweep.run().success();
     for name in ["L4_T2_d1_s1", "L4_T2_d2_s1"] {
         fs::remove_file(sweep.task(name)).unwrap();
@@ -273,7 +274,7 @@ fn starts_that_are_none_are_refused_before_anything_runs() {
             format!("{{ sweep = {:?} }}", large.dir),
             "has no finished task that L4_T2_d1_s1 could start from",
         ),
-        (format!("{{ file = {:?} }}", small.folder().join("absent.h5")), "cannot read file"),
+        (format!("{{ file = {:?} }}", small.folder().join("absent.h5")), "cannot read flow"),
         (format!("{{ file = {text:?} }}"), "has no flow to start from"),
         (format!("{{ file = {:?} }}", small.config), "is no task file"),
         (format!("{{ file = {:?} }}", other.task("L4_T2_d2_s1")), "no layer of the flow of"),
