@@ -205,19 +205,21 @@ pub enum Error {
 
     /// A training cannot go on, and what it started from has not been read.
     #[error(
-        "task {task} cannot go on from its checkpoint; remove checkpoints/{task} and states/{task}, and the same command does it again"
+        "task {task} cannot go on from its checkpoint; move checkpoints/{task}, states/{task} and, if it is there, tasks/{task}.h5 away, \
+         and the same command does it again"
     )]
     LostStart { task: String },
 
     /// No layer of a flow has the shape of one that is to start from it.
     #[error(
-        "no layer of the flow of {start} fits; train.start_from wants one with the same [flow], of another temperature, depth or size"
+        "no layer of the flow of {start} fits; train.start_from wants one with the same [flow] and, with flow.splits = \"random\", the same seed, of any temperature, depth or size"
     )]
     NothingFits { start: String },
 
     /// A sweep that trainings are to start from has no task for one of them.
     #[error(
-        "{} has no finished task that {task} could start from (train.start_from): one on a lattice that is not larger",
+        "{} has no finished task that {task} could start from (train.start_from): one on a lattice that is not larger and, with \
+         flow.splits = \"random\", of the same seed",
         dir.display()
     )]
     NoStart { dir: PathBuf, task: String },

@@ -4,7 +4,7 @@
 pub mod claims;
 pub mod collect;
 pub mod distribute;
-mod elsewhere;
+pub mod elsewhere;
 pub mod events;
 mod finished;
 pub mod folder;
@@ -42,9 +42,9 @@ use crate::sweep::plan::PlannedTask;
 use crate::sweep::queue::{Crew, Outcome, Queue};
 use crate::sweep::reception::Reception;
 use crate::sweep::work::Worker;
-use crate::task::Task;
 use crate::task::cost::Cost;
 use crate::task::task_file::{Brief, Head, Origin};
+use crate::task::{Task, checkpoint};
 
 /// The work of one job: what its ranks agreed to do.
 #[derive(Debug)]
@@ -133,7 +133,11 @@ fn find_missing(
     let missing: Vec<usize> =
         wanted.iter().copied().filter(|&index| !standings[index].is_done()).collect();
     for &index in &missing {
-        elsewhere(&config, &tasks[index].task)?;
+        let task = &tasks[index].task;
+        let begun = checkpoint::exists(&dir.checkpoint_path(task)) || dir.kept_path(task).exists();
+        if !begun && !matches!(standings[index], Standing::Partial(_)) {
+            elsewhere(&config, task)?;
+        }
     }
     log::info!(
         "{}: {} of {} tasks to do in {}",

@@ -41,9 +41,11 @@ def main(config, directory, log):
     number = shape[0] * shape[1] * shape[2]
     assert len(tasks) == number, f"{number} tasks expected, {len(tasks)} task files found"
     with h5py.File(directory / "sweep.h5") as file:
-        complete = file["complete"]
+        (lattice,) = (name for name in file if name.startswith("L"))
+        complete = file[lattice]["complete"]
         dimensions = tuple(axis[0].name for axis in complete.dims)
-        assert dimensions == ("/temperature", "/depth", "/seed"), f"dimensions are {dimensions}"
+        expected = tuple(f"/{lattice}/{axis}" for axis in ("temperature", "depth", "seed"))
+        assert dimensions == expected, f"dimensions are {dimensions}"
         assert complete.shape == shape, f"shape is {complete.shape}, the configuration's {shape}"
         assert complete[:].all(), f"not complete:\n{complete[:]}"
     ranks = ranks_of(log)

@@ -11,10 +11,12 @@ use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
 use crate::engine::config::DeviceChoice;
 use crate::files::schema::AT_RANDOM;
+use crate::sweep::elsewhere::elsewhere;
 use crate::sweep::plan::{self, PlannedTask};
 use crate::sweep::queue::Crew;
 use crate::sweep::schedule::schedule;
 use crate::sweep::{self, Expected};
+use crate::task::{Start, Task};
 
 /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
 ///
@@ -51,8 +53,12 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
     };
     let shortest_slice = config.run.shortest_slice().map(|slice| slice.as_secs_f64());
     let schedule = schedule(&tasks, &missing, Crew { ranks: teams, shortest_slice });
-    let start = |parent: Option<usize>| {
-        parent.map_or_else(|| AT_RANDOM.into(), |parent| tasks[parent].task.name())
+    let start = |parent: Option<usize>, task: &Task| -> anyhow::Result<String> {
+        Ok(match (parent, elsewhere(&config, task)?) {
+            (Some(parent), _) => tasks[parent].task.name(),
+            (None, Some(Start::File { path, .. })) => path.display().to_string(),
+            (None, _) => AT_RANDOM.into(),
+        })
     };
     let seconds =
         |cost: f64| humantime::format_duration(Duration::from_secs(cost.ceil() as u64)).to_string();
@@ -74,7 +80,7 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
         for &index in assigned {
             let PlannedTask { task, parent, cost } = tasks[index];
             let (ranks, index) = (of_team.clone(), index.to_string());
-            table.add_row([ranks, task.name(), index, seconds(cost), start(parent)]);
+            table.add_row([ranks, task.name(), index, seconds(cost), start(parent, &task)?]);
         }
     }
     print(format!(

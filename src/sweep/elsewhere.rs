@@ -4,6 +4,7 @@ use super::folder::SweepDir;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::seal;
+use crate::flow::config::Splits;
 use crate::task::{Start, Task};
 use crate::train::config::{FlowFile, OtherSweep, StartFrom};
 
@@ -12,7 +13,7 @@ use crate::train::config::{FlowFile, OtherSweep, StartFrom};
 ///
 /// # Errors
 /// It is no sweep's folder, has no task on a lattice that is not larger, or cannot be read.
-pub(super) fn elsewhere(config: &Config, task: &Task) -> Result<Option<Start>> {
+pub fn elsewhere(config: &Config, task: &Task) -> Result<Option<Start>> {
     let sweep = match &config.train.start_from {
         StartFrom::Sweep(OtherSweep { sweep }) => sweep,
         StartFrom::File(FlowFile { file, sha256 }) => {
@@ -24,14 +25,16 @@ pub(super) fn elsewhere(config: &Config, task: &Task) -> Result<Option<Start>> {
     let tasks = dir.finished_names().into_iter().filter_map(|name| Task::named(&name));
     let mut tasks: Vec<Task> =
         tasks.filter(|other| other.linear_size <= task.linear_size).collect();
+    // Random halves of blocks are those of a seed.
+    let of_seed = config.flow.splits == Splits::Random;
+    tasks.retain(|other| !of_seed || other.seed == task.seed);
     tasks
         .sort_by(|a, b| distance(a, task).partial_cmp(&distance(b, task)).expect("all are finite"));
     let nearest =
         tasks.first().ok_or_else(|| Error::NoStart { dir: sweep.clone(), task: task.name() })?;
     let path = dir.task_path(nearest);
-    let sha256 = seal::stated_sha256(&path).map_err(Error::io("read task file", &path))?;
-    let problem = "it has no checksum".to_owned();
-    let sha256 = sha256.ok_or_else(|| Error::DamagedTask { path: path.clone(), problem })?;
+    let bytes = std::fs::read(&path).map_err(Error::io("read task file", &path))?;
+    let sha256 = seal::sha256(&bytes);
     Ok(Some(Start::File { path, sha256 }))
 }
 

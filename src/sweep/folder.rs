@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::claims::Claims;
 use super::plan;
@@ -120,8 +120,9 @@ impl SweepDir {
     /// ones that want more and have nothing to go on from; or as [`SweepDir::read_config`].
     pub fn check_configuration(&self, config: &Config, redo: bool) -> Result<()> {
         let kept = self.read_config()?;
-        let begun =
-            |task: &Task| self.task_path(task).exists() || self.checkpoint_path(task).exists();
+        let begun = |task: &Task| {
+            self.task_path(task).exists() || checkpoint::exists(&self.checkpoint_path(task))
+        };
         let planned = |config: &Config| -> Vec<Task> {
             plan::tasks(config).iter().map(|planned| planned.task).collect()
         };
@@ -141,7 +142,9 @@ impl SweepDir {
         for task in wanted.iter().filter(|task| begun(task)) {
             match config.lacks(&self.done_with(task, config).unwrap_or_else(|| kept.clone())) {
                 Err(difference) => others.push((difference, task.name())),
-                Ok(Lacking { replacing: Some(difference), .. }) if !redo => {
+                Ok(Lacking { replacing: Some(difference), .. })
+                    if !redo && self.task_path(task).exists() =>
+                {
                     replaced.push((difference, task.name()));
                 }
                 Ok(lacking) => self.check_state(task, &lacking)?,
@@ -180,7 +183,8 @@ impl SweepDir {
     /// It has not.
     pub fn check_state(&self, task: &Task, lacking: &Lacking) -> Result<()> {
         let (file, state) = (self.task_path(task), self.kept_path(task));
-        if lacking.is_nothing() || !file.exists() || state.exists() {
+        let states = state.exists() || checkpoint::exists(&self.checkpoint_path(task));
+        if lacking.is_nothing() || !file.exists() || states {
             return Ok(());
         }
         let (task, lacking) = (task.name(), lacking.to_string());
@@ -293,6 +297,16 @@ impl SweepDir {
         }
     }
 
+    /// Forgets what a finished task could have gone on from.
+    pub fn forget_state(&self, task: &Task) {
+        let path = self.kept_path(task);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
     /// Moves a damaged task file aside so that the task can run again; nothing is deleted.
     ///
     /// # Errors
@@ -355,11 +369,7 @@ impl SweepDir {
     fn lock(&self) -> Result<SweepLock> {
         let path = self.lock_path();
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        let folder = File::open(&self.root).map_err(Error::io("open folder", &self.root))?;
-        if let Err(error) = folder.lock() {
-            log::debug!("no lock on the folder {}: {error}", self.root.display());
-        }
-        let changing = Some(folder);
+        let changing = Some(self.lock_configuration()?);
         match file.try_lock_shared() {
             Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { dir: self.root.clone() }),
             Err(fs::TryLockError::Error(error)) => {
@@ -367,6 +377,28 @@ impl SweepDir {
                 Ok(SweepLock { _file: file, changing })
             }
             Ok(()) => Ok(SweepLock { _file: file, changing }),
+        }
+    }
+
+    /// Waits until no other job looks whether it may change the configuration.
+    fn lock_configuration(&self) -> Result<File> {
+        let path = self.root.join("lock.configuration");
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(Error::io("create", &path))?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::Error(error)) => {
+                    log::debug!("no lock on {}: {error}", path.display());
+                    return Ok(file);
+                }
+                Err(fs::TryLockError::WouldBlock) if !std::mem::replace(&mut told, true) => {
+                    log::info!("waiting for another job that begins in {}", self.root.display());
+                }
+                Err(fs::TryLockError::WouldBlock) => {}
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::task::progress::TaskProgress;
 use crate::task::record::TaskRecord;
 use crate::task::run::run_task;
 use crate::task::start::Parent;
-use crate::task::task_file::Origin;
+use crate::task::task_file::{Origin, TaskFile};
 use crate::task::writing::write_task;
 use crate::task::{Start, Task};
 
@@ -50,9 +50,7 @@ impl Worker<'_> {
         let mut checkpoints =
             Checkpoints::open(dir.checkpoint_path(task), &task.name(), interval, stop, team)
                 .pause_after(slice);
-        let path = dir.task_path(task);
-        let file = path.exists().then(|| seal::stated_sha256(&path).ok().flatten()).flatten();
-        checkpoints = checkpoints.beside(file, &dir.kept_path(task));
+        checkpoints = checkpoints.beside(self.own_file(task), &dir.kept_path(task));
         let mut progress = TaskProgress::new(
             task,
             config,
@@ -106,7 +104,11 @@ impl Worker<'_> {
                     let kept = self.dir.keep_replaced(task)?;
                     progress.note(&format!("task {}: {} is kept", task.name(), kept.display()));
                 }
-                write_task(&path, &record, self.config)
+                write_task(&path, &record, self.config)?;
+                if !self.config.run.keep_checkpoints {
+                    self.dir.forget_state(task);
+                }
+                Ok(())
             };
             written().inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
             Ok(record)
@@ -134,6 +136,16 @@ impl Worker<'_> {
         Ok(Outcome::Done { seconds })
     }
 
+    /// Checksum and parameters of the file that a task has, where it has one that is fit for use.
+    fn own_file(&self, task: &Task) -> Option<(String, Vec<f64>)> {
+        let path = self.dir.task_path(task);
+        if !self.team.leads() || !path.exists() {
+            return None;
+        }
+        let parameters = TaskFile::open(&path).and_then(|file| file.flow()).ok()?.parameters;
+        Some((seal::stated_sha256(&path).ok()??, parameters))
+    }
+
     /// Whether the file that a task has has something that its new one has not: other numbers, or those of another flow.
     fn replaces(&self, task: &Task, record: &TaskRecord) -> bool {
         let found = open_finished(task, self.config, &Origin::new(self.config), self.dir);
@@ -152,7 +164,7 @@ impl Worker<'_> {
     ) -> Result<Option<Parent>> {
         let mut parent =
             if self.team.leads() { self.read(task, planned, checkpoints)? } else { None };
-        // JSON does not keep all bits of numbers.
+        // Numbers are shorter as such than in JSON.
         let flow = parent.as_mut().and_then(|parent| parent.flow.as_mut());
         let parameters = flow.map(|flow| std::mem::take(&mut flow.parameters));
         let header = serde_json::to_vec(&parent).expect("a flow has a JSON form");

@@ -57,7 +57,9 @@ pub struct Checkpoints {
     /// leader; none: it runs to its end. The other members have none.
     slice: Option<Duration>,
     first_step: Option<Instant>,
-    /// What was read, with names `stage/name`.
+    /// What a task with its file may go on from, the best first.
+    found: Vec<Content>,
+    /// What it goes on from, with names `stage/name`.
     restored: Saved,
     /// Final states of the stages that are done, with names `stage/name`.
     done: Saved,
@@ -73,6 +75,18 @@ struct Content {
     /// What it says of itself.
     metadata: HashMap<String, String>,
     state: Saved,
+}
+
+impl Content {
+    fn told<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        serde_json::from_str(self.metadata.get(key)?).ok()
+    }
+
+    /// Whether its training has ended with these parameters.
+    fn has_flow(&self, parameters: &[f64]) -> bool {
+        let own = ["train/average", "train/parameters"].iter().find_map(|it| self.state.get(*it));
+        own.is_some_and(|own| own.iter().eq(parameters))
+    }
 }
 
 impl Checkpoints {
@@ -97,6 +111,7 @@ impl Checkpoints {
             team: team.clone(),
             slice: None,
             first_step: None,
+            found: Vec::new(),
             restored: state,
             done: Saved::new(),
             start: now,
@@ -111,45 +126,48 @@ impl Checkpoints {
         self
     }
 
-    /// Of a task whose file has this checksum, if it has one: passes over a checkpoint that was made beside another file, and
-    /// goes on from what a finished task has kept at `path` where there is no checkpoint.
-    pub fn beside(mut self, file_sha256: Option<String>, path: &Path) -> Self {
+    /// Of a task with a file of this checksum and these parameters, if it has one: passes over a checkpoint that was made beside
+    /// another file, and takes what a finished task has kept at `path` where it is of this flow.
+    pub fn beside(mut self, file: Option<(String, Vec<f64>)>, path: &Path) -> Self {
         if !self.team.leads() {
             return self;
         }
-        if self.origin.get(FILE) != file_sha256.as_ref() {
-            self.restored.clear();
-        }
-        if self.restored.is_empty()
-            && let Some(Content { metadata, state }) = restore(path, &self.task)
-        {
-            self.origin = metadata;
-            self.restored = state;
-        }
-        self.origin.remove(FILE);
-        self.origin.extend(file_sha256.map(|sha256| (FILE.to_owned(), sha256)));
+        let (sha256, parameters) = file.unzip();
+        let checkpoint = Content {
+            metadata: std::mem::take(&mut self.origin),
+            state: std::mem::take(&mut self.restored),
+        };
+        let fits = checkpoint.metadata.get(FILE) == sha256.as_ref() && !checkpoint.state.is_empty();
+        let kept = restore(path, &self.task);
+        let kept = kept.filter(|kept| parameters.is_none_or(|own| kept.has_flow(&own)));
+        self.found = [Some(checkpoint).filter(|_| fits), kept].into_iter().flatten().collect();
+        self.origin.extend(sha256.map(|sha256| (FILE.to_owned(), sha256)));
         self
     }
 
-    /// Drops the stages that are not those of `config`, which is the task's from now on. What the training that goes on has
-    /// started from, and what that had started from; none where no training goes on.
+    /// Goes on from the first state found whose training is that of `config`, without its stages that are not. Returns what
+    /// that training has started from, and what that had started from; none where no training goes on.
     pub fn go_on_with(&mut self, config: &Config) -> Option<Option<(Start, String)>> {
-        let text: Option<String> = self.told(CONFIGURATION);
-        let done = text.and_then(|text| Config::parse(&text, &self.path).ok());
-        let lacking = done.and_then(|done| config.lacks(&done).ok());
-        let started: Option<Option<(Start, String)>> = self.told(PARENT);
-        let found = lacking.zip(started).filter(|_| !self.restored.is_empty());
-        let started = found.map(|(lacking, started)| {
+        let found = std::mem::take(&mut self.found);
+        let any = !found.is_empty();
+        let started = found.into_iter().find_map(|content| {
+            let done: String = content.told(CONFIGURATION)?;
+            let started: Option<(Start, String)> = content.told(PARENT)?;
+            let lacking = config.lacks(&Config::parse(&done, &self.path).ok()?).ok()?;
+            self.restored = content.state;
             for stage in lacking.anew() {
                 let of_stage = format!("{stage}/");
                 self.restored.retain(|name, _| !name.starts_with(&of_stage));
             }
-            started
+            Some(started)
         });
-        if started.is_none() && !self.restored.is_empty() {
-            let (task, path) = (&self.task, self.path.display());
-            log::warn!("task {task}: passing over {path}, which is of another configuration");
-            self.restored.clear();
+        match &started {
+            Some(started) => self.begin_from(started),
+            None if any => {
+                let (task, path) = (&self.task, self.path.display());
+                log::warn!("task {task}: passing over {path}, which is of another configuration");
+            }
+            None => {}
         }
         self.tell(CONFIGURATION, &config.to_toml());
         started
@@ -163,10 +181,6 @@ impl Checkpoints {
     fn tell(&mut self, key: &str, value: &impl Serialize) {
         let text = serde_json::to_string(value).expect("it has a JSON form");
         self.origin.insert(key.to_owned(), text);
-    }
-
-    fn told<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        serde_json::from_str(self.origin.get(key)?).ok()
     }
 
     /// Gives what the leader has read to the whole team, which must meet here before anything is restored.
@@ -291,7 +305,8 @@ impl Checkpoints {
         let start = Instant::now();
         // Stages that come later may have been finished, where an earlier one goes on.
         let stage = |name: &str| name.split('/').next().unwrap_or(name).to_owned();
-        let present: HashSet<String> = all.keys().map(|name| stage(name)).collect();
+        let done = all.keys().chain(self.done.keys());
+        let present: HashSet<String> = done.map(|name| stage(name)).collect();
         let later = self.restored.iter().filter(|(name, _)| !present.contains(&stage(name)));
         all.extend(later.map(|(name, array)| (name.clone(), array.clone())));
         all.extend(self.done.clone());
@@ -353,6 +368,11 @@ pub fn configuration(path: &Path) -> Option<Config> {
     })
 }
 
+/// Whether there is a checkpoint.
+pub fn exists(path: &Path) -> bool {
+    path.exists() || previous(path).exists()
+}
+
 /// How far a task was when it was last saved, as its checkpoint says; none where there is none that says so.
 pub fn saved_progress(path: &Path) -> Option<Snapshot> {
     [path.to_owned(), previous(path)]
@@ -369,7 +389,7 @@ fn header(path: &Path) -> Option<serde_json::Value> {
     file.read_exact(&mut length).ok()?;
     let header = file.take(u64::from_le_bytes(length));
     let mut header: serde_json::Value = serde_json::from_reader(header).ok()?;
-    Some(header["__metadata__"].take())
+    header.get_mut("__metadata__").map(serde_json::Value::take)
 }
 
 fn previous(path: &Path) -> PathBuf {

@@ -13,6 +13,7 @@ use super::trained::check_flow;
 use super::{Start, Task};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::seal;
 use crate::flow::{Architecture, transfer};
 
 /// What a task starts from.
@@ -48,17 +49,22 @@ impl Parent {
     /// The flow of a file that a user names: a task file, or, with the ending `.safetensors`, an exported flow.
     ///
     /// # Errors
-    /// It is neither.
+    /// It is neither, or has another content than that of this checksum.
     pub fn of_file(path: &Path, sha256: &str) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read flow", path))?;
+        if seal::sha256(&bytes) != sha256 {
+            let problem = "it has changed since the job began".into();
+            return Err(Error::NoFlow { path: path.into(), problem });
+        }
         let start = Start::File { path: path.into(), sha256: sha256.into() };
         if path.extension() == Some(OsStr::new("safetensors")) {
-            let flow = Some(read_exported(path)?);
+            let flow = Some(read_exported(path, &bytes)?);
             return Ok(Self { start, ancestry: "an exported flow".into(), flow });
         }
         Self::of_task(start, &TaskFile::named(path)?)
     }
 
-    /// The parameters of a flow that starts from this one.
+    /// The parameters of a flow that starts from this one; the initial ones where it has not been read.
     ///
     /// # Errors
     /// Nothing of it fits.
@@ -75,11 +81,10 @@ impl Parent {
 
 /// Structure and flat parameter vector of a flow in a file of [`export`](super::export::export), whose weights may have been
 /// trained on elsewhere: `couplings.I.weights.J`, one after the other.
-fn read_exported(path: &Path) -> Result<TrainedFlow> {
+fn read_exported(path: &Path, bytes: &[u8]) -> Result<TrainedFlow> {
     let unfit = |problem: String| Error::NoFlow { path: path.into(), problem };
-    let bytes = std::fs::read(path).map_err(Error::io("read flow", path))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unfit(error.to_string()))?;
-    let header = SafeTensors::read_metadata(&bytes).map_err(|error| unfit(error.to_string()))?.1;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| unfit(error.to_string()))?;
+    let header = SafeTensors::read_metadata(bytes).map_err(|error| unfit(error.to_string()))?.1;
     let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
     let told =
         |key: &str| metadata.get(key).ok_or_else(|| unfit(format!("its metadata have no {key:?}")));

@@ -224,7 +224,7 @@ impl TaskFile {
         Ok(file)
     }
 
-    /// Name of the task that it started from, or that it started at random.
+    /// What it started from: the name of a task, a file with its checksum, or that it started at random.
     ///
     /// # Errors
     /// It does not say.
@@ -234,7 +234,7 @@ impl TaskFile {
         text.map(|text| text.to_string()).map_err(|error| self.damaged(&error))
     }
 
-    /// Its own name, the task that it started from, and so on.
+    /// What it started from, what that had started from, and so on.
     ///
     /// # Errors
     /// It does not say.

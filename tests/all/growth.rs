@@ -442,3 +442,32 @@ fn partial_tasks_are_shown_and_collected_as_what_they_are() {
     assert_contains(sweep.look("status").success(), &[told, "2 tasks: 1 done, 1 partial"]);
     assert_contains(sweep.look("collect").success(), &[told, "2 of 2 tasks"]);
 }
+
+/// A wish that was given up half way is no worse than one that was never begun.
+#[test]
+fn after_a_growth_that_was_interrupted_the_file_may_grow_by_less() {
+    let each = changed(&short(), &[("[1, 2]", "[2]"), ("[run]", &format!("[run]\n{EACH_STEP}"))]);
+    let sweep = whole(&each);
+    let far = changed(&each, &[("steps = 6", "steps = 20")]);
+    fs::write(&sweep.config, &far).unwrap();
+    let path = format!("checkpoints/L4_T2_d2_s1{CHECKPOINT}");
+    killed_at(sweep.run_with(neuralrg()), &sweep, Point { path: &path, number: 12, later: 0 });
+    let near = changed(&each, &[("steps = 6", "steps = 8")]);
+    run_as(&sweep, &near).success();
+    assert_same_tasks(&sweep, &whole(&near));
+}
+
+/// What a finished task has kept is of its own flow, or of none.
+#[test]
+fn a_state_of_another_flow_is_not_gone_on_from() {
+    let sweep = Sweep::finished();
+    let states = sweep.dir.join("states");
+    fs::copy(states.join("L4_T3_d2_s1"), states.join("L4_T2_d2_s1")).unwrap();
+    let longer = changed(TINY, &[("trajectories = 10", "trajectories = 20")]);
+    let before = fs::read(sweep.task("L4_T2_d2_s1")).unwrap();
+    let result = run_as(&sweep, &longer);
+    assert_eq!(result.status, Some(1));
+    assert!(result.errors()[0].starts_with("1 of 4 tasks failed"), "{}", result.stderr);
+    assert_contains(&result.stderr, &["task L4_T2_d2_s1 is finished but for its chains of latent"]);
+    assert_eq!(fs::read(sweep.task("L4_T2_d2_s1")).unwrap(), before);
+}
