@@ -11,12 +11,12 @@ use crate::config::Config;
 use crate::config::sweep::decimal_comma_hint;
 use crate::engine::config::DeviceChoice;
 use crate::files::schema::AT_RANDOM;
-use crate::sweep::elsewhere::elsewhere;
+use crate::sweep::elsewhere::{Elsewhere, elsewhere};
 use crate::sweep::plan::{self, PlannedTask};
 use crate::sweep::queue::Crew;
 use crate::sweep::schedule::schedule;
 use crate::sweep::{self, Expected};
-use crate::task::{Start, Task};
+use crate::task::Task;
 
 /// Show the tasks of a sweep, their costs and which rank would take which. Runs nothing.
 ///
@@ -56,7 +56,7 @@ pub fn plan(arguments: &Plan) -> anyhow::Result<()> {
     let start = |parent: Option<usize>, task: &Task| -> anyhow::Result<String> {
         Ok(match (parent, elsewhere(&config, task)?) {
             (Some(parent), _) => tasks[parent].task.name(),
-            (None, Some(Start::File { path, .. })) => path.display().to_string(),
+            (None, Some(Elsewhere { path, .. })) => path.display().to_string(),
             (None, _) => AT_RANDOM.into(),
         })
     };

@@ -17,7 +17,8 @@ use crate::sweep;
 /// The same command starts and continues a sweep: finished tasks are kept, failed and interrupted
 /// ones run again, these from their last checkpoint. A configuration that has grown does what is
 /// missing: more temperatures, depths, seeds or lattices; more trajectories, samples, samplers or
-/// training steps of finished tasks, which go on from where they ended. Several jobs may work on one folder. SIGTERM,
+/// training steps of finished tasks, which go on from where they ended. Several jobs may work on one
+/// folder. SIGTERM,
 /// SIGINT and SIGUSR1 make it save everything and end. Exit status: 0 all done, 1 failed, 75 stopped
 /// by a signal, to be continued. Messages go to standard error; RUST_LOG sets how many (error …
 /// trace).

@@ -233,16 +233,18 @@ fn fill(group: &Group, config: &Config, of_size: &OfSize) -> hdf5::Result<()> {
         scalar(item, &|head| head.time(item.name))?;
     }
     for (index, item) in schema::LATTICE_OBSERVABLES.iter().enumerate() {
-        let values = over_tasks(&finished, &shape, |arrays| {
-            arrays.lattice.index_axis(Axis(0), index).into_dyn()
-        });
+        let values: Vec<Option<ArrayViewD<f64>>> = finished
+            .iter()
+            .map(|task| task.map(|it| it.arrays.lattice.index_axis(Axis(0), index).into_dyn()))
+            .collect();
+        let values = over_grid(&values, &shape);
         sweep.array(item, &[grid, item.axes].concat(), values.view())?;
     }
     let kept = config.evaluate.keep_samples as usize;
-    let samples: Vec<Option<ArrayD<f64>>> = finished
-        .iter()
-        .map(|task| task.map(|it| padded(it.arrays.samples.view(), kept).into_dyn()))
-        .collect();
+    let samples: Vec<Option<Array3<f64>>> =
+        finished.iter().map(|task| task.map(|it| padded(it.arrays.samples.view(), kept))).collect();
+    let samples: Vec<Option<ArrayViewD<f64>>> =
+        samples.iter().map(|it| it.as_ref().map(|it| it.view().into_dyn())).collect();
     let samples = over_grid(&samples, &shape);
     let samples = samples.mapv(|value| value as f32);
     sweep.array(&schema::SAMPLES, &[grid, schema::SAMPLES.axes].concat(), samples.view())
@@ -312,23 +314,12 @@ fn write_references(sweep: &SweepGroup, config: &Config, of_size: &OfSize) -> hd
     Ok(())
 }
 
-/// Stacks an array of each task over (temperature, depth, seed); NaN where the task is missing.
-fn over_tasks(
-    finished: &[Option<&Finished>],
-    grid: &[usize; 3],
-    pick: impl Fn(&TaskArrays) -> ArrayViewD<'_, f64>,
-) -> ArrayD<f64> {
-    let arrays: Vec<Option<ArrayD<f64>>> =
-        finished.iter().map(|task| task.map(|task| pick(&task.arrays).to_owned())).collect();
-    over_grid(&arrays, grid)
-}
-
 /// Stacks arrays, one a task, over (temperature, depth, seed); NaN where there is none.
-fn over_grid(arrays: &[Option<ArrayD<f64>>], grid: &[usize; 3]) -> ArrayD<f64> {
+fn over_grid(arrays: &[Option<ArrayViewD<f64>>], grid: &[usize; 3]) -> ArrayD<f64> {
     let present = arrays.iter().flatten().next().expect("at least one task is finished");
     let absent = ArrayD::from_elem(present.raw_dim(), f64::NAN);
     let views: Vec<_> =
-        arrays.iter().map(|array| array.as_ref().unwrap_or(&absent).view()).collect();
+        arrays.iter().map(|it| it.as_ref().map_or(absent.view(), ArrayViewD::view)).collect();
     let stacked = stack(Axis(0), &views).expect("tasks on one lattice have arrays of one shape");
     let shape = [&grid[..], present.shape()].concat();
     stacked.into_shape_with_order(shape).expect("tasks are ordered as the grid is")

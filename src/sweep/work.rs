@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 
-use super::elsewhere::elsewhere;
+use super::elsewhere::{Elsewhere, elsewhere};
 use super::finished::{Standing, open_finished, standing};
 use super::folder::SweepDir;
 use super::queue::Outcome;
@@ -50,7 +50,6 @@ impl Worker<'_> {
         let mut checkpoints =
             Checkpoints::open(dir.checkpoint_path(task), &task.name(), interval, stop, team)
                 .pause_after(slice);
-        checkpoints = checkpoints.beside(self.own_file(task), &dir.kept_path(task));
         let mut progress = TaskProgress::new(
             task,
             config,
@@ -139,7 +138,7 @@ impl Worker<'_> {
     /// Checksum and parameters of the file that a task has, where it has one that is fit for use.
     fn own_file(&self, task: &Task) -> Option<(String, Vec<f64>)> {
         let path = self.dir.task_path(task);
-        if !self.team.leads() || !path.exists() {
+        if !path.exists() {
             return None;
         }
         let parameters = TaskFile::open(&path).and_then(|file| file.flow()).ok()?.parameters;
@@ -184,7 +183,8 @@ impl Worker<'_> {
         planned: Option<&Task>,
         checkpoints: &mut Checkpoints,
     ) -> Result<Option<Parent>> {
-        if let Some(started) = checkpoints.go_on_with(self.config) {
+        let beside = (self.own_file(task), self.dir.kept_path(task));
+        if let Some(started) = checkpoints.go_on_with(self.config, beside) {
             let parent = |(start, ancestry)| Parent { start, ancestry, flow: None };
             return Ok(started.map(parent));
         }
@@ -196,7 +196,9 @@ impl Worker<'_> {
         }
         let parent = match (planned, elsewhere(self.config, task)?) {
             (Some(parent), _) => Some(self.read_parent(parent)?),
-            (None, Some(Start::File { path, sha256 })) => Some(Parent::of_file(&path, &sha256)?),
+            (None, Some(Elsewhere { path, sha256 })) => {
+                Some(Parent::of_file(&path, sha256.as_deref())?)
+            }
             (None, _) => None,
         };
         let start = parent.as_ref().map(|parent| (parent.start.clone(), parent.ancestry.clone()));

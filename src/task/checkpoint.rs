@@ -57,8 +57,6 @@ pub struct Checkpoints {
     /// leader; none: it runs to its end. The other members have none.
     slice: Option<Duration>,
     first_step: Option<Instant>,
-    /// What a task with its file may go on from, the best first.
-    found: Vec<Content>,
     /// What it goes on from, with names `stage/name`.
     restored: Saved,
     /// Final states of the stages that are done, with names `stage/name`.
@@ -111,7 +109,6 @@ impl Checkpoints {
             team: team.clone(),
             slice: None,
             first_step: None,
-            found: Vec::new(),
             restored: state,
             done: Saved::new(),
             start: now,
@@ -126,41 +123,39 @@ impl Checkpoints {
         self
     }
 
-    /// Of a task with a file of this checksum and these parameters, if it has one: passes over a checkpoint that was made beside
-    /// another file, and takes what a finished task has kept at `path` where it is of this flow.
-    pub fn beside(mut self, file: Option<(String, Vec<f64>)>, path: &Path) -> Self {
-        if !self.team.leads() {
-            return self;
-        }
+    /// Goes on from the first state whose training is that of `config`, without its stages that are not. For a task with a file of
+    /// this checksum and these parameters that is its checkpoint, if it was made beside this file, or what was kept at a path
+    /// when it was finished, if that is of this flow. Returns what that training has started from, and what that had started
+    /// from; none where no training goes on. Only for the leader of a team.
+    pub fn go_on_with(
+        &mut self,
+        config: &Config,
+        (file, kept): (Option<(String, Vec<f64>)>, PathBuf),
+    ) -> Option<Option<(Start, String)>> {
         let (sha256, parameters) = file.unzip();
         let checkpoint = Content {
             metadata: std::mem::take(&mut self.origin),
             state: std::mem::take(&mut self.restored),
         };
         let fits = checkpoint.metadata.get(FILE) == sha256.as_ref() && !checkpoint.state.is_empty();
-        let kept = restore(path, &self.task);
-        let kept = kept.filter(|kept| parameters.is_none_or(|own| kept.has_flow(&own)));
-        self.found = [Some(checkpoint).filter(|_| fits), kept].into_iter().flatten().collect();
         self.origin.extend(sha256.map(|sha256| (FILE.to_owned(), sha256)));
-        self
-    }
-
-    /// Goes on from the first state found whose training is that of `config`, without its stages that are not. Returns what
-    /// that training has started from, and what that had started from; none where no training goes on.
-    pub fn go_on_with(&mut self, config: &Config) -> Option<Option<(Start, String)>> {
-        let found = std::mem::take(&mut self.found);
-        let any = !found.is_empty();
-        let started = found.into_iter().find_map(|content| {
-            let done: String = content.told(CONFIGURATION)?;
-            let started: Option<(Start, String)> = content.told(PARENT)?;
-            let lacking = config.lacks(&Config::parse(&done, &self.path).ok()?).ok()?;
-            self.restored = content.state;
-            for stage in lacking.anew() {
-                let of_stage = format!("{stage}/");
-                self.restored.retain(|name, _| !name.starts_with(&of_stage));
-            }
-            Some(started)
-        });
+        let task = self.task.clone();
+        let is_own = |kept: &Content| parameters.as_ref().is_none_or(|own| kept.has_flow(own));
+        let kept = std::iter::once_with(|| restore(&kept, &task).filter(is_own)).flatten();
+        let mut any = false;
+        let started =
+            Some(checkpoint).filter(|_| fits).into_iter().chain(kept).find_map(|content| {
+                any = true;
+                let done: String = content.told(CONFIGURATION)?;
+                let started: Option<(Start, String)> = content.told(PARENT)?;
+                let lacking = config.lacks(&Config::parse(&done, &self.path).ok()?).ok()?;
+                self.restored = content.state;
+                for stage in lacking.anew() {
+                    let of_stage = format!("{stage}/");
+                    self.restored.retain(|name, _| !name.starts_with(&of_stage));
+                }
+                Some(started)
+            });
         match &started {
             Some(started) => self.begin_from(started),
             None if any => {

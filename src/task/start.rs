@@ -49,14 +49,15 @@ impl Parent {
     /// The flow of a file that a user names: a task file, or, with the ending `.safetensors`, an exported flow.
     ///
     /// # Errors
-    /// It is neither, or has another content than that of this checksum.
-    pub fn of_file(path: &Path, sha256: &str) -> Result<Self> {
+    /// It is neither, or has another content than the expected checksum says.
+    pub fn of_file(path: &Path, expected: Option<&str>) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read flow", path))?;
-        if seal::sha256(&bytes) != sha256 {
+        let sha256 = seal::sha256(&bytes);
+        if expected.is_some_and(|expected| expected != sha256) {
             let problem = "it has changed since the job began".into();
             return Err(Error::NoFlow { path: path.into(), problem });
         }
-        let start = Start::File { path: path.into(), sha256: sha256.into() };
+        let start = Start::File { path: path.into(), sha256 };
         if path.extension() == Some(OsStr::new("safetensors")) {
             let flow = Some(read_exported(path, &bytes)?);
             return Ok(Self { start, ancestry: "an exported flow".into(), flow });

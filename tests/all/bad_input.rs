@@ -7,8 +7,8 @@ use neuralrg::files::seal::seal_hdf5;
 
 use crate::common::job::{CHECKPOINT, EACH_STEP, Point, killed_at};
 use crate::common::{
-    Outcome, Sweep, TINY, TINY_TASKS, assert_same_task, change_hdf5, contents, neuralrg, outcome,
-    snapshot,
+    Outcome, Sweep, TINY, TINY_TASKS, assert_contains, assert_same_task, change_hdf5, contents,
+    neuralrg, outcome, snapshot,
 };
 
 /// TOML files of a folder of the project, sorted.
@@ -36,13 +36,6 @@ fn on_cuda() -> String {
 fn truncate(path: &Path) {
     let length = fs::metadata(path).expect("it is there").len();
     File::options().write(true).open(path).and_then(|file| file.set_len(length / 2)).expect("cut");
-}
-
-#[track_caller]
-fn assert_contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text:?}");
-    }
 }
 
 // Configurations

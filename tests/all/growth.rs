@@ -7,8 +7,8 @@ use crate::common::job::{
     CHECKPOINT, EACH_STEP, Job, PROGRESS, Point, held, held_at, killed_at, release,
 };
 use crate::common::{
-    Outcome, Sweep, TINY, assert_same_task, assert_same_tasks, everything_measured, mpirun,
-    neuralrg, outcome, snapshot,
+    Outcome, Sweep, TINY, assert_contains, assert_same_task, assert_same_tasks,
+    everything_measured, mpirun, neuralrg, outcome, snapshot,
 };
 
 /// A text with some parts in the place of others.
@@ -40,13 +40,6 @@ fn whole(text: &str) -> Sweep {
     let sweep = Sweep::new(text);
     sweep.run().success();
     sweep
-}
-
-#[track_caller]
-fn assert_contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text:?}");
-    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::common::{Sweep, TINY, TINY_TASKS, change_hdf5, neuralrg, outcome, snapshot};
+use crate::common::{
+    Sweep, TINY, TINY_TASKS, assert_contains, change_hdf5, neuralrg, outcome, snapshot,
+};
 
 /// The tiny sweep with another way to the symmetry.
 fn regularized() -> String {
@@ -17,13 +19,6 @@ fn with_foreign_files(files: &Sweep) -> Sweep {
         fs::copy(files.dir.join("tasks").join(&name), sweep.dir.join("tasks").join(name)).unwrap();
     }
     sweep
-}
-
-#[track_caller]
-fn assert_contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text:?}");
-    }
 }
 
 /// The parameters are as many as those of the folder's own flows, so that only what the files say tells.

@@ -417,3 +417,11 @@ pub fn assert_same_tasks(sweep: &Sweep, unbroken: &Sweep) {
 pub fn repetitions(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
+
+/// A text has all these parts.
+#[track_caller]
+pub fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in {text:?}");
+    }
+}
