@@ -243,7 +243,7 @@ fn seconds_of(setup: &Setup, engine: &dyn Engine, batch: usize, seconds: f64) ->
     let config = &setup.config;
     let (random, sites) = (Random::new(4), setup.flow.architecture.sites());
     let mut parameters = setup.flow.parameters.clone();
-    let mut adam = Adam::new(parameters.len(), config.train.decay, config.train.weight_decay);
+    let mut adam = Adam::new(parameters.len(), parameters.len(), &config.train);
     let estimator = config.train.estimator;
     let prior = || Batch::prior(&random, 0..batch, sites, &CRITICAL_TEMPERATURE);
     let step = median(seconds, || {

@@ -89,7 +89,7 @@ fn train_step(criterion: &mut Criterion) {
         group.bench_function(id, |bencher| {
             let Setup { config, mut model, z, .. } = set_up();
             let count = model.flow.parameters.len();
-            let mut adam = Adam::new(count, config.train.decay, config.train.weight_decay);
+            let mut adam = Adam::new(count, count, &config.train);
             let (weight, estimator) = (config.flow.symmetry_weight, config.train.estimator);
             bencher.iter(|| {
                 let loss = model.loss(z.view(), weight, estimator);

@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+mod canonical;
 mod check;
 mod collect;
 mod exact;
@@ -53,6 +54,7 @@ pub enum Command {
     Exact(Lattices),
     Reference(reference::Reference),
     Learn(learn::Learn),
+    Canonical(canonical::Canonical),
 }
 
 /// The program: does what the command line asks for.
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Exact(lattices) => exact::exact(lattices),
         Command::Reference(arguments) => reference::reference(arguments),
         Command::Learn(arguments) => return learn::learn(arguments),
+        Command::Canonical(arguments) => return canonical::canonical(arguments),
     })
 }
 

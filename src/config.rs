@@ -18,6 +18,7 @@ use growth::of_tasks;
 use sweep::{Depths, SweepConfig, Temperatures};
 use text::parse_over_preset;
 
+pub mod canonical;
 pub mod growth;
 pub mod learn;
 pub mod sweep;

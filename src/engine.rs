@@ -8,6 +8,8 @@ pub mod device;
 mod fourier;
 mod model;
 pub mod native;
+pub mod symplectic;
+mod symplectic_model;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "torch")]
@@ -23,6 +25,7 @@ use crate::random::{Random, Use};
 
 pub use choice::check_built;
 pub use model::Model;
+pub use symplectic_model::SymplecticModel;
 
 /// Field samples with their log-densities.
 #[derive(Debug, Clone, PartialEq)]

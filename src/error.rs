@@ -112,7 +112,7 @@ pub enum Error {
     #[error("data file {}: {problem}", path.display())]
     UnusableData { path: PathBuf, problem: String },
 
-    /// The output of `neuralrg learn` is another configuration's.
+    /// The output of `neuralrg learn` or `canonical` is another configuration's.
     #[error(
         "{} was made by another configuration ({difference}); choose another file with -o",
         path.display()
@@ -121,10 +121,10 @@ pub enum Error {
 
     /// A file has the name of a learned model but is not a finished one.
     #[error(
-        "{} is no finished file of `neuralrg learn` ({problem}); move it away, or choose another with -o",
+        "{} is no finished file of `{command}` ({problem}); move it away, or choose another with -o",
         path.display()
     )]
-    NotLearned { path: PathBuf, problem: String },
+    NotLearned { path: PathBuf, command: &'static str, problem: String },
 
     /// The device that the configuration asks for cannot be had.
     #[error("run.device = \"cuda\": {problem}; run on a GPU node, or set run.device = \"cpu\"")]

@@ -5,6 +5,7 @@ pub mod arrangement;
 pub mod config;
 pub mod coupling;
 pub mod symmetry;
+pub mod symplectic;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::random::Random;
 use arrangement::Layer;
-use coupling::{Coupling, Half, Network};
+use coupling::{Coupling, Half};
 
 /// Structure of a flow on one lattice. Data only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,21 +79,6 @@ impl Architecture {
     pub fn parameter_count(&self) -> usize {
         self.couplings().iter().map(|coupling| coupling.network.parameter_count()).sum()
     }
-
-    /// The network of a coupling with so many inputs.
-    fn network(&self, shells: usize, updated_per_row: usize) -> Network {
-        let FlowConfig { conditioner, transform, hidden_layers, hidden_width, .. } = self.config;
-        Network {
-            conditioner,
-            transform,
-            convolution: None,
-            inputs: shells,
-            branches: self.config.branches(),
-            hidden_layers,
-            hidden_width,
-            updated_per_row,
-        }
-    }
 }
 
 /// A flow: its structure and its parameters.
@@ -100,7 +86,7 @@ impl Architecture {
 pub struct Flow {
     pub architecture: Architecture,
     /// Flat vector of all weights: layer by layer from z to x, coupling by coupling, in the order of
-    /// [`Network::parameter_shapes`].
+    /// [`coupling::Network::parameter_shapes`].
     pub parameters: Array1<f64>,
     couplings: Arc<[Coupling]>,
 }

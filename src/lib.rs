@@ -22,6 +22,7 @@
 //! | ln\|det\| | `log_det` | (batch) |
 
 pub(crate) mod bounds;
+pub mod canonical;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -57,6 +57,11 @@ impl TaskSeed {
         Self::of("neuralrg 2026 pictures seed", &[linear_size as u64, depth as u64, seed])
     }
 
+    /// The streams of a symplectic flow of so many coordinates.
+    pub fn of_coordinates(coordinates: usize, seed: u64) -> Self {
+        Self::of("neuralrg 2026 coordinates seed", &[coordinates as u64, seed])
+    }
+
     fn of(context: &str, numbers: &[u64]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(context);
         for number in numbers {

@@ -6,6 +6,7 @@ pub mod exact;
 pub mod gaussian;
 pub mod ising;
 pub mod observe;
+pub mod surface;
 pub mod wolff;
 
 use crate::lattice::Lattice;

@@ -1,11 +1,13 @@
 //! One task: training a flow, measuring with it, and what it leaves behind.
 
+pub mod canonical;
 pub mod checkpoint;
 pub mod cost;
 pub mod export;
 mod judgement;
 pub mod learn;
 pub mod numbers;
+mod outcome;
 pub mod progress;
 pub mod record;
 pub mod results;

@@ -12,6 +12,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use crate::engine::{Loss, Model};
 use crate::error::{Error, Result};
 use crate::files::state::{ANY, Restored, Saved, array, number, read_number};
+use crate::ranks::Team;
 use crate::seed::{Stage, TaskSeed};
 use crate::train::adam::Adam;
 use crate::train::config::{Schedule, TrainConfig};
@@ -27,6 +28,81 @@ pub enum Objective<'a> {
     ReverseKl { symmetry_weight: f64 },
     /// KL(data ‖ q), by maximum likelihood.
     ForwardKl(&'a Data),
+}
+
+/// What a training changes the parameters of.
+pub trait Trainable {
+    /// What can be minimized.
+    type Objective<'a>: Copy;
+
+    /// Flat.
+    fn parameters(&self) -> &Array1<f64>;
+
+    /// The same, to be changed.
+    fn parameters_mut(&mut self) -> &mut Array1<f64>;
+
+    /// How many of the parameters, the first ones, weight decay is for.
+    fn decaying(&self) -> usize {
+        self.parameters().len()
+    }
+
+    /// The ranks that train it.
+    fn team(&self) -> &Team;
+
+    /// The loss of a step.
+    fn loss(
+        &self,
+        objective: Self::Objective<'_>,
+        config: &TrainConfig,
+        seed: &TaskSeed,
+        step: Step,
+    ) -> Loss;
+}
+
+/// A step's place in its training.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Steps before.
+    pub number: i64,
+    /// Samples of all batches before.
+    pub drawn: i64,
+    /// Its samples.
+    pub batch: i64,
+}
+
+impl Trainable for Model {
+    type Objective<'a> = Objective<'a>;
+
+    fn parameters(&self) -> &Array1<f64> {
+        &self.flow.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut Array1<f64> {
+        &mut self.flow.parameters
+    }
+
+    fn team(&self) -> &Team {
+        self.team()
+    }
+
+    fn loss(
+        &self,
+        objective: Objective,
+        config: &TrainConfig,
+        seed: &TaskSeed,
+        Step { number, drawn, batch }: Step,
+    ) -> Loss {
+        match objective {
+            Objective::ReverseKl { symmetry_weight } => {
+                let random = seed.at(Stage::Train, number);
+                let prior = (&random, batch as usize);
+                self.loss_of_prior(prior, symmetry_weight, config.estimator)
+            }
+            Objective::ForwardKl(data) => {
+                self.likelihood_loss(data.batch(seed, drawn, batch).view())
+            }
+        }
+    }
 }
 
 /// The course of a training.
@@ -123,10 +199,10 @@ pub struct Training {
 
 impl Training {
     /// A training of which no step is done.
-    pub fn new(model: &Model, config: &TrainConfig) -> Self {
-        let parameters = &model.flow.parameters;
+    pub fn new(model: &impl Trainable, config: &TrainConfig) -> Self {
+        let parameters = model.parameters();
         Self {
-            adam: Adam::new(parameters.len(), config.decay, config.weight_decay),
+            adam: Adam::new(parameters.len(), model.decaying(), config),
             average: RunningMean::new(parameters, config.averaging),
             records: Array2::zeros((0, RECORDED.len())),
             learning_rates: Vec::new(),
@@ -140,8 +216,8 @@ impl Training {
     }
 
     /// What [`Training::restore`] needs to go on, with the model's parameters.
-    pub fn state(&self, model: &Model) -> Saved {
-        let last = self.last.as_ref().unwrap_or(&model.flow.parameters);
+    pub fn state(&self, model: &impl Trainable) -> Saved {
+        let last = self.last.as_ref().unwrap_or(model.parameters());
         let mut state = Saved::from([
             ("parameters".into(), last.clone().into_dyn()),
             ("records".into(), self.records.clone().into_dyn()),
@@ -164,11 +240,11 @@ impl Training {
     /// The state lacks something; nothing has changed then.
     pub fn restore(
         &mut self,
-        model: &mut Model,
+        model: &mut impl Trainable,
         config: &TrainConfig,
         state: &Saved,
     ) -> Restored<()> {
-        let count = model.flow.parameters.len();
+        let count = model.parameters().len();
         let parameters = array(state, "parameters", count)?;
         let learning_rates = array(state, "learning_rates", ANY)?.to_vec();
         let records = array(state, "records", (learning_rates.len(), RECORDED.len()))?;
@@ -187,7 +263,7 @@ impl Training {
         let ended = ended && (spent || reached);
         self.last = ended.then(|| parameters.clone());
         let mean = average.clone().filter(|_| ended);
-        model.flow.parameters = mean.unwrap_or(parameters);
+        *model.parameters_mut() = mean.unwrap_or(parameters);
         self.learning_rates = learning_rates;
         self.records = records;
         self.drawn = drawn;
@@ -208,7 +284,7 @@ impl Training {
     }
 
     /// How much of the budget of steps and seconds is used, from 0 to 1, by the clock of the team's leader.
-    fn progress(&self, model: &Model, config: &TrainConfig) -> f64 {
+    fn progress(&self, model: &impl Trainable, config: &TrainConfig) -> f64 {
         let limited = config.seconds > 0.0;
         let seconds = if limited { model.team().leaders(vec![self.seconds()])[0] } else { 0.0 };
         budget_used(config, self.steps(), seconds)
@@ -219,35 +295,36 @@ impl Training {
     ///
     /// # Errors
     /// More than `max_skipped_steps` steps were skipped, or an error of `after_step`.
-    pub fn run(
+    pub fn run<M: Trainable>(
         &mut self,
-        model: &mut Model,
+        model: &mut M,
         config: &TrainConfig,
-        objective: Objective,
+        objective: M::Objective<'_>,
         seed: &TaskSeed,
-        mut after_step: impl FnMut(&Self, &Model, Progress) -> Result<()>,
+        mut after_step: impl FnMut(&Self, &M, Progress) -> Result<()>,
     ) -> Result<()> {
         while !self.ended {
-            let step = self.steps();
+            let number = self.steps();
             let progress = self.progress(model, config);
             let batch = batch(config, progress);
-            let loss = self.loss(model, config, objective, seed, batch);
+            let step = Step { number, drawn: self.drawn, batch };
+            let loss = model.loss(objective, config, seed, step);
             self.drawn += batch;
             let norm = loss.gradient.dot(&loss.gradient).sqrt();
-            let rate = learning_rate(config, step, progress);
+            let rate = learning_rate(config, number, progress);
             if norm.is_finite() && loss.values.iter().all(|value| value.is_finite()) {
                 let scale = clipping(norm, config.clip_norm);
                 let gradient = &loss.gradient * scale;
-                self.adam.step(&mut model.flow.parameters, gradient.view(), rate);
+                self.adam.step(model.parameters_mut(), gradient.view(), rate);
             } else {
                 self.skipped += 1;
             }
-            self.average.update(&model.flow.parameters, step);
+            self.average.update(model.parameters(), number);
             let record = record(&loss, norm);
             let [mean, deviation, ..] = record;
             self.records.push_row(ArrayView1::from(&record)).expect("one number a quantity");
             self.learning_rates.push(rate);
-            let done = step + 1;
+            let done = number + 1;
 
             let mut known = None;
             self.ended = progress >= 1.0 || done == config.steps;
@@ -262,31 +339,10 @@ impl Training {
         }
         if self.last.is_none() {
             let mean = self.average.mean.clone();
-            let mean = mean.unwrap_or_else(|| model.flow.parameters.clone());
-            self.last = Some(std::mem::replace(&mut model.flow.parameters, mean));
+            let mean = mean.unwrap_or_else(|| model.parameters().clone());
+            self.last = Some(std::mem::replace(model.parameters_mut(), mean));
         }
         Ok(())
-    }
-
-    /// The loss of the next batch.
-    fn loss(
-        &self,
-        model: &Model,
-        config: &TrainConfig,
-        objective: Objective,
-        seed: &TaskSeed,
-        batch: i64,
-    ) -> Loss {
-        match objective {
-            Objective::ReverseKl { symmetry_weight } => {
-                let random = seed.at(Stage::Train, self.steps());
-                let prior = (&random, batch as usize);
-                model.loss_of_prior(prior, symmetry_weight, config.estimator)
-            }
-            Objective::ForwardKl(data) => {
-                model.likelihood_loss(data.batch(seed, self.drawn, batch).view())
-            }
-        }
     }
 
     /// The course so far.

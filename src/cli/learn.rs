@@ -5,12 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{TO_BE_CONTINUED, print, report, start_logging};
-use crate::error::Error;
-use crate::files::Numbers;
-use crate::files::schema::{HELD_OUT_SCALARS, Item};
-use crate::ranks::Ranks;
-use crate::signals::Stop;
+use super::output::report_learned;
+use crate::files::schema::HELD_OUT_SCALARS;
 use crate::task::learn;
 
 /// Train one flow by maximum likelihood on pictures, such as analysis/pictures.py makes of digits.
@@ -29,22 +25,7 @@ pub struct Learn {
 
 /// Learns; exit status as that of `run`.
 pub fn learn(arguments: &Learn) -> ExitCode {
-    start_logging(&Ranks::alone());
-    let learned =
-        Stop::listen().and_then(|stop| learn::learn(&arguments.config, &arguments.output, stop));
-    match learned {
-        Ok(numbers) => report(print_held_out(&numbers)),
-        Err(error @ Error::Stopped) => {
-            report(Err(error.into()));
-            ExitCode::from(TO_BE_CONTINUED)
-        }
-        Err(error) => report(Err(error.into())),
-    }
-}
-
-fn print_held_out(numbers: &Numbers) -> anyhow::Result<()> {
-    let known = HELD_OUT_SCALARS.iter().filter(|item| numbers.contains_key(item.name));
-    let line = |item: &Item| format!("{},{:.8e},{}", item.name, numbers[item.name], item.units);
-    let lines: Vec<String> = known.map(line).collect();
-    print(format!("quantity,value,unit\n{}", lines.join("\n")))
+    report_learned(HELD_OUT_SCALARS, |stop| {
+        learn::learn(&arguments.config, &arguments.output, stop)
+    })
 }

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 
 use indicatif::MultiProgress;
 
+use crate::error::{Error, Result};
+use crate::files::Numbers;
+use crate::files::schema::Item;
 use crate::ranks::Ranks;
-use crate::signals;
+use crate::signals::{self, Stop};
 
 /// Exit status of a run that a signal stopped: the same command goes on (EX_TEMPFAIL of sysexits.h).
 pub(super) const TO_BE_CONTINUED: u8 = 75;
@@ -51,6 +54,30 @@ pub(super) fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
         }
         outcome => Ok(outcome?),
     }
+}
+
+/// Lets a command that trains for itself do so, and prints its numbers; exit status as that of `run`.
+pub(super) fn report_learned(
+    items: &[Item],
+    learn: impl FnOnce(Stop) -> Result<Numbers>,
+) -> ExitCode {
+    start_logging(&Ranks::alone());
+    match Stop::listen().and_then(learn) {
+        Ok(numbers) => report(print_numbers(items, &numbers)),
+        Err(error @ Error::Stopped) => {
+            report(Err(error.into()));
+            ExitCode::from(TO_BE_CONTINUED)
+        }
+        Err(error) => report(Err(error.into())),
+    }
+}
+
+/// Those of the items that there are, as CSV.
+fn print_numbers(items: &[Item], numbers: &Numbers) -> anyhow::Result<()> {
+    let known = items.iter().filter(|item| numbers.contains_key(item.name));
+    let line = |item: &Item| format!("{},{:.8e},{}", item.name, numbers[item.name], item.units);
+    let lines: Vec<String> = known.map(line).collect();
+    print(format!("quantity,value,unit\n{}", lines.join("\n")))
 }
 
 /// One line on standard error for what is allowed but may not be meant.

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use super::canonical::CanonicalConfig;
 use super::sweep::decimal_comma_hint;
-use super::text::{first_difference, parse_over_preset};
+use super::text::{first_difference, parse_over_preset, written};
 use crate::bounds::{Check, require, require_count, require_fields};
 use crate::engine::config::RunConfig;
 use crate::error::{Error, Result};
@@ -53,16 +54,19 @@ fn default_samples() -> i64 {
     64
 }
 
-/// A configuration of either kind, which its section `[learn]` tells, as TOML with every default spelled out, and what it
+/// A configuration of any kind, which its section `[learn]` or `[canonical]` tells, as TOML with every default spelled out, and what it
 /// may be worth to look at again.
 ///
 /// # Errors
 /// As [`Config::read`].
 pub fn resolved(path: &Path) -> Result<(String, Option<&'static str>)> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
-    let learns = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("learn"));
-    if learns {
+    let sections: toml::Table = toml::from_str(&text).unwrap_or_default();
+    if sections.contains_key("learn") {
         return Ok((LearnConfig::parse(&text, path)?.to_toml(), None));
+    }
+    if sections.contains_key("canonical") {
+        return Ok((CanonicalConfig::parse(&text, path)?.to_toml(), None));
     }
     let config = Config::parse(&text, path)?;
     Ok((config.to_toml(), decimal_comma_hint(config.temperatures())))
@@ -140,11 +144,6 @@ impl LearnConfig {
         )?;
         run.check()
     }
-}
-
-/// A value as it stands in a configuration.
-fn written(value: impl Serialize) -> toml::Value {
-    toml::Value::try_from(value).expect("what is read from TOML has a TOML form")
 }
 
 /// Pictures have neither the symmetry x → -x nor a temperature.

@@ -69,6 +69,11 @@ pub(super) fn flattened(config: &impl Serialize) -> BTreeMap<String, toml::Value
     table.into_iter().flat_map(keys).collect()
 }
 
+/// A value as it stands in a configuration.
+pub(super) fn written(value: impl Serialize) -> toml::Value {
+    toml::Value::try_from(value).expect("what is read from TOML has a TOML form")
+}
+
 /// Puts the values of `upper` over those of `lower`, section by section.
 fn overlay(lower: &mut toml::Table, upper: toml::Table) {
     for (key, value) in upper {

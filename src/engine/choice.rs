@@ -5,10 +5,26 @@ use std::sync::Once;
 use super::config::{EngineChoice, Precision, RunConfig};
 use super::cuda::{Cuda, Gpu};
 use super::device::{Device, torch_gpus};
+use super::symplectic::SymplecticEngine;
 use super::{Engine, native};
 use crate::error::{Error, GPU_FAILED, Result};
 use crate::flow::Flow;
+use crate::flow::symplectic::SymplecticFlow;
 use crate::targets::Target;
+use crate::targets::surface::Surface;
+
+/// The engine of a symplectic flow: torch, since no other one differentiates momenta.
+///
+/// # Errors
+/// This program was built without.
+pub(super) fn symplectic_engine(
+    flow: &SymplecticFlow,
+    surface: Option<Surface>,
+    run: &RunConfig,
+    device: Device,
+) -> Result<Box<dyn SymplecticEngine>> {
+    symplectic(flow, surface, run, device).ok_or(Error::NoTorch)
+}
 
 /// Whether this program has the engine that a configuration asks for.
 ///
@@ -83,5 +99,26 @@ fn torch(
 
 #[cfg(not(feature = "torch"))]
 fn torch(_: &Flow, _: Option<&Target>, _: &RunConfig, _: Device) -> Option<Box<dyn Engine>> {
+    None
+}
+
+#[cfg(feature = "torch")]
+fn symplectic(
+    flow: &SymplecticFlow,
+    surface: Option<Surface>,
+    run: &RunConfig,
+    device: Device,
+) -> Option<Box<dyn SymplecticEngine>> {
+    use super::torch::symplectic::TorchSymplectic;
+    Some(Box::new(TorchSymplectic::new(flow, surface, run.precision, device, run.threads)))
+}
+
+#[cfg(not(feature = "torch"))]
+fn symplectic(
+    _: &SymplecticFlow,
+    _: Option<Surface>,
+    _: &RunConfig,
+    _: Device,
+) -> Option<Box<dyn SymplecticEngine>> {
     None
 }

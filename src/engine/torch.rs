@@ -4,6 +4,7 @@ pub(super) mod density;
 pub(super) mod gpus;
 pub(super) mod map;
 mod preconditioner;
+pub(super) mod symplectic;
 mod target;
 
 use std::cell::RefCell;
@@ -65,14 +66,7 @@ impl Torch {
         threads: usize,
     ) -> Self {
         tch::set_num_threads(threads as i32);
-        let kind = match precision {
-            Precision::F32 => Kind::Float,
-            Precision::F64 => Kind::Double,
-        };
-        let device = match device {
-            Device::Cpu => tch::Device::Cpu,
-            Device::Cuda(index) => tch::Device::Cuda(index),
-        };
+        let (kind, device) = (tensor_kind(precision), tensor_device(device));
         let architecture = &flow.architecture;
         Self {
             layout: Rc::new(Layout::new(flow.couplings(), device)),
@@ -133,10 +127,7 @@ impl Torch {
     }
 
     fn tensor<D: Dimension>(&self, array: Array<f64, D>) -> Tensor {
-        let shape: Vec<i64> = array.shape().iter().map(|&length| length as i64).collect();
-        let array = array.as_standard_layout();
-        let values = array.as_slice().expect("it is in standard layout");
-        Tensor::from_slice(values).view(shape.as_slice()).to_kind(self.kind).to_device(self.device)
+        tensor(array, self.kind, self.device)
     }
 
     /// Fields of a batch on the lattice.
@@ -287,6 +278,27 @@ impl Engine for Torch {
         }
         derivatives
     }
+}
+
+fn tensor_kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::F64 => Kind::Double,
+    }
+}
+
+fn tensor_device(device: Device) -> tch::Device {
+    match device {
+        Device::Cpu => tch::Device::Cpu,
+        Device::Cuda(index) => tch::Device::Cuda(index),
+    }
+}
+
+fn tensor<D: Dimension>(array: Array<f64, D>, kind: Kind, device: tch::Device) -> Tensor {
+    let shape: Vec<i64> = array.shape().iter().map(|&length| length as i64).collect();
+    let array = array.as_standard_layout();
+    let values = array.as_slice().expect("it is in standard layout");
+    Tensor::from_slice(values).view(shape.as_slice()).to_kind(kind).to_device(device)
 }
 
 /// The first `rows` rows of a tensor of any device and precision.

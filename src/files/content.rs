@@ -120,6 +120,19 @@ pub(crate) fn write_text(location: &hdf5::Location, name: &str, text: &str) -> h
     location.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text)
 }
 
+/// Several texts, in their order.
+pub(crate) fn write_texts(
+    location: &hdf5::Location,
+    name: &str,
+    texts: &[String],
+) -> hdf5::Result<()> {
+    let texts = texts.iter().map(|text| {
+        VarLenUnicode::from_str(text).map_err(|error| hdf5::Error::from(error.to_string()))
+    });
+    let texts = texts.collect::<hdf5::Result<Vec<_>>>()?;
+    location.new_attr_builder().with_data(&texts).create(name).map(|_| ())
+}
+
 pub(crate) fn write_number<T: hdf5::H5Type>(
     location: &hdf5::Location,
     name: &str,

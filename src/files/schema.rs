@@ -2,10 +2,12 @@
 //! number is written under another name.
 
 mod arrays;
+mod canonical;
 mod scalars;
 mod studies;
 
 pub use arrays::*;
+pub use canonical::*;
 pub use scalars::*;
 pub use studies::*;
 

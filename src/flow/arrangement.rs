@@ -1,8 +1,8 @@
 //! How couplings are laid over the lattice: the paper's blocks as MERA, tree or TEBD (Fig. 1), and
-//! checkerboards that refine the lattice by √2 at a time.
+//! checkerboards that refine the lattice by √2 at a time; or over any number of coordinates, in random halves.
 //!
 //! Latents lie on the lattice too: those of level l sit at the sites that are multiples of 2^l but not
-//! both coordinates of 2^(l+1); the sites that are multiples of 2^depth hold the coarse prior. (TEBD has no
+//! both coordinates of 2^(l+1); the sites that are multiples of 2^depth hold the coarse prior. (TEBD and halves have no
 //! levels: every site holds one latent of the same kind.)
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +12,7 @@ use ndarray::{Array1, Array2, ArrayView2};
 use super::Architecture;
 use super::config::{Arrangement, FlowConfig, Neighbours, Splits};
 use super::coupling::{Conditioner, Convolution, Coupling, Half, Kernel, Network, Shell};
+use crate::random::Random;
 
 /// What a layer is for. Seen from x to z as in the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Role {
     Diagonal,
     /// Each site of the coarse field on its own.
     Top,
+    /// One half of all sites given the other.
+    Halves,
 }
 
 /// Couplings that belong together.
@@ -45,7 +48,15 @@ impl Layer {
         let of = |layer: &Self| -> Vec<(Network, Option<Half>)> {
             layer.couplings.iter().map(|coupling| (coupling.network, coupling.half)).collect()
         };
-        (self.role, self.repeat) == (other.role, other.repeat) && of(self) == of(other)
+        let same_sites = || {
+            let updated = |layer: &Self| -> Vec<Vec<u32>> {
+                layer.couplings.iter().map(|coupling| coupling.updated.clone()).collect()
+            };
+            self.role != Role::Halves || updated(self) == updated(other)
+        };
+        (self.role, self.repeat) == (other.role, other.repeat)
+            && of(self) == of(other)
+            && same_sites()
     }
 }
 
@@ -66,27 +77,98 @@ fn half(architecture: &Architecture, layer: (usize, Role, usize), index: usize) 
 
 /// Place among [`HALVES`] of the random half of a pair of couplings: a function of these numbers only.
 fn random_half(seed: u64, (level, role, repeat): (usize, Role, usize), pair: usize) -> usize {
-    let mut hasher = blake3::Hasher::new_derive_key("neuralrg 2026 halves of blocks");
-    for number in [seed, level as u64, role as u64, repeat as u64, pair as u64] {
+    let numbers = [seed, level as u64, role as u64, repeat as u64, pair as u64];
+    (hashed("neuralrg 2026 halves of blocks", &numbers) % HALVES.len() as u64) as usize
+}
+
+/// A random number that is a function of these numbers.
+fn hashed(context: &str, numbers: &[u64]) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for number in numbers {
         hasher.update(&number.to_le_bytes());
     }
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
-    (u64::from_le_bytes(bytes) % HALVES.len() as u64) as usize
+    u64::from_le_bytes(bytes)
 }
 
 /// All layers in the order from z to x, their parameters one after the other.
 pub fn layers(architecture: &Architecture) -> Vec<Layer> {
     let mut layers = match architecture.config.arrangement {
         Arrangement::Checkerboard => checkerboards(architecture),
+        Arrangement::Halves => layers_of_halves(architecture),
         _ => blocks(architecture),
     };
+    lay_down(layers.iter_mut().flat_map(|layer| &mut layer.couplings));
+    layers
+}
+
+/// Puts the parameters of all couplings one after the other.
+fn lay_down<'a>(couplings: impl Iterator<Item = &'a mut Coupling>) {
     let mut offset = 0;
-    for coupling in layers.iter_mut().flat_map(|layer| &mut layer.couplings) {
+    for coupling in couplings {
         coupling.offset = offset;
         offset += coupling.network.parameter_count();
     }
-    layers
+}
+
+/// As many layers of halves as there are blocks' ones in TEBD.
+fn layers_of_halves(architecture: &Architecture) -> Vec<Layer> {
+    let Architecture { depth, seed, ref config, .. } = *architecture;
+    let places = (0..depth).rev().flat_map(|step| (0..config.repeats).map(move |r| (step, r)));
+    let layer = |(level, repeat): (usize, usize)| {
+        let couplings = half_couplings(architecture.sites(), (seed, level, repeat), config);
+        Layer { level, role: Role::Halves, repeat, couplings }
+    };
+    places.map(layer).collect()
+}
+
+/// The couplings of one Real NVP of any number of coordinates, with their parameters one after the other; random halves are
+/// a function of the seed.
+pub fn halves(coordinates: usize, seed: u64, config: &FlowConfig) -> Vec<Coupling> {
+    let mut couplings = half_couplings(coordinates, (seed, 0, 0), config);
+    lay_down(couplings.iter_mut());
+    couplings
+}
+
+/// Couplings that update a random half of all coordinates given the other, then that one given the first.
+fn half_couplings(
+    coordinates: usize,
+    layer: (u64, usize, usize),
+    config: &FlowConfig,
+) -> Vec<Coupling> {
+    let coupling = |index: usize| {
+        let (first, second) = halved(coordinates, layer, index / 2);
+        let (updated, frozen) =
+            if index.is_multiple_of(2) { (first, second) } else { (second, first) };
+        let shell = |site: u32| Shell { sites: vec![site], size: 1, weight: 1.0, distance: 1.0 };
+        Coupling {
+            network: config.network(frozen.len(), updated.len()),
+            half: None,
+            rows: 1,
+            updated,
+            shells: frozen.into_iter().map(shell).collect(),
+            convolution: None,
+            offset: 0,
+        }
+    };
+    (0..config.couplings).map(coupling).collect()
+}
+
+/// A random half of so many coordinates and its complement, both ascending: a function of these numbers only.
+fn halved(
+    coordinates: usize,
+    (seed, level, repeat): (u64, usize, usize),
+    pair: usize,
+) -> (Vec<u32>, Vec<u32>) {
+    let numbers = [seed, level as u64, repeat as u64, pair as u64];
+    let order = Random::new(hashed("neuralrg 2026 halves of coordinates", &numbers));
+    let mut first: Vec<u32> =
+        order.permutation(coordinates).into_iter().map(|site| site as u32).collect();
+    let mut second = first.split_off(coordinates.div_ceil(2));
+    first.sort_unstable();
+    second.sort_unstable();
+    (first, second)
 }
 
 /// The level at which the latent of each site comes in, row by row; `depth` for the coarse prior, and 0 throughout
@@ -111,10 +193,14 @@ pub fn without_finer(architecture: &Architecture, z: ArrayView2<f64>, level: usi
 }
 
 /// One latent of each kind, top level first: all others are its translations. Layers down to level l look alike
-/// after steps of 2^(l+1), and latents of level l are functions of these layers and the field alone.
+/// after steps of 2^(l+1), and latents of level l are functions of these layers and the field alone. Among halves
+/// each is of its own kind.
 pub fn kinds_of_latents(architecture: &Architecture) -> Vec<usize> {
     let Architecture { linear_size, depth, .. } = *architecture;
     let levels = latent_levels(architecture);
+    if architecture.config.arrangement == Arrangement::Halves {
+        return (0..levels.len()).collect();
+    }
     let is_first = |site: &usize| {
         let cell = 1 << depth.min(levels[*site] + 1);
         site / linear_size < cell && site % linear_size < cell
@@ -175,7 +261,7 @@ fn block_couplings(
             distance: 1.0,
         };
         Coupling {
-            network: architecture.network(2, 2),
+            network: architecture.config.network(2, 2),
             half: Some(frozen),
             rows: corners.len(),
             updated: corners
@@ -235,7 +321,7 @@ fn checkerboard_coupling(architecture: &Architecture, updated: &[u32], frozen: &
         shells(architecture.linear_size, from, to, count, neighbours)
     };
     let shells = of(updated, frozen, count);
-    let mut network = architecture.network(shells.len(), 1);
+    let mut network = architecture.config.network(shells.len(), 1);
     let convolution = (channels > 0 && !frozen.is_empty()).then(|| Convolution {
         rows: frozen.len(),
         stencil: of(frozen, frozen, 1 + count),

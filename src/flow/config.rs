@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::coupling::{Conditioner, Networks, Transform};
+use super::coupling::{Conditioner, Network, Networks, Transform};
 use crate::bounds::{Check, MOST_NEIGHBOURS, MOST_NUMBERS, require};
 
 /// How the Z2 symmetry x → -x of the target enters the flow.
@@ -105,6 +105,22 @@ impl FlowConfig {
         }
     }
 
+    /// The network of a coupling with so many inputs.
+    pub(super) fn network(&self, inputs: usize, updated_per_row: usize) -> Network {
+        let Self { conditioner, transform, hidden_layers, hidden_width, .. } = *self;
+        let branches = self.branches();
+        Network {
+            conditioner,
+            transform,
+            convolution: None,
+            inputs,
+            branches,
+            hidden_layers,
+            hidden_width,
+            updated_per_row,
+        }
+    }
+
     /// Whether a density needs an inverse pass beside the forward one.
     pub fn needs_inverse(&self) -> bool {
         matches!(self.symmetry, Symmetry::Mixture | Symmetry::Regularizer)
@@ -184,12 +200,14 @@ pub enum Arrangement {
     /// Each level adds two sublattices to the coarse field, first the centres of its squares, then the
     /// rest, and lets old and new sites update each other in turn.
     Checkerboard,
+    /// Couplings of all sites at once, a random half given the other one: no lattice and no levels.
+    Halves,
 }
 
 impl Arrangement {
     /// Whether there are coarser and finer levels.
     pub fn has_levels(self) -> bool {
-        self != Self::Tebd
+        !matches!(self, Self::Tebd | Self::Halves)
     }
 }
 

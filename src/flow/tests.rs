@@ -43,7 +43,7 @@ pub(crate) fn random_flow(architecture: Architecture) -> Flow {
 /// Every arrangement, conditioner, transform, separate networks and the preconditioner; one coupling to more than it takes
 /// to use every split of a block; all depths.
 pub(crate) fn architectures() -> Vec<Architecture> {
-    use Arrangement::{Checkerboard, Mera, Tebd, Tree};
+    use Arrangement::{Checkerboard, Halves, Mera, Tebd, Tree};
     let mut table = Vec::new();
     let configs = |arrangement| {
         let conditioners = [Conditioner::Elu, Conditioner::Odd];
@@ -56,7 +56,7 @@ pub(crate) fn architectures() -> Vec<Architecture> {
             })
         })
     };
-    for arrangement in [Mera, Tree, Tebd, Checkerboard] {
+    for arrangement in [Mera, Tree, Tebd, Checkerboard, Halves] {
         table.extend(configs(arrangement).map(|config| architecture(4, 2, &config)));
         let preconditioner = FlowConfig { arrangement, preconditioner: true, ..small_config() };
         table.push(architecture(4, 1, &preconditioner));
@@ -65,7 +65,7 @@ pub(crate) fn architectures() -> Vec<Architecture> {
             [(8, 1), (8, 2), (8, 3)].map(|(size, depth)| architecture(size, depth, &config)),
         );
     }
-    for arrangement in [Mera, Checkerboard] {
+    for arrangement in [Mera, Checkerboard, Halves] {
         table.extend([Transform::Affine, Transform::Bump].map(|transform| {
             let (splits, networks) = (Splits::Random, Networks::Separate);
             let config = FlowConfig { arrangement, splits, networks, transform, ..small_config() };
@@ -170,6 +170,29 @@ fn halves(architecture: &Architecture) -> Vec<((usize, Role, usize, usize), Half
 }
 
 #[test]
+fn halves_of_coordinates_are_all_of_them_and_every_coordinate_meets_every_other() {
+    for coordinates in [2, 3, 16, 31] {
+        let config = FlowConfig { couplings: 40, ..small_config() };
+        let couplings = arrangement::halves(coordinates, 1, &config);
+        let mut met = HashSet::new();
+        for coupling in &couplings {
+            let frozen: Vec<u32> = coupling.shells.iter().map(|shell| shell.sites[0]).collect();
+            let mut all = [frozen.clone(), coupling.updated.clone()].concat();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..coordinates as u32));
+            met.extend(frozen.iter().flat_map(|&a| coupling.updated.iter().map(move |&b| (a, b))));
+        }
+        assert_eq!(met.len(), coordinates * (coordinates - 1));
+        let lengths = couplings.iter().map(|coupling| coupling.network.parameter_count());
+        let ends = lengths.scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        assert!(couplings.iter().map(|coupling| coupling.parameters().end).eq(ends));
+    }
+}
+
+#[test]
 fn random_halves_come_with_their_complements_and_depend_on_the_seed_and_the_place_only() {
     let config = FlowConfig { splits: Splits::Random, couplings: 10, repeats: 2, ..small_config() };
     let of = |size, depth, seed| halves(&Architecture::new(size, depth, seed, &config));
@@ -197,7 +220,13 @@ fn random_halves_come_with_their_complements_and_depend_on_the_seed_and_the_plac
 
 #[test]
 fn layers_with_other_halves_pass_no_weights_on() {
-    let config = FlowConfig { splits: Splits::Random, couplings: 4, ..small_config() };
+    for arrangement in [Arrangement::Mera, Arrangement::Halves] {
+        other_halves_pass_no_weights_on(arrangement);
+    }
+}
+
+fn other_halves_pass_no_weights_on(arrangement: Arrangement) {
+    let config = FlowConfig { arrangement, splits: Splits::Random, couplings: 4, ..small_config() };
     let [own, other] = [1, 2].map(|seed| Architecture::new(4, 2, seed, &config));
     let count = own.parameter_count();
     let from = |parent: &Architecture| transfer(&own, &vec![0.0; count], parent, &vec![1.0; count]);

@@ -1,11 +1,11 @@
 //! `neuralrg learn`: one flow that learns from pictures by maximum likelihood, from start to end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use hdf5::types::VarLenUnicode;
 use ndarray::{Array1, Array2, Array3, Axis, stack};
 
+use super::outcome::{Outcome, beside, read_outcome};
 use crate::config::learn::LearnConfig;
 use crate::engine::device::{self, Device};
 use crate::engine::{self, Model};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::content::{
     write_array, write_configuration, write_hdf5, write_known_numbers, write_number, write_text,
 };
-use crate::files::seal::{self, Seal, sha256};
+use crate::files::seal::sha256;
 use crate::files::state::Saved;
 use crate::files::{Numbers, schema};
 use crate::flow::arrangement::without_finer;
@@ -60,7 +60,8 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
     config.data.identify(config_path)?;
     let output = &std::path::absolute(output).map_err(Error::io("find", output))?;
     if output.exists() {
-        return read_finished(output, &config);
+        let difference = |text: &str| Ok(config.difference(&LearnConfig::parse(text, output)?));
+        return read_outcome(output, LEARNED, difference);
     }
     host::keep_freed_memory();
     engine::check_built(config.run.engine)?;
@@ -70,7 +71,7 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
     let folder = output.parent().expect("an absolute path of a file has a folder");
     fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
 
-    let path = checkpoint_path(output);
+    let path = beside(output, ".checkpoint");
     let interval = config.run.checkpoint_interval();
     let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop, &Team::Alone);
     let learned = train(&config, &data, device, &mut checkpoints)?;
@@ -79,12 +80,8 @@ pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
     Ok(learned.held_out)
 }
 
-/// Beside the output, with `.checkpoint` behind its name.
-fn checkpoint_path(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
-    name.push(".checkpoint");
-    name.into()
-}
+const LEARNED: Outcome =
+    Outcome { command: "neuralrg learn", group: schema::HELD_OUT, items: schema::HELD_OUT_SCALARS };
 
 /// Tells checkpoints of different configurations apart, the machine aside.
 fn identity(config: &LearnConfig) -> String {
@@ -174,27 +171,4 @@ fn fill(
     write_array(&group, &schema::SAMPLES, on_lattice(learned.samples.view()))?;
     write_array(&group, &schema::LEVELS, on_lattice(learned.levels.view()))?;
     write_number(file, schema::COMPLETE, 1u8)
-}
-
-/// What a finished file of the same configuration says of the held-out pictures.
-fn read_finished(path: &Path, config: &LearnConfig) -> Result<Numbers> {
-    let unfinished = |problem: String| Error::NotLearned { path: path.into(), problem };
-    if seal::check_hdf5(path).map_err(Error::io("read", path))? != Seal::Intact {
-        return Err(unfinished("its checksum does not fit".into()));
-    }
-    let read = || -> hdf5::Result<(String, Numbers)> {
-        let file = hdf5::File::open(path)?;
-        let text: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
-        let group = file.group(schema::HELD_OUT)?;
-        let known = schema::HELD_OUT_SCALARS.iter().filter(|item| group.link_exists(item.name));
-        let numbers = known
-            .map(|item| Ok((item.name.to_owned(), group.dataset(item.name)?.read_scalar()?)))
-            .collect::<hdf5::Result<Numbers>>()?;
-        Ok((text.to_string(), numbers))
-    };
-    let (text, numbers) = read().map_err(|error| unfinished(error.to_string()))?;
-    match config.difference(&LearnConfig::parse(&text, path)?) {
-        Some(difference) => Err(Error::OtherLearned { path: path.into(), difference }),
-        None => Ok(numbers),
-    }
 }

@@ -4,7 +4,7 @@
 use ndarray::{Array1, ArrayView1, Zip};
 
 use crate::files::state::{Restored, Saved, array, number, read_number};
-use crate::train::config::Decay;
+use crate::train::config::{Decay, TrainConfig};
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -21,17 +21,20 @@ pub struct Adam {
     updates: f64,
     decay: Decay,
     weight_decay: f64,
+    /// So many parameters, the first ones, decay.
+    decaying: usize,
 }
 
 impl Adam {
-    /// A fresh state for so many parameters.
-    pub fn new(parameters: usize, decay: Decay, weight_decay: f64) -> Self {
+    /// A fresh state for so many parameters, of which the first `decaying` decay.
+    pub fn new(parameters: usize, decaying: usize, config: &TrainConfig) -> Self {
         Self {
             first_moment: Array1::zeros(parameters),
             second_moment: Array1::zeros(parameters),
             updates: 0.0,
-            decay,
-            weight_decay,
+            decay: config.decay,
+            weight_decay: config.weight_decay,
+            decaying,
         }
     }
 
@@ -71,15 +74,20 @@ impl Adam {
         self.updates += 1.0;
         let correction = |beta: f64| -(self.updates * beta.ln()).exp_m1();
         let (of_first, of_second) = (correction(BETA_1), correction(BETA_2));
-        let moments = Zip::from(&mut self.first_moment).and(&mut self.second_moment);
-        moments.and(parameters).and(gradient).for_each(|first, second, parameter, gradient| {
-            let gradient = gradient + *parameter * of_gradient;
-            *first = *first * BETA_1 + gradient * (1.0 - BETA_1);
-            *second = *second * BETA_2 + gradient * gradient * (1.0 - BETA_2);
-            let direction = *first / of_first / ((*second / of_second).sqrt() + EPSILON);
-            let decayed = *parameter * (1.0 - learning_rate * of_parameters);
-            *parameter = decayed - direction * learning_rate;
-        });
+        let moments = Zip::indexed(&mut self.first_moment).and(&mut self.second_moment);
+        let decaying = self.decaying;
+        moments.and(parameters).and(gradient).for_each(
+            |place, first, second, parameter, gradient| {
+                let (of_gradient, of_parameters) =
+                    if place < decaying { (of_gradient, of_parameters) } else { (0.0, 0.0) };
+                let gradient = gradient + *parameter * of_gradient;
+                *first = *first * BETA_1 + gradient * (1.0 - BETA_1);
+                *second = *second * BETA_2 + gradient * gradient * (1.0 - BETA_2);
+                let direction = *first / of_first / ((*second / of_second).sqrt() + EPSILON);
+                let decayed = *parameter * (1.0 - learning_rate * of_parameters);
+                *parameter = decayed - direction * learning_rate;
+            },
+        );
     }
 }
 
@@ -92,14 +100,18 @@ mod tests {
     fn updates_equal_a_scalar_transcription() {
         for (decay, in_gradient, decoupled) in [(Decay::L2, 0.1, 0.0), (Decay::Decoupled, 0.0, 0.1)]
         {
-            let mut parameters = Array1::from(vec![1.0, -2.0]);
-            let mut adam = Adam::new(2, decay, 0.1);
-            let (mut x, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
+            // The third one does not decay.
+            let mut parameters = Array1::from(vec![1.0, -2.0, 1.0]);
+            let config = TrainConfig { decay, weight_decay: 0.1, ..Default::default() };
+            let mut adam = Adam::new(3, 2, &config);
+            let (mut x, mut m, mut v) = ([1.0f64, -2.0, 1.0], [0.0f64; 3], [0.0f64; 3]);
             for step in 1..=20 {
                 let rate = 0.1 / f64::from(step);
-                let gradient = [x[0] * 2.0, x[1].cos()];
+                let gradient = [x[0] * 2.0, x[1].cos(), x[2].sin()];
                 adam.step(&mut parameters, ArrayView1::from(&gradient), rate);
-                for i in 0..2 {
+                for i in 0..3 {
+                    let (in_gradient, decoupled) =
+                        if i < 2 { (in_gradient, decoupled) } else { (0.0, 0.0) };
                     let gradient = gradient[i] + in_gradient * x[i];
                     m[i] = 0.9 * m[i] + 0.1 * gradient;
                     v[i] = 0.999 * v[i] + 0.001 * gradient * gradient;
@@ -116,11 +128,13 @@ mod tests {
     fn restored_state_goes_on_as_the_saved_one() {
         let mut parameters = Array1::from(vec![1.0, -2.0]);
         let gradient = |step: i32| Array1::from(vec![f64::from(step), 0.3]);
-        let mut adam = Adam::new(2, Decay::Decoupled, 0.1);
+        let config =
+            TrainConfig { decay: Decay::Decoupled, weight_decay: 0.1, ..Default::default() };
+        let mut adam = Adam::new(2, 2, &config);
         for step in 0..3 {
             adam.step(&mut parameters, gradient(step).view(), 0.1);
         }
-        let (mut copy, mut other) = (parameters.clone(), Adam::new(2, Decay::Decoupled, 0.1));
+        let (mut copy, mut other) = (parameters.clone(), Adam::new(2, 2, &config));
         other.restore(&adam.state()).unwrap();
         for step in 3..6 {
             adam.step(&mut parameters, gradient(step).view(), 0.1);

@@ -182,7 +182,10 @@ impl FlowFile {
 }
 
 /// Fills in the checksum of a file, or checks it where it is given under a key of the configuration at `path`.
-fn identify(
+///
+/// # Errors
+/// The file cannot be read, or another checksum is given.
+pub(crate) fn identify(
     (key, action): (&'static str, &'static str),
     file: &Path,
     given: &mut String,

@@ -127,13 +127,7 @@ impl Data {
     /// The next `batch` training fields of a stream of which `drawn` were taken: epoch after epoch, each in a random
     /// order of its own. Shapes: (batch, N).
     pub fn batch(&self, seed: &TaskSeed, drawn: i64, batch: i64) -> Array2<f64> {
-        let count = self.training.nrows() as i64;
-        let (first, last) = (drawn / count, (drawn + batch - 1) / count);
-        let order = |epoch: i64| seed.at(Stage::Shuffle, epoch).permutation(count as usize);
-        let orders: Vec<usize> = (first..=last).flat_map(order).collect();
-        let start = (drawn - first * count) as usize;
-        let places = &orders[start..start + batch as usize];
-        self.training.select(Axis(0), places).mapv(f64::from)
+        shuffled(self.training.view(), seed, (drawn, batch))
     }
 
     /// What a model makes of the held-out fields, and of as many that it was trained on; where the fields are samples of the
@@ -161,6 +155,23 @@ impl Data {
             forward_kl: ln_z.map(forward_kl),
         }
     }
+}
+
+/// The next `batch` of a stream of samples of which `drawn` were taken: epoch after epoch, each in a random order of its own.
+///
+/// Shapes: samples (sample, N) → (batch, N).
+pub fn shuffled(
+    samples: ArrayView2<f32>,
+    seed: &TaskSeed,
+    (drawn, batch): (i64, i64),
+) -> Array2<f64> {
+    let count = samples.nrows() as i64;
+    let (first, last) = (drawn / count, (drawn + batch - 1) / count);
+    let order = |epoch: i64| seed.at(Stage::Shuffle, epoch).permutation(count as usize);
+    let orders: Vec<usize> = (first..=last).flat_map(order).collect();
+    let start = (drawn - first * count) as usize;
+    let places = &orders[start..start + batch as usize];
+    samples.select(Axis(0), places).mapv(f64::from)
 }
 
 /// What held-out fields say of a flow: (mean, error), the autocorrelation along the file taken into account.

@@ -30,6 +30,7 @@ fn every_subcommand_has_help() {
         "export",
         "sample",
         "learn",
+        "canonical",
     ] {
         assert!(general.contains(subcommand), "{general}");
         let help = program(&[subcommand, "--help"]);

@@ -9,6 +9,7 @@ use crate::common::{Sweep, everything_measured, neuralrg, outcome};
 use clap::CommandFactory;
 use neuralrg::cli::Cli;
 use neuralrg::config::Config;
+use neuralrg::config::canonical::CanonicalConfig;
 use neuralrg::config::learn::LearnConfig;
 use neuralrg::flow::config::FlowConfig;
 use neuralrg::sweep::events::Event;
@@ -16,6 +17,7 @@ use safetensors::SafeTensors;
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const LEARNING: &str = include_str!("../../docs/learning.md");
+const CANONICAL: &str = include_str!("../../docs/canonical.md");
 const FILES: &str = include_str!("../../docs/files.md");
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 const COMMANDS: &str = include_str!("../../docs/commands.md");
@@ -68,6 +70,27 @@ fn every_key_of_learn_is_documented_with_its_default_and_no_other() {
     let rows = LEARNING.lines().filter(|line| line.starts_with("| `learn."));
     let beginnings = rows.map(|row| row.split(" |").take(2).map(|cell| cell.to_owned() + " |"));
     assert_same("docs/learning.md", beginnings.map(Iterator::collect), &expected);
+}
+
+#[test]
+fn every_key_of_canonical_is_documented_with_its_default_and_no_other() {
+    let text = "[canonical]\nloss='likelihood'\n[source]\nkind='data'\nfile='t.h5'";
+    let config = CanonicalConfig::parse(text, Path::new("t.toml")).unwrap();
+    let resolved: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+    // Keys of some sources only, which have no default.
+    let mut expected =
+        ["beads", "samples", "sha256"].map(|key| format!("| `source.{key}` | |")).to_vec();
+    for section in ["canonical", "source"] {
+        for (key, value) in resolved[section].as_table().unwrap() {
+            let required = ["loss", "kind", "file"].contains(&key.as_str());
+            let default = if required { String::new() } else { format!(" `{value}`") };
+            expected.push(format!("| `{section}.{key}` |{default} |"));
+        }
+    }
+    let is_key = |row: &&str| row.starts_with("| `canonical.") || row.starts_with("| `source.");
+    let rows = CANONICAL.lines().filter(is_key);
+    let beginnings = rows.map(|row| row.split(" |").take(2).map(|cell| cell.to_owned() + " |"));
+    assert_same("docs/canonical.md", beginnings.map(Iterator::collect), &expected);
 }
 
 #[test]

@@ -41,6 +41,15 @@ fn other_layouts() -> Vec<(&'static str, Vec<Item>)> {
     let coarse = [&[schema::LEVEL][..], &schema::COARSE_FIELDS, couplings, &schema::WALK].concat();
     let drawn = vec![schema::FIELD, schema::LATENT, schema::SIGN, schema::LN_Q, schema::LN_PI];
     let temperature = Item { axes: &schema::FIELDS.axes[..1], ..schema::TEMPERATURE };
+    let modes = [
+        &schema::OF_SEEDS[..],
+        &schema::FREQUENCIES,
+        &[schema::MODE_LATENT],
+        &schema::SLOW_MODES,
+        &schema::MODE_INFORMATION,
+    ]
+    .concat();
+    let kept = [&[schema::CANONICAL_SAMPLES][..], &schema::REDRAWN].concat();
     vec![
         ("responses", responses),
         ("mutual_information", information),
@@ -49,6 +58,11 @@ fn other_layouts() -> Vec<(&'static str, Vec<Item>)> {
         ("fields", vec![schema::FIELDS, temperature]),
         ("pictures", vec![schema::LOG_JACOBIAN]),
         ("evaluate of a learned file", vec![schema::SAMPLES, schema::LEVELS]),
+        ("coordinates", vec![schema::COORDINATES, schema::ANGLES]),
+        ("scalars of a canonical file", schema::CANONICAL_SCALARS.to_vec()),
+        ("modes of a canonical file", modes),
+        ("model of a canonical file", vec![schema::PARAMETERS, schema::FROZEN]),
+        ("evaluate of a canonical file", kept),
     ]
 }
 
@@ -382,6 +396,50 @@ fn a_learned_file_holds_what_the_tables_say() {
         (schema::MODEL, vec![schema::PARAMETERS, schema::HALVES]),
         (schema::TRAIN, schema::TRAIN_HISTORY.to_vec()),
         (schema::EVALUATE, other_layout("evaluate of a learned file")),
+    ];
+    assert_eq!(groups_of(&root), names(groups.iter().map(|(name, _)| *name)));
+    for (name, items) in groups {
+        assert_holds(&root.group(name).unwrap(), &items);
+    }
+}
+
+/// Two trainings from coordinates with angles: all but the free energies of a surface.
+#[cfg(feature = "torch")]
+#[test]
+fn a_canonical_file_holds_what_the_tables_say() {
+    let config = "[canonical]\nloss = 'likelihood'\nseeds = [1, 2]\nkept_modes = [1]\n\
+                  [source]\nkind = 'data'\nfile = 'data.h5'\nheld_out = 50\n[flow]\ncouplings = 2\n\
+                  hidden_layers = 1\n[train]\nsteps = 2\nbatch = 8\n";
+    let files = Sweep::new(config);
+    let values = |columns: usize| {
+        ndarray::Array2::from_shape_fn((200, columns), |(i, j)| {
+            f64::from(((7 * i + 3 * j) % 101) as u32)
+        })
+    };
+    make_hdf5(&files.folder().join("data.h5"), |file| {
+        file.new_dataset_builder().with_data(&values(3)).create(schema::COORDINATES.name).unwrap();
+        let angle = values(1);
+        let angles = file.new_dataset_builder().with_data(&angle);
+        let angles = angles.create(schema::ANGLES.name).unwrap();
+        let names = ["phi".parse::<hdf5::types::VarLenUnicode>().unwrap()];
+        angles.new_attr_builder().with_data(&names).create(schema::ANGLE_NAMES).unwrap();
+    });
+    let output = files.folder().join("canonical.h5");
+    let mut command = neuralrg();
+    command.current_dir(files.folder()).arg("canonical").arg(&files.config).arg("-o").arg(&output);
+    outcome(&mut command).success();
+    let root = open_root(&output);
+    assert_attributes("a canonical file", &root, &[]);
+    assert_holds(&root, &[schema::CONFIGURATION]);
+    let of_samples =
+        |item: &&Item| item.name.contains("likelihood") || item.name == "held_out_samples";
+    let scalars: Vec<Item> = schema::CANONICAL_SCALARS.iter().filter(of_samples).copied().collect();
+    let groups = [
+        (schema::SCALARS, scalars),
+        (schema::MODES, other_layout("modes of a canonical file")),
+        (schema::MODEL, other_layout("model of a canonical file")),
+        (schema::TRAIN, schema::TRAIN_HISTORY.to_vec()),
+        (schema::EVALUATE, other_layout("evaluate of a canonical file")),
     ];
     assert_eq!(groups_of(&root), names(groups.iter().map(|(name, _)| *name)));
     for (name, items) in groups {

@@ -6,6 +6,7 @@
 mod architecture;
 mod bad_input;
 mod calibration;
+mod canonical;
 mod checkpoints;
 mod cli;
 mod common;

@@ -82,12 +82,21 @@ impl Tables {
             };
             shells.iter().map(sums).collect()
         };
+        let single = coupling.shells.iter().all(|shell| shell.size == 1 && shell.weight == 1.0);
+        let shells = if single && !coupling.shells.is_empty() {
+            // One after the other as the members of one shell, of which no sum is taken.
+            let sites: Vec<u32> =
+                coupling.shells.iter().flat_map(|shell| shell.sites.iter().copied()).collect();
+            vec![Sums { sites: by_column(&sites, 1), size: 1, weight: 1.0 }]
+        } else {
+            sums(&coupling.shells)
+        };
         let convolution = coupling.convolution.as_ref();
         Self {
             network: coupling.network,
             rows: coupling.rows as i64,
             updated: by_column(&coupling.updated, coupling.network.updated_per_row),
-            shells: sums(&coupling.shells),
+            shells,
             convolution: convolution
                 .map(|Convolution { stencil, seen, .. }| [stencil, seen].map(|part| sums(part))),
         }
@@ -97,14 +106,16 @@ impl Tables {
     ///
     /// Shapes: field (sites, batch) → (inputs, rows · batch).
     fn inputs<'a>(&self, weights: &'a [Tensor], field: &Tensor) -> (Tensor, &'a [Tensor]) {
-        let values = |sums: &[Sums]| -> Vec<Tensor> {
-            sums.iter().map(|sum| sum.of(field).view([1, -1])).collect()
+        let batch = field.size()[1];
+        let values = |sums: &[Sums], columns: i64| -> Vec<Tensor> {
+            sums.iter().map(|sum| sum.of(field).view([-1, columns])).collect()
         };
-        let mut inputs = values(&self.shells);
+        let mut inputs = values(&self.shells, self.rows * batch);
         let Some([stencil, seen]) = &self.convolution else {
             return (Tensor::cat(&inputs, 0), weights);
         };
-        let stencil = Tensor::cat(&values(stencil), 0);
+        let frozen = stencil[0].sites.size()[0] / stencil[0].size;
+        let stencil = Tensor::cat(&values(stencil, frozen * batch), 0);
         let (features, weights) = match self.network.conditioner {
             Conditioner::Elu => (weights[1].addmm(&weights[0], &stencil).elu(), &weights[2..]),
             Conditioner::Odd => (weights[0].matmul(&stencil).tanh(), &weights[1..]),
@@ -311,14 +322,16 @@ impl<'a> MonotoneMap<'a> {
         logarithms.view([sites, -1]).sum_dim_intlist([0i64].as_slice(), false, None)
     }
 
-    /// u from y. Differentiable in y and in the parameters (to first order).
+    /// u from y. Differentiable in y and in the parameters, twice.
     fn inverse(&self, y: &Tensor) -> Tensor {
         match &self.parameters {
             Parameters::Affine { s, t } => (y - t) * (-s).exp(),
             Parameters::Bump { .. } => {
                 let root = tch::no_grad(|| self.root(y));
-                // At the root this step changes no value, but has the derivatives of the inverse.
-                &root - (self.forward(&root) - y) / self.derivative(&root).detach()
+                // At the root this step of Newton's changes no value, but has the first derivatives of the inverse; one from
+                // where these are right has the second ones too.
+                let once = &root - (self.forward(&root) - y) / self.derivative(&root).detach();
+                &once - (self.forward(&once) - y) / self.derivative(&once)
             }
         }
     }

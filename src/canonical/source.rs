@@ -1,0 +1,149 @@
+//! Coordinates that a symplectic flow learns from: exact samples of a surface, or a file.
+
+use std::path::Path;
+
+use hdf5::File;
+use hdf5::types::VarLenUnicode;
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+
+use super::config::SourceSection;
+use crate::error::{Error, Result};
+use crate::files::schema;
+use crate::files::seal::{self, Seal};
+use crate::random::Random;
+use crate::targets::surface::Surface;
+
+/// Ten parts of so many have more than a sample's nearest neighbours.
+const FEWEST_WITH_ANGLES: usize = 100;
+
+/// Samples to learn from, in the units of the flow.
+#[derive(Debug)]
+pub struct Coordinates {
+    /// (sample, n).
+    pub training: Array2<f32>,
+    pub held_out: Array2<f32>,
+    /// What each sample's state is called, and how it is: (sample, angle), the held-out ones last.
+    pub angle_names: Vec<String>,
+    pub angles: Array2<f64>,
+}
+
+impl Coordinates {
+    /// Exact samples of a surface.
+    pub fn of_surface(
+        surface: Surface,
+        (count, held_out): (usize, usize),
+        random: &Random,
+    ) -> Self {
+        let samples = surface.sample(random, 0..count);
+        let (names, angles) = surface.angles(samples.view());
+        let names = names.into_iter().map(str::to_owned).collect();
+        Self::split(samples.mapv(|value| value as f32), held_out, (names, angles))
+    }
+
+    /// Reads a file of coordinates.
+    ///
+    /// # Errors
+    /// It cannot be read, or has no coordinates, too few or some that are not finite, or angles that do not fit to them.
+    pub fn read(source: &SourceSection) -> Result<Self> {
+        let path = source.file.as_deref().expect("data have a file");
+        let problem = |problem: String| Error::UnusableData { path: path.into(), problem };
+        let file = open(path)?;
+        let name = schema::COORDINATES.name;
+        let dataset =
+            file.dataset(name).map_err(|_| problem(format!("it has no dataset `{name}`")))?;
+        let axes = schema::COORDINATES.axes.join(", ");
+        let [count, coordinates] = dataset.shape()[..] else {
+            return Err(problem(format!("`{name}` must have the axes ({axes})")));
+        };
+        if coordinates < 2 {
+            return Err(problem(format!("`{name}` has {coordinates} coordinates; 2 are needed")));
+        }
+        let held_out = source.held_out;
+        if held_out + 2 > count {
+            return Err(problem(format!(
+                "it has {count} samples; source.held_out = {held_out} must leave at least 2 of them"
+            )));
+        }
+        let mut samples: Array2<f32> = dataset.read().map_err(Error::hdf5("read", path))?;
+        samples.mapv_inplace(|value| (f64::from(value) * source.scale) as f32);
+        let is_finite = |sample: &[f32]| sample.iter().all(|value| value.is_finite());
+        let rows = samples.as_slice().expect("it was just read").chunks_exact(coordinates);
+        if let Some(sample) = rows.into_iter().position(|sample| !is_finite(sample)) {
+            return Err(problem(format!(
+                "sample {sample} has a value that is not a finite number"
+            )));
+        }
+        let angles = read_angles(&file, count).map_err(problem)?;
+        if count < FEWEST_WITH_ANGLES && !angles.0.is_empty() {
+            return Err(problem(format!(
+                "it has {count} samples; mutual information with angles needs {FEWEST_WITH_ANGLES}"
+            )));
+        }
+        Ok(Self::split(samples, held_out, angles))
+    }
+
+    fn split(
+        samples: Array2<f32>,
+        held_out: usize,
+        (angle_names, angles): (Vec<String>, Array2<f64>),
+    ) -> Self {
+        let (training, held) = samples.view().split_at(Axis(0), samples.nrows() - held_out);
+        Self { training: training.to_owned(), held_out: held.to_owned(), angle_names, angles }
+    }
+
+    /// n.
+    pub fn coordinates(&self) -> usize {
+        self.training.ncols()
+    }
+
+    /// Some samples, evenly over all, with their angles. Shapes: (sample, n), (sample, angle).
+    pub fn thinned(&self, most: usize) -> (Array2<f64>, Array2<f64>) {
+        let count = self.training.nrows() + self.held_out.nrows();
+        let kept = most.min(count);
+        let places: Vec<usize> = (0..kept).map(|i| i * count / kept).collect();
+        let all = concatenate(Axis(0), &[self.training.view(), self.held_out.view()]);
+        let all = all.expect("both have the same coordinates");
+        (all.select(Axis(0), &places).mapv(f64::from), self.angles.select(Axis(0), &places))
+    }
+
+    /// The first held-out samples, and as many that were trained on as there are held-out ones. Shapes: (sample, n).
+    pub fn compared(&self) -> [ArrayView2<'_, f32>; 2] {
+        let count = self.held_out.nrows().min(self.training.nrows());
+        [self.held_out.view(), self.training.slice(s![..count, ..])]
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let seal = seal::check_hdf5(path).map_err(Error::io("read data file", path))?;
+    if seal == Seal::Broken {
+        let problem = "it is damaged (its checksum does not fit)".into();
+        return Err(Error::UnusableData { path: path.into(), problem });
+    }
+    File::open(path).map_err(Error::hdf5("read", path))
+}
+
+/// Names and values of the angles, if there are any; else what is wrong with them.
+fn read_angles(
+    file: &File,
+    samples: usize,
+) -> std::result::Result<(Vec<String>, Array2<f64>), String> {
+    let name = schema::ANGLES.name;
+    let Ok(dataset) = file.dataset(name) else {
+        return Ok((Vec::new(), Array2::zeros((samples, 0))));
+    };
+    let angles: Array2<f64> = dataset
+        .read()
+        .map_err(|_| format!("`{name}` must have the axes ({})", schema::ANGLES.axes.join(", ")))?;
+    let names: Vec<String> = dataset
+        .attr(schema::ANGLE_NAMES)
+        .and_then(|attribute| attribute.read_raw::<VarLenUnicode>())
+        .map(|names| names.iter().map(ToString::to_string).collect())
+        .map_err(|_| format!("`{name}` has no attribute `{}`", schema::ANGLE_NAMES))?;
+    if angles.dim() != (samples, names.len()) || angles.iter().any(|angle| !angle.is_finite()) {
+        return Err(format!(
+            "`{name}` must have a finite number for each sample and each of its {} names",
+            names.len()
+        ));
+    }
+    Ok((names, angles))
+}
