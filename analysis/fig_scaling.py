@@ -3,11 +3,11 @@
 
 (a) Binder cumulant by multi-histogram reweighting, with the crossings of neighbouring sizes;
 (b) xi/L of the second-moment correlation length, by splines through the points; (c) Binder cumulant
-and (d) susceptibility against x = (t + b t^2) L^(1/nu), t = T/T_c - 1, with the parameters that
-bring all sizes upon one curve (analysis/scaling.py); pale points lie outside the window that is
-fitted. The collapse needs three sizes. Prints all of them with standard errors; exact are
-T_c = 2.269185, nu = 1 and gamma = 7/4. A chi^2 far above its degrees of freedom means that other
-corrections to scaling are seen: take a smaller window or leave out small sizes.
+and (d) susceptibility, less what vanishes with L, against x = (t + b t^2) L^(1/nu), t = T/T_c - 1,
+with the parameters that bring all sizes upon one curve (analysis/scaling.py); pale points lie
+outside the window that is fitted. The collapse needs three sizes. Prints all of them with standard
+errors; exact are T_c = 2.269185, nu = 1 and gamma = 7/4. A chi^2 far above its degrees of freedom
+means that other corrections to scaling are seen: take a smaller window or leave out small sizes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from figure import (
 )
 from jackknife import jackknife
 from multihistogram import Multihistogram, read_spins
-from scaling import LEAST_SIZES, WINDOW, Collapse, Points, collapse, read_points
+from scaling import CORRECTION, LEAST_SIZES, WINDOW, Collapse, Points, collapse, read_points
 from sweep import CRITICAL_TEMPERATURE, Curve, SweepError
 from tasks import Sizes, chosen_tasks, measured, task_arguments
 
@@ -60,7 +60,7 @@ class Scaling(NamedTuple):
     collapse: Collapse | None
 
 
-def analyse(sizes: Sizes, window: float) -> Scaling:
+def analyse(sizes: Sizes, window: float, correction: float) -> Scaling:
     """Crossings of neighbouring sizes, and the collapse of all of three or more.
 
     Raises:
@@ -77,7 +77,8 @@ def analyse(sizes: Sizes, window: float) -> Scaling:
         for pair, curves in zip(pairwise(sizes), pairwise(lengths), strict=True)
     )
     start = np.mean([one.temperature for one in binder]) if binder else CRITICAL_TEMPERATURE
-    attempts = [partial(collapse, points, start, window=window)] * (len(sizes) >= LEAST_SIZES)
+    fit = partial(collapse, points, start, window=window, correction=correction)
+    attempts = [fit] * (len(sizes) >= LEAST_SIZES)
     return Scaling(spins, lengths, points, binder, length, next(iter(found(attempts)), None))
 
 
@@ -176,7 +177,7 @@ def draw_collapse(
         look = depth_look(index + 1)
         x = collapsed.scaled_temperature(one.linear_size, one.temperature)
         inside = collapsed.distance(one.linear_size, one.temperature) <= window
-        scaled = (one.binder_cumulant, collapsed.scaled_susceptibility(one))
+        scaled = (collapsed.scaled_binder_cumulant(one), collapsed.scaled_susceptibility(one))
         for axes, replicates in zip(panels, scaled, strict=True):
             value, error = jackknife(replicates)
             for here, alpha in ((inside, 1.0), (~inside, PALE)):
@@ -223,7 +224,9 @@ def quality(collapsed: Collapse | None) -> list[str]:
     return [
         f"chi^2 {collapsed.chi_squared:.1f} at {collapsed.degrees_of_freedom} degrees of freedom: "
         f"{collapsed.points} points (L, T), polynomials of degree {collapsed.degree}, "
-        f"b = {collapsed.curvature:.2g}, c = {collapsed.slope:.2g}"
+        f"b = {collapsed.curvature:.2g}, c = {collapsed.slope:.2g}, amplitudes of "
+        f"L^-{collapsed.correction:g} in U and ln chi "
+        f"{collapsed.backgrounds[0]:.2g} and {collapsed.backgrounds[1]:.2g}"
     ]
 
 
@@ -243,10 +246,17 @@ def main() -> list[object]:
     parser.add_argument(
         "--least-size", type=int, default=0, metavar="L", help="leave out lattices below this size"
     )
+    parser.add_argument(
+        "--correction",
+        type=float,
+        default=CORRECTION,
+        metavar="OMEGA",
+        help="exponent of the corrections L^-omega; 0: none (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     sizes = chosen_tasks(arguments)
     large = {size: tasks for size, tasks in sizes.items() if size >= arguments.least_size}
-    scaling = analyse(large, arguments.window)
+    scaling = analyse(large, arguments.window, arguments.correction)
     figure = draw_figure(scaling, arguments.window)
     return [*table(scaling), *save_figure(figure, arguments.output, arguments.formats)]
 

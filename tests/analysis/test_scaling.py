@@ -7,7 +7,7 @@ import xarray as xr
 from correlation import radial_correlation
 from crossings import crossing, length_crossing
 from jackknife import Chains
-from scaling import WINDOW, collapse, measure_points
+from scaling import CORRECTION, collapse, measure_points
 from sweep import Curve, SweepError
 
 CRITICAL = 2.3
@@ -66,14 +66,23 @@ def test_correlation_lengths_cross_at_the_critical_temperature():
     assert 0.5 < np.sqrt(np.mean(np.square(deviations))) < 1.6
 
 
-def made_points(random, size, noise=0.1, curvature=0.0, slope=0.0, temperatures=TEMPERATURES):
+def made_points(
+    random,
+    size,
+    noise=0.1,
+    curvature=0.0,
+    slope=0.0,
+    backgrounds=(0.0, 0.0),
+    temperatures=TEMPERATURES,
+):
     """Chains of m^2 and m^4 around a known scaling function."""
+    in_binder, in_chi = np.array(backgrounds) * size**-CORRECTION
     chains = {}
     for temperature in temperatures:
         t = temperature / CRITICAL - 1.0
         x = (t + curvature * t**2) * size ** (1.0 / NU)
-        binder = 0.4 - 0.2 * np.tanh(x)
-        chi = size ** (GAMMA / NU) * np.exp(slope * t) / (1.0 + np.exp(x))
+        binder = 0.4 - 0.2 * np.tanh(x) + in_binder
+        chi = size ** (GAMMA / NU) * np.exp(slope * t + in_chi) / (1.0 + np.exp(x))
         second = temperature * chi / size**2
         fourth = 3.0 * second**2 * (1.0 - binder)
         factors = 1.0 + noise * random.standard_normal((2, 32, 50))
@@ -92,7 +101,8 @@ def test_collapse_finds_critical_temperature_and_exponents():
     random = np.random.default_rng(3)
     deviations, chi_squared = [], []
     for _ in range(8):
-        found = collapse([made_points(random, size) for size in SIZES], 2.28, window=2.0)
+        points = [made_points(random, size) for size in SIZES]
+        found = collapse(points, 2.28, window=2.0, correction=0.0)
         deviations.append(pulls(found))
         chi_squared.append(found.chi_squared / found.degrees_of_freedom)
         assert found.critical_temperature_error < 0.002
@@ -107,16 +117,39 @@ def test_collapse_finds_critical_temperature_and_exponents():
 def test_collapse_finds_analytic_corrections():
     random = np.random.default_rng(4)
     points = [made_points(random, size, curvature=-0.7, slope=-0.5) for size in SIZES]
-    found = collapse(points, 2.28)
+    found = collapse(points, 2.28, window=2.0, correction=0.0)
     assert np.abs(pulls(found)).max() < 3.5
+    assert found.backgrounds == pytest.approx((0.0, 0.0), abs=1e-12)
     assert found.curvature == pytest.approx(-0.7, abs=0.3)
     assert found.slope == pytest.approx(-0.5, abs=0.2)
     # The points in the window, scaled, lie on the known curve.
     for one in points:
-        inside = found.distance(one.linear_size, one.temperature) <= WINDOW
+        inside = found.distance(one.linear_size, one.temperature) <= 2.0
         x = found.scaled_temperature(one.linear_size, one.temperature[inside])
         scaled = found.scaled_susceptibility(one)[0, inside]
         np.testing.assert_allclose(scaled, 1.0 / (1.0 + np.exp(x)), rtol=0.05)
+
+
+def test_collapse_finds_the_background_and_is_off_without_it():
+    random = np.random.default_rng(6)
+    backgrounds = (0.3, -2.0)
+    deviations, without = [], []
+    for _ in range(8):
+        points = [made_points(random, size, backgrounds=backgrounds) for size in (8, 16, 24, 32)]
+        found = collapse(points, 2.28, window=2.0)
+        deviations.append(pulls(found))
+        without.append(pulls(collapse(points, 2.28, window=2.0, correction=0.0)))
+        assert found.backgrounds == pytest.approx(backgrounds, abs=1.0)
+    rms = np.sqrt(np.mean(np.square(deviations), axis=0))
+    assert rms.min() > 0.5
+    assert rms.max() < 1.6
+    assert np.sqrt(np.mean(np.square(without), axis=0)).max() > 3.0
+    # All sizes lie on the known curves once it is taken away.
+    for one in points:
+        x = found.scaled_temperature(one.linear_size, one.temperature)
+        inside = np.abs(x) < 2.0
+        binder = found.scaled_binder_cumulant(one)[0, inside]
+        np.testing.assert_allclose(binder, 0.4 - 0.2 * np.tanh(x[inside]), atol=0.03)
 
 
 def test_collapse_of_too_little_is_refused():
