@@ -55,7 +55,7 @@ def read_canonical(path: Path) -> Canonical:
                 source["kind"] == "harmonic-chain",
                 arrays_of(file["modes"]),
                 file["evaluate/samples"][...],
-                list(file.attrs["angle_names"]),
+                list(file.attrs.get("angle_names", [])),
             )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise SweepError(f"{path}: cannot be read as canonical transformation: {error}") from error

@@ -274,6 +274,11 @@ impl Training {
         Ok(())
     }
 
+    /// Whether no further step is needed.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Steps done.
     fn steps(&self) -> i64 {
         self.learning_rates.len() as i64

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{Check, MOST_DRAWS, check_list, require, require_count};
+use crate::bounds::{Check, MOST_DRAWS, MOST_NUMBERS, check_list, require, require_count};
 use crate::error::Result;
 use crate::targets::surface::Surface;
 use crate::train::config::identify;
 
+/// Points of a path along a mode.
+pub const PATH_POINTS: usize = 25;
+/// Ten parts of so many samples have more than a sample's nearest neighbours, for the mutual information with angles.
+pub(super) const FEWEST_WITH_ANGLES: usize = 100;
 /// Most coordinates: frequencies, couplings and modes of so many fit into any machine's memory.
 const MOST_COORDINATES: usize = 1 << 16;
 
@@ -185,7 +189,10 @@ impl SourceSection {
             "given where the likelihood of a ring or chain is maximized, and nowhere else",
         )?;
         if let Some(samples) = self.samples {
-            require_count("source.samples", samples, 4, MOST_DRAWS)?;
+            let ring = self.kind == SourceKind::Ring;
+            // Of its angles mutual information is told.
+            let fewest = if ring { FEWEST_WITH_ANGLES as i64 } else { 4 };
+            require_count("source.samples", samples, fewest, MOST_DRAWS)?;
             let most = samples - 2;
             let allowed = format!("at most {most}, which leaves 2 of source.samples");
             let held_out = self.held_out;
@@ -199,17 +206,47 @@ impl SourceSection {
 }
 
 impl CanonicalSection {
+    /// Without what only says how much is told of a flow, or by which seeds: on this its training depends.
+    pub(crate) fn of_training(&self) -> Self {
+        let Self { loss, momenta, .. } = *self;
+        Self {
+            seeds: one_seed(),
+            loss,
+            momenta,
+            evaluate: many(),
+            samples: thousand(),
+            modes: some_modes(),
+            information: ten_thousand(),
+            kept_modes: Vec::new(),
+        }
+    }
+
     pub(crate) fn check(&self) -> Check {
         let fits = |seed: &u64| i64::try_from(*seed).map(|_| ()).map_err(|_| "below 2^63".into());
         check_list("canonical.seeds", &self.seeds, fits)?;
         require_count("canonical.evaluate", self.evaluate, 200, MOST_DRAWS)?;
         require_count("canonical.samples", self.samples, 1, 1_000_000)?;
         require_count("canonical.information", self.information, 100, 1_000_000)?;
-        require(self.modes >= 1, "canonical.modes", self.modes, "1 or more")
+        require(self.modes >= 1, "canonical.modes", self.modes, "1 or more")?;
+        require(
+            self.kept_modes.is_empty() || self.loss == LossChoice::Likelihood,
+            "canonical.kept_modes",
+            "a list",
+            "empty, unless canonical.loss is \"likelihood\": there are no held-out samples to redraw",
+        )
     }
 
-    /// Whether there are so many modes as are asked for.
+    /// Whether there are so many modes as are asked for, and memory for what is told of so many coordinates.
     pub(crate) fn check_coordinates(&self, coordinates: usize) -> Check {
+        let most = MOST_NUMBERS / coordinates as i64;
+        let allowed = format!("at most {most} for {coordinates} coordinates");
+        require(self.evaluate <= most, "canonical.evaluate", self.evaluate, &allowed)?;
+        require(self.samples <= most, "canonical.samples", self.samples, &allowed)?;
+        require(self.information <= most, "canonical.information", self.information, &allowed)?;
+        let paths = self.modes.min(coordinates) as i64 * PATH_POINTS as i64;
+        let allowed =
+            format!("at most {} for {coordinates} coordinates", most / PATH_POINTS as i64);
+        require(paths <= most, "canonical.modes", self.modes, allowed)?;
         let allowed = format!("from 0 to {coordinates}, the number of coordinates, in each place");
         let wrong = self.kept_modes.iter().find(|&&kept| kept > coordinates);
         let shown = wrong.map_or_else(String::new, ToString::to_string);

@@ -1,6 +1,8 @@
 //! How good a canonical transformation is: bounds of the free energy and its estimate by importance weights, or the likelihood of
 //! samples that were not trained on.
 
+use std::ops::Range;
+
 use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 
 use super::config::MomentaChoice;
@@ -13,8 +15,9 @@ use crate::random::{Random, Use};
 use crate::statistics::{Importance, gamma_method, importance, mean_and_standard_error};
 use crate::targets::surface::Surface;
 
-/// Samples whose momenta are evaluated at a time.
+/// Most samples whose momenta are evaluated at a time, and most copies of samples where these are integrated.
 const BATCH: usize = 512;
+const COPIES: usize = 1 << 14;
 
 /// A mean with its standard error, in nats.
 pub type Mean = (f64, f64);
@@ -54,7 +57,7 @@ impl HeldOut {
             (estimate.mean, estimate.error)
         };
         let phase_space = |q: ArrayView2<f32>| {
-            in_parts(q.nrows(), |part, rows| {
+            in_parts(q.dim(), momenta, |part, rows| {
                 let q = q.slice(s![rows, ..]).mapv(f64::from);
                 let momenta = draw_momenta(momenta, &random.part(part), q.dim());
                 model.likelihood_loss(q.view(), view(momenta.as_ref())).values
@@ -72,10 +75,13 @@ impl HeldOut {
 }
 
 impl FreeEnergies {
-    /// From so many samples of the flow.
+    /// From so many samples.
+    ///
+    /// Those of the bound in phase space are half of z from N(0, 1) and half from N(0, 4), with weights N(0, 1)/mixture ≤ 2: p² of a mode
+    /// that is narrower than its target has no finite variance over the flow's own samples.
     ///
     /// Importance weights are of samples half of which have oscillators that are spread as the surface wants them: a bound in phase
-    /// space keeps some modes narrower than their target, and the weights of the flow's own samples would have no variance. The
+    /// space keeps some modes narrower than their target, and the weights of the flow's own samples would have no finite variance. The
     /// spread, E_π[z_k²] ≥ 1, is estimated from samples of its own.
     pub fn of(
         (model, surface): (&SymplecticModel, Surface),
@@ -84,9 +90,12 @@ impl FreeEnergies {
         random: &Random,
     ) -> Self {
         let coordinates = model.flow.coordinates;
-        let phase_space = in_parts(count, |part, rows| {
+        let twice = Array1::from_elem(coordinates, 2.0);
+        let mut weights = Vec::with_capacity(count);
+        let phase_space = in_parts((count, coordinates), momenta, |part, rows| {
             let random = random.part(part);
-            let z = random.normals(Use::Latents, 0..rows.len(), coordinates);
+            let (z, ln_mixture) = mixture(&twice, rows.len(), &random);
+            weights.extend((ln_prior(z.view()) - ln_mixture).mapv_into(f64::exp));
             let momenta = draw_momenta(momenta, &random, z.dim());
             model.variational_loss(z.view(), view(momenta.as_ref()), Estimator::Total).values
         });
@@ -103,7 +112,7 @@ impl FreeEnergies {
         let Weighted { ln_weights, .. } = weighted((model, surface), &spread, count, last);
         let plain = weighted((model, surface), &Array1::ones(coordinates), count, last);
         Self {
-            phase_space: mean_and_standard_error(phase_space.as_slice().expect("a vector")),
+            phase_space: weighted_mean(&phase_space, &Array1::from(weights)),
             coordinates: mean_and_standard_error((-plain.ln_weights).as_slice().expect("a vector")),
             importance: importance(ln_weights.as_slice().expect("a vector")),
         }
@@ -130,26 +139,40 @@ fn weighted(
     count: usize,
     random: &Random,
 ) -> Weighted {
-    let mut z = random.normals(Use::Latents, 0..count, spread.len());
-    z.slice_mut(s![1..;2, ..]).zip_mut_with(spread, |z, spread| *z *= spread);
-    let ln_normalization = spread.mapv(f64::ln).sum();
-    let narrow = ln_prior(z.view());
-    let wide = ln_prior((&z / spread).view()) - ln_normalization;
+    let (z, ln_mixture) = mixture(spread, count, random);
     let image = model.forward(z.view());
     let energy = surface.energy(image.field.view());
-    let mut ln_weights = image.log_det - energy;
-    Zip::from(&mut ln_weights)
-        .and(&narrow)
-        .and(&wide)
-        .for_each(|ln_weight, &narrow, &wide| *ln_weight -= ln_mean_exp(narrow, wide));
-    Weighted { z, ln_weights }
+    Weighted { z, ln_weights: image.log_det - energy - ln_mixture }
 }
 
-/// Numbers of many samples, some at a time; the parts are numbered.
+/// Samples of ½ N(0, 1) + ½ N(0, spread²), in turn, with the logarithms of that density. Shapes: (sample, n), (sample).
+fn mixture(spread: &Array1<f64>, count: usize, random: &Random) -> (Array2<f64>, Array1<f64>) {
+    let mut z = random.normals(Use::Latents, 0..count, spread.len());
+    z.slice_mut(s![1..;2, ..]).zip_mut_with(spread, |z, spread| *z *= spread);
+    let narrow = ln_prior(z.view());
+    let wide = ln_prior((&z / spread).view()) - spread.mapv(f64::ln).sum();
+    let ln_mixture = Zip::from(&narrow).and(&wide).map_collect(|&a, &b| ln_mean_exp(a, b));
+    (z, ln_mixture)
+}
+
+/// Σ w v / Σ w with its standard error to first order.
+fn weighted_mean(values: &Array1<f64>, weights: &Array1<f64>) -> Mean {
+    let sum = weights.sum();
+    let mean = weights.dot(values) / sum;
+    let deviations = (values - mean) * weights;
+    (mean, deviations.dot(&deviations).sqrt() / sum)
+}
+
+/// Numbers of many samples, (samples, n), some at a time; the parts are numbered.
 fn in_parts(
-    count: usize,
-    numbers: impl Fn(usize, std::ops::Range<usize>) -> Array1<f64>,
+    (count, coordinates): (usize, usize),
+    momenta: MomentaChoice,
+    mut numbers: impl FnMut(usize, Range<usize>) -> Array1<f64>,
 ) -> Array1<f64> {
-    let parts = (0..count).step_by(BATCH).enumerate();
-    parts.flat_map(|(part, start)| numbers(part, start..count.min(start + BATCH))).collect()
+    let batch = match momenta {
+        MomentaChoice::Drawn => BATCH,
+        MomentaChoice::Integrated => (COPIES / coordinates).clamp(1, BATCH),
+    };
+    let parts = (0..count).step_by(batch).enumerate();
+    parts.flat_map(|(part, start)| numbers(part, start..count.min(start + batch))).collect()
 }

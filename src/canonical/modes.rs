@@ -3,13 +3,13 @@
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 
+use super::config::PATH_POINTS;
 use crate::engine::SymplecticModel;
 use crate::random::{Random, Use};
 use crate::statistics::mean_and_standard_error;
 use crate::statistics::mutual_information::{Variable, mutual_information};
 
-/// Points of a path along a mode, from -3 to 3 of its standard deviations.
-pub const PATH_POINTS: usize = 25;
+/// Paths go along a mode from -3 to 3 of its standard deviations.
 const PATH_END: f64 = 3.0;
 /// Samples that responses are means over.
 const RESPONSE_SAMPLES: usize = 256;

@@ -6,15 +6,12 @@ use hdf5::File;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
-use super::config::SourceSection;
+use super::config::{FEWEST_WITH_ANGLES, SourceSection};
 use crate::error::{Error, Result};
 use crate::files::schema;
 use crate::files::seal::{self, Seal};
 use crate::random::Random;
 use crate::targets::surface::Surface;
-
-/// Ten parts of so many have more than a sample's nearest neighbours.
-const FEWEST_WITH_ANGLES: usize = 100;
 
 /// Samples to learn from, in the units of the flow.
 #[derive(Debug)]
@@ -106,7 +103,15 @@ impl Coordinates {
         (all.select(Axis(0), &places).mapv(f64::from), self.angles.select(Axis(0), &places))
     }
 
-    /// The first held-out samples, and as many that were trained on as there are held-out ones. Shapes: (sample, n).
+    /// Some held-out samples, evenly over all. Shapes: (sample, n).
+    pub fn some_held_out(&self, most: usize) -> Array2<f64> {
+        let count = self.held_out.nrows();
+        let kept = most.min(count);
+        let places: Vec<usize> = (0..kept).map(|i| i * count / kept).collect();
+        self.held_out.select(Axis(0), &places).mapv(f64::from)
+    }
+
+    /// The held-out samples, and as many that were trained on, if there are so many. Shapes: (sample, n).
     pub fn compared(&self) -> [ArrayView2<'_, f32>; 2] {
         let count = self.held_out.nrows().min(self.training.nrows());
         [self.held_out.view(), self.training.slice(s![..count, ..])]
@@ -138,7 +143,12 @@ fn read_angles(
         .attr(schema::ANGLE_NAMES)
         .and_then(|attribute| attribute.read_raw::<VarLenUnicode>())
         .map(|names| names.iter().map(ToString::to_string).collect())
-        .map_err(|_| format!("`{name}` has no attribute `{}`", schema::ANGLE_NAMES))?;
+        .map_err(|_| {
+            format!(
+                "`{name}` has no attribute `{}` of texts of variable length, one for each angle",
+                schema::ANGLE_NAMES
+            )
+        })?;
     if angles.dim() != (samples, names.len()) || angles.iter().any(|angle| !angle.is_finite()) {
         return Err(format!(
             "`{name}` must have a finite number for each sample and each of its {} names",

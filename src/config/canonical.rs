@@ -59,6 +59,16 @@ impl CanonicalConfig {
         first_difference(self, other)
     }
 
+    /// What its training depends on, the machine and the seed aside, as text: a checkpoint is of such a configuration.
+    pub fn training(&self) -> String {
+        let mut config = self.clone();
+        config.canonical = self.canonical.of_training();
+        config.source.file = None;
+        config.train.log_every = TrainConfig::default().log_every;
+        config.run = RunConfig { precision: self.run.precision, ..Default::default() };
+        config.to_toml()
+    }
+
     /// Whether the values fit to so many coordinates.
     ///
     /// # Errors
@@ -68,14 +78,20 @@ impl CanonicalConfig {
     }
 
     fn check_size(&self, coordinates: usize) -> Check {
-        let Self { canonical, flow, train, .. } = self;
+        let Self { canonical, source, flow, train, .. } = self;
         canonical.check_coordinates(coordinates)?;
+        let copies = match canonical.momenta {
+            MomentaChoice::Drawn => 1,
+            MomentaChoice::Integrated => coordinates as i64,
+        };
         let most = MOST_NUMBERS / coordinates as i64;
+        let samples = source.samples.unwrap_or(0);
+        let allowed = format!("at most {most} for {coordinates} coordinates");
+        require(samples <= most, "source.samples", samples, allowed)?;
+        let most = most / copies;
         let allowed = format!("at most {most} for {coordinates} coordinates");
         let largest = train.largest_batch();
         require(largest <= most, "train.batch × 2^train.batch_doublings", largest, &allowed)?;
-        require(canonical.evaluate <= most, "canonical.evaluate", canonical.evaluate, &allowed)?;
-        require(canonical.samples <= most, "canonical.samples", canonical.samples, &allowed)?;
         let layers = flow.couplings * flow.branches() * (flow.hidden_layers + 1);
         let most = (MOST_NUMBERS as usize / layers / flow.hidden_width).max(1);
         let allowed = format!("at most {most} with so many and so wide couplings");
@@ -146,6 +162,7 @@ impl CanonicalConfig {
             "\"auto\" or \"torch\", which alone differentiates momenta",
         )?;
         require_count("run.ranks_per_task", run.ranks_per_task as i64, 1, 1)?;
-        run.check()
+        run.check()?;
+        source.surface().map_or(Ok(()), |surface| self.check_size(surface.coordinates()))
     }
 }

@@ -1,6 +1,6 @@
 //! A symplectic flow with the engine that evaluates it.
 
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::choice::symplectic_engine;
 use super::symplectic::{Momenta, SymplecticEngine};
@@ -13,6 +13,8 @@ use crate::targets::surface::Surface;
 
 /// Samples that are evaluated at a time.
 const BATCH: usize = 2048;
+/// Oscillators whose derivatives are held at a time.
+const OSCILLATORS: usize = 16;
 
 /// A symplectic flow, the surface that it is trained on, if it is trained on one, and the engine that evaluates both.
 #[derive(Debug)]
@@ -64,8 +66,13 @@ impl SymplecticModel {
     /// Mean of ∂Q_k/∂q_i over some samples, of some oscillators k. Shapes: q (batch, n) → (oscillators, n).
     pub fn mean_derivatives(&self, q: ArrayView2<f64>, oscillators: &[usize]) -> Array2<f64> {
         let parameters = self.flow.parameters.view();
-        let derivatives = self.engine.inverse_derivatives(parameters, q, oscillators);
-        derivatives.mean_axis(ndarray::Axis(1)).expect("there are samples")
+        let mut means = Array2::zeros((oscillators.len(), q.ncols()));
+        let parts = means.axis_chunks_iter_mut(Axis(0), OSCILLATORS);
+        for (mut means, oscillators) in parts.zip(oscillators.chunks(OSCILLATORS)) {
+            let derivatives = self.engine.inverse_derivatives(parameters, q, oscillators);
+            means.assign(&derivatives.mean_axis(Axis(1)).expect("there are samples"));
+        }
+        means
     }
 }
 

@@ -109,7 +109,7 @@ impl Worker<'_> {
                 }
                 Ok(())
             };
-            written().inspect_err(|_| checkpoints.save_finished(progress.snapshot()))?;
+            written().inspect_err(|_| checkpoints.save_finished(Some(progress.snapshot())))?;
             Ok(record)
         });
         match &written {

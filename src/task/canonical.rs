@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ndarray::{Array1, Array2, Array3, Axis, s};
+use ndarray::{Array1, Array2, Array3, Axis};
 
 use super::outcome::{Outcome, beside, read_outcome};
 use crate::canonical::Objective;
@@ -12,7 +12,7 @@ use crate::canonical::judgement::{FreeEnergies, HeldOut};
 use crate::canonical::modes::{Modes, redrawn};
 use crate::canonical::source::Coordinates;
 use crate::config::canonical::CanonicalConfig;
-use crate::engine::config::{EngineChoice, RunConfig};
+use crate::engine::config::EngineChoice;
 use crate::engine::device::{self, Device};
 use crate::engine::{self, SymplecticModel};
 use crate::error::{Error, Result};
@@ -108,11 +108,9 @@ const CANONICAL: Outcome = Outcome {
     items: schema::CANONICAL_SCALARS,
 };
 
-/// Tells checkpoints of different configurations apart, the machine aside.
+/// Tells checkpoints of different trainings apart; each seed has a stage of its own.
 fn identity(config: &CanonicalConfig) -> String {
-    let mut config = config.clone();
-    config.run = RunConfig { precision: config.run.precision, ..Default::default() };
-    format!("canonical {}", sha256(config.to_toml().as_bytes()))
+    format!("canonical {}", sha256(config.training().as_bytes()))
 }
 
 fn source(config: &CanonicalConfig) -> Result<Source> {
@@ -120,7 +118,8 @@ fn source(config: &CanonicalConfig) -> Result<Source> {
     let surface = section.surface();
     let data = match (surface, section.samples) {
         (Some(surface), Some(samples)) => {
-            let random = TaskSeed::of_coordinates(surface.coordinates(), config.canonical.seeds[0]);
+            // The same for all seeds.
+            let random = TaskSeed::of_coordinates(surface.coordinates(), 0);
             let counts = (samples as usize, section.held_out);
             Some(Coordinates::of_surface(surface, counts, &random.at(Stage::Reference, 0)))
         }
@@ -141,9 +140,19 @@ fn learn(
 ) -> Result<Learned> {
     let seeds = &config.canonical.seeds;
     let mut frequencies = Array2::zeros((seeds.len(), source.coordinates));
-    let (mut losses, mut best) = (Vec::new(), None::<Trained>);
+    let (mut losses, mut best, mut failure) = (Vec::new(), None::<Trained>, None);
     for (&seed, mut row) in seeds.iter().zip(frequencies.outer_iter_mut()) {
-        let trained = train((config, seed), source, device, checkpoints)?;
+        let trained = match train((config, seed), source, device, checkpoints) {
+            Ok(trained) => trained,
+            Err(error @ (Error::TrainingDiverged { .. } | Error::NotFinite { .. })) => {
+                log::warn!("seed {seed} fails: {error}");
+                row.fill(f64::NAN);
+                losses.push((seed, (f64::NAN, f64::NAN)));
+                failure = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let flow = &trained.model.flow;
         row.assign(&flow.frequencies().select(Axis(0), &flow.slowest()));
         losses.push((seed, trained.loss));
@@ -151,7 +160,7 @@ fn learn(
             best = Some(trained);
         }
     }
-    let best = best.expect("there is a seed");
+    let Some(best) = best else { return Err(failure.expect("each seed has succeeded or failed")) };
     let random = stream(source, best.seed);
     let (flow, section) = (&best.model, &config.canonical);
     let draw = |count: usize, step| {
@@ -160,8 +169,7 @@ fn learn(
     };
     let (angle_names, modes) = describe(&best.model, section, source, &draw);
     let redrawn = source.data.as_ref().filter(|_| !section.kept_modes.is_empty()).map(|data| {
-        let most = data.held_out.nrows().min(REDRAWN_SAMPLES);
-        let originals = data.held_out.slice(s![..most, ..]).mapv(f64::from);
+        let originals = data.some_held_out(REDRAWN_SAMPLES);
         let random = random.at(Stage::Study, 0);
         let redrawn = redrawn(flow, &section.kept_modes, originals.view(), &random);
         (originals, redrawn)
@@ -212,7 +220,7 @@ fn train(
     let mut training = Training::new(&model, &config.train);
     let stage = format!("train_{seed}");
     let restore = |state: &Saved| training.restore(&mut model, &config.train, state);
-    if checkpoints.restored(&stage, restore).is_some() {
+    if checkpoints.restored(&stage, restore).is_some() && !training.has_ended() {
         log::info!("seed {seed} goes on after {} s", checkpoints.seconds().round());
     }
     let (loss, momenta) = (config.canonical.loss, config.canonical.momenta);
@@ -229,6 +237,8 @@ fn train(
         checkpoints.step(&stage, || (training.state(model), None))
     })?;
     checkpoints.finish(&stage, training.state(&model));
+    // What follows may take long, and the output may not be writable.
+    checkpoints.save_finished(None);
     let history = with_learning_rates(&training.history());
     let random = streams.at(Stage::Evaluate, 0);
     let (numbers, loss) = judge(&model, config, source, &random);
@@ -311,7 +321,12 @@ fn fill(file: &hdf5::File, learned: &Learned, config: &CanonicalConfig) -> hdf5:
     let [frequency, frequency_error] = &schema::FREQUENCIES;
     write_array(&group, frequency, flow.frequencies().select(Axis(0), &slowest).view())?;
     if losses.len() > 1 {
-        write_array(&group, frequency_error, frequencies.std_axis(Axis(0), 1.0).view())?;
+        let there: Vec<usize> = (0..losses.len()).filter(|&i| losses[i].1.0.is_finite()).collect();
+        let spread = match there.len() {
+            1 => Array1::from_elem(flow.coordinates, f64::NAN),
+            _ => frequencies.select(Axis(0), &there).std_axis(Axis(0), 1.0),
+        };
+        write_array(&group, frequency_error, spread.view())?;
     }
     let latents: Array1<u64> = slowest.iter().map(|&latent| latent as u64).collect();
     write_array(&group, &schema::MODE_LATENT, latents.view())?;

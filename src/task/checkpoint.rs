@@ -281,8 +281,8 @@ impl Checkpoints {
 
     /// Saves what the finished stages left. A checkpoint that cannot be written is worth a warning: the one
     /// before stays.
-    pub fn save_finished(&mut self, progress: Snapshot) {
-        self.save(Saved::new(), Some(progress));
+    pub fn save_finished(&mut self, progress: Option<Snapshot>) {
+        self.save(Saved::new(), progress);
     }
 
     /// Keeps what the finished stages left at `path`, for when the task goes on one day.

@@ -83,6 +83,24 @@ fn bad_configurations_are_refused() {
         (RING, "kind = 'ring'", "kind = 'star'", "unknown variant `star`"),
         (RING, "'variational'", "'variational'\nseeds = []", "`canonical.seeds` is empty"),
         (RING, "'variational'", "'variational'\nseeds = [1, 1]", "`canonical.seeds` has 1 twice"),
+        (
+            RING,
+            "'variational'",
+            "'variational'\nkept_modes = [1]",
+            "`canonical.kept_modes` is a list, but must be empty, unless canonical.loss is",
+        ),
+        (
+            RING,
+            "samples = 3\ninformation = 200\n[source]\nkind = 'ring'",
+            "samples = 3\ninformation = 1e6\n[source]\nkind = 'harmonic-chain'\nbeads = 60000",
+            "`canonical.information` is 1000000, but must be at most 35791 for 60000 coordinates",
+        ),
+        (
+            RING,
+            "'variational'\nevaluate = 1000\nsamples = 3\ninformation = 200\n[source]\nkind = 'ring'",
+            "'likelihood'\n[source]\nkind = 'ring'\nsamples = 50",
+            "`source.samples` is 50, but must be from 100 to",
+        ),
         (RING, "evaluate = 1000", "evaluate = 1", "`canonical.evaluate` is 1"),
         (RING, "samples = 3", "samples = 0", "`canonical.samples` is 0"),
         (RING, "information = 200", "information = 20", "`canonical.information` is 20"),
@@ -200,6 +218,27 @@ mod with_torch {
                 fs::remove_file(file).unwrap();
             }
         }
+    }
+
+    /// The exponential scales of bumps diverge with steps of 1; the command ends with the error of the last seed.
+    #[test]
+    fn seeds_that_all_diverge_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = RING
+            .replace("'variational'", "'variational'\nseeds = [1, 2]")
+            .replace("couplings = 2", "couplings = 2\ntransform = 'bump'")
+            .replace(
+                "steps = 5",
+                "steps = 200\nlearning_rate = 1\nmax_skipped_steps = 0\nlog_every = 1",
+            );
+        let output = folder.path().join("out.h5");
+        let config = config(folder.path(), &text);
+        let mut command = neuralrg();
+        command.arg("canonical").arg(config).arg("-o").arg(&output);
+        let result = outcome(command.env("RUST_LOG", "warn"));
+        assert_eq!(result.status, Some(1), "{result:?}");
+        assert_contains(&result.stderr, &["seed 1 fails: ", "seed 2 fails: ", "neuralrg: error: "]);
+        assert!(!output.exists());
     }
 
     #[test]

@@ -22,7 +22,8 @@ def write(
     with h5py.File(path, "w") as file:
         file.attrs["format"] = fig_canonical.FORMAT
         file.attrs["complete"] = np.uint8(1)
-        file.attrs["angle_names"] = np.array(angles, dtype=h5py.string_dtype())
+        if angles:
+            file.attrs["angle_names"] = np.array(angles, dtype=h5py.string_dtype())
         file["configuration"] = f'[source]\nkind = "{kind}"\n'
         file["evaluate/samples"] = samples
         file["modes/path_position"] = POSITION

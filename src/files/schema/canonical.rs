@@ -47,7 +47,11 @@ pub const CANONICAL_SCALARS: &[Item] = &[
         "importance-weighted estimate of -ln Z of the coordinates",
     ),
     number("importance_free_energy_error", "nat", "jackknife error"),
-    number("effective_sample_size", "1", "(sum w)^2 / (n sum w^2) of these weights"),
+    number(
+        "effective_sample_size",
+        "1",
+        "(sum w)^2 / (n sum w^2) of these weights, half of whose samples are spread wider than the flow's own",
+    ),
     number("largest_weight_share", "1", "largest importance weight / sum of all"),
     number("exact_free_energy", "nat", "-ln Z of the coordinates"),
     number("exact_phase_free_energy", "nat", "-ln Z of the phase space"),
@@ -96,7 +100,12 @@ pub const FREQUENCIES: [Item; 2] = [
         &["mode"],
         "omega, ascending, in units of sqrt(k_B T / mass) per length",
     ),
-    array("frequency_error", "1", &["mode"], "standard deviation between seeds"),
+    array(
+        "frequency_error",
+        "1",
+        &["mode"],
+        "standard deviation between seeds: of the training, not of the samples, which are the same",
+    ),
 ];
 
 /// Which latent each mode is.
