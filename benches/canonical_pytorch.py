@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 #: Lengths of the program's two trainings, and steps of PyTorch's.
-STEPS = (50, 250)
-ROUNDS = 7
+STEPS = (20, 120)
+ROUNDS = 5
 
 
 class Case(NamedTuple):
