@@ -60,7 +60,7 @@ class Scaling(NamedTuple):
     collapse: Collapse | None
 
 
-def analyse(sizes: Sizes, window: float, correction: float) -> Scaling:
+def analyse(sizes: Sizes, window: float, correction: float = CORRECTION) -> Scaling:
     """Crossings of neighbouring sizes, and the collapse of all of three or more.
 
     Raises:
