@@ -1,5 +1,5 @@
-//! Neural canonical transformations (Li, Dong, Zhang and Wang, arXiv:1910.00024; equations cited as there): symplectic flows that
-//! learn from a potential energy surface or from samples of it, and the slow modes that they find.
+//! Neural canonical transformations (Li, Dong, Zhang and Wang, arXiv:1910.00024): symplectic flows that learn
+//! from a potential energy surface or from samples of it, and the slow modes that they find.
 
 pub mod config;
 pub mod judgement;

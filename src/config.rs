@@ -14,8 +14,10 @@ use crate::lattice::halvings;
 use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig, Sampler};
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 use crate::train::data;
+use canonical::CanonicalConfig;
 use growth::of_tasks;
-use sweep::{Depths, SweepConfig, Temperatures};
+use learn::LearnConfig;
+use sweep::{Depths, SweepConfig, Temperatures, decimal_comma_hint};
 use text::parse_over_preset;
 
 pub mod canonical;
@@ -44,6 +46,24 @@ pub struct Config {
     pub controls: ControlsConfig,
     #[serde(default)]
     pub run: RunConfig,
+}
+
+/// A configuration of any kind, which its section `[learn]` or `[canonical]` tells, as TOML with every default spelled out, and what it
+/// may be worth to look at again.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn resolved(path: &Path) -> Result<(String, Option<&'static str>)> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
+    let sections: toml::Table = toml::from_str(&text).unwrap_or_default();
+    if sections.contains_key("learn") {
+        return Ok((LearnConfig::parse(&text, path)?.to_toml(), None));
+    }
+    if sections.contains_key("canonical") {
+        return Ok((CanonicalConfig::parse(&text, path)?.to_toml(), None));
+    }
+    let config = Config::parse(&text, path)?;
+    Ok((config.to_toml(), decimal_comma_hint(config.temperatures())))
 }
 
 impl Config {

@@ -8,7 +8,6 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 use super::config::MomentaChoice;
 use super::{draw_momenta, view};
 use crate::engine::SymplecticModel;
-use crate::engine::config::Estimator;
 use crate::engine::symplectic::ln_density;
 use crate::flow::symmetry::{ln_mean_exp, ln_prior};
 use crate::random::{Random, Use};
@@ -60,7 +59,7 @@ impl HeldOut {
             in_parts(q.dim(), momenta, |part, rows| {
                 let q = q.slice(s![rows, ..]).mapv(f64::from);
                 let momenta = draw_momenta(momenta, &random.part(part), q.dim());
-                model.likelihood_loss(q.view(), view(momenta.as_ref())).values
+                model.likelihood_values(q.view(), view(momenta.as_ref()))
             })
         };
         let coordinates =
@@ -97,7 +96,7 @@ impl FreeEnergies {
             let (z, ln_mixture) = mixture(&twice, rows.len(), &random);
             weights.extend((ln_prior(z.view()) - ln_mixture).mapv_into(f64::exp));
             let momenta = draw_momenta(momenta, &random, z.dim());
-            model.variational_loss(z.view(), view(momenta.as_ref()), Estimator::Total).values
+            model.variational_values(z.view(), view(momenta.as_ref()))
         });
         let mut spread = Array1::ones(coordinates);
         for round in 1..=ROUNDS {

@@ -1,17 +1,15 @@
 //! Coordinates that a symplectic flow learns from: exact samples of a surface, or a file.
 
-use std::path::Path;
-
 use hdf5::File;
 use hdf5::types::VarLenUnicode;
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView2, Axis, s, stack};
 
 use super::config::{FEWEST_WITH_ANGLES, SourceSection};
 use crate::error::{Error, Result};
 use crate::files::schema;
-use crate::files::seal::{self, Seal};
 use crate::random::Random;
 use crate::targets::surface::Surface;
+use crate::train::data::{check_samples, hold_out, open_samples};
 
 /// Samples to learn from, in the units of the flow.
 #[derive(Debug)]
@@ -44,10 +42,8 @@ impl Coordinates {
     pub fn read(source: &SourceSection) -> Result<Self> {
         let path = source.file.as_deref().expect("data have a file");
         let problem = |problem: String| Error::UnusableData { path: path.into(), problem };
-        let file = open(path)?;
+        let (file, dataset) = open_samples(path, &schema::COORDINATES)?;
         let name = schema::COORDINATES.name;
-        let dataset =
-            file.dataset(name).map_err(|_| problem(format!("it has no dataset `{name}`")))?;
         let axes = schema::COORDINATES.axes.join(", ");
         let [count, coordinates] = dataset.shape()[..] else {
             return Err(problem(format!("`{name}` must have the axes ({axes})")));
@@ -55,21 +51,10 @@ impl Coordinates {
         if coordinates < 2 {
             return Err(problem(format!("`{name}` has {coordinates} coordinates; 2 are needed")));
         }
-        let held_out = source.held_out;
-        if held_out + 2 > count {
-            return Err(problem(format!(
-                "it has {count} samples; source.held_out = {held_out} must leave at least 2 of them"
-            )));
-        }
         let mut samples: Array2<f32> = dataset.read().map_err(Error::hdf5("read", path))?;
         samples.mapv_inplace(|value| (f64::from(value) * source.scale) as f32);
-        let is_finite = |sample: &[f32]| sample.iter().all(|value| value.is_finite());
-        let rows = samples.as_slice().expect("it was just read").chunks_exact(coordinates);
-        if let Some(sample) = rows.into_iter().position(|sample| !is_finite(sample)) {
-            return Err(problem(format!(
-                "sample {sample} has a value that is not a finite number"
-            )));
-        }
+        let held_out = source.held_out;
+        check_samples(samples.view(), ("source.held_out", held_out), path)?;
         let angles = read_angles(&file, count).map_err(problem)?;
         if count < FEWEST_WITH_ANGLES && !angles.0.is_empty() {
             return Err(problem(format!(
@@ -84,8 +69,8 @@ impl Coordinates {
         held_out: usize,
         (angle_names, angles): (Vec<String>, Array2<f64>),
     ) -> Self {
-        let (training, held) = samples.view().split_at(Axis(0), samples.nrows() - held_out);
-        Self { training: training.to_owned(), held_out: held.to_owned(), angle_names, angles }
+        let (training, held_out) = hold_out(samples.view(), held_out);
+        Self { training, held_out, angle_names, angles }
     }
 
     /// n.
@@ -95,19 +80,20 @@ impl Coordinates {
 
     /// Some samples, evenly over all, with their angles. Shapes: (sample, n), (sample, angle).
     pub fn thinned(&self, most: usize) -> (Array2<f64>, Array2<f64>) {
-        let count = self.training.nrows() + self.held_out.nrows();
-        let kept = most.min(count);
-        let places: Vec<usize> = (0..kept).map(|i| i * count / kept).collect();
-        let all = concatenate(Axis(0), &[self.training.view(), self.held_out.view()]);
-        let all = all.expect("both have the same coordinates");
-        (all.select(Axis(0), &places).mapv(f64::from), self.angles.select(Axis(0), &places))
+        let trained = self.training.nrows();
+        let places = evenly(trained + self.held_out.nrows(), most);
+        let row = |&place: &usize| match place.checked_sub(trained) {
+            None => self.training.row(place),
+            Some(place) => self.held_out.row(place),
+        };
+        let rows: Vec<_> = places.iter().map(row).collect();
+        let samples = stack(Axis(0), &rows).expect("both have the same coordinates");
+        (samples.mapv(f64::from), self.angles.select(Axis(0), &places))
     }
 
     /// Some held-out samples, evenly over all. Shapes: (sample, n).
     pub fn some_held_out(&self, most: usize) -> Array2<f64> {
-        let count = self.held_out.nrows();
-        let kept = most.min(count);
-        let places: Vec<usize> = (0..kept).map(|i| i * count / kept).collect();
+        let places = evenly(self.held_out.nrows(), most);
         self.held_out.select(Axis(0), &places).mapv(f64::from)
     }
 
@@ -118,13 +104,10 @@ impl Coordinates {
     }
 }
 
-fn open(path: &Path) -> Result<File> {
-    let seal = seal::check_hdf5(path).map_err(Error::io("read data file", path))?;
-    if seal == Seal::Broken {
-        let problem = "it is damaged (its checksum does not fit)".into();
-        return Err(Error::UnusableData { path: path.into(), problem });
-    }
-    File::open(path).map_err(Error::hdf5("read", path))
+/// Places of at most so many samples, evenly over all.
+fn evenly(count: usize, most: usize) -> Vec<usize> {
+    let kept = most.min(count);
+    (0..kept).map(|i| i * count / kept).collect()
 }
 
 /// Names and values of the angles, if there are any; else what is wrong with them.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::{hint, print};
-use crate::config::learn::resolved;
+use crate::config::resolved;
 
 /// Validate a configuration and print it with every default filled in.
 #[derive(Debug, Args)]

@@ -4,9 +4,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
-use super::canonical::CanonicalConfig;
-use super::sweep::decimal_comma_hint;
 use super::text::{first_difference, parse_over_preset, written};
 use crate::bounds::{Check, require, require_count, require_fields};
 use crate::engine::config::RunConfig;
@@ -54,29 +51,11 @@ fn default_samples() -> i64 {
     64
 }
 
-/// A configuration of any kind, which its section `[learn]` or `[canonical]` tells, as TOML with every default spelled out, and what it
-/// may be worth to look at again.
-///
-/// # Errors
-/// As [`Config::read`].
-pub fn resolved(path: &Path) -> Result<(String, Option<&'static str>)> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
-    let sections: toml::Table = toml::from_str(&text).unwrap_or_default();
-    if sections.contains_key("learn") {
-        return Ok((LearnConfig::parse(&text, path)?.to_toml(), None));
-    }
-    if sections.contains_key("canonical") {
-        return Ok((CanonicalConfig::parse(&text, path)?.to_toml(), None));
-    }
-    let config = Config::parse(&text, path)?;
-    Ok((config.to_toml(), decimal_comma_hint(config.temperatures())))
-}
-
 impl LearnConfig {
     /// Reads and validates a configuration file.
     ///
     /// # Errors
-    /// As [`Config::read`].
+    /// As [`super::Config::read`].
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
         Self::parse(&text, path)

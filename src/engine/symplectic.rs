@@ -40,6 +40,22 @@ pub trait SymplecticEngine: Debug {
         momenta: Momenta,
     ) -> Loss;
 
+    /// The values of [`SymplecticEngine::variational_loss`] alone. Shapes: (batch).
+    fn variational_values(
+        &self,
+        parameters: ArrayView1<f64>,
+        z: ArrayView2<f64>,
+        momenta: Momenta,
+    ) -> Array1<f64>;
+
+    /// Those of [`SymplecticEngine::likelihood_loss`]. Shapes: (batch).
+    fn likelihood_values(
+        &self,
+        parameters: ArrayView1<f64>,
+        q: ArrayView2<f64>,
+        momenta: Momenta,
+    ) -> Array1<f64>;
+
     /// q, with ln|det ∂q/∂z|.
     fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image;
 

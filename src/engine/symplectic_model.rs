@@ -53,6 +53,16 @@ impl SymplecticModel {
         self.engine.likelihood_loss(self.flow.parameters.view(), q, momenta)
     }
 
+    /// As [`SymplecticEngine::variational_values`].
+    pub fn variational_values(&self, z: ArrayView2<f64>, momenta: Momenta) -> Array1<f64> {
+        self.engine.variational_values(self.flow.parameters.view(), z, momenta)
+    }
+
+    /// As [`SymplecticEngine::likelihood_values`].
+    pub fn likelihood_values(&self, q: ArrayView2<f64>, momenta: Momenta) -> Array1<f64> {
+        self.engine.likelihood_values(self.flow.parameters.view(), q, momenta)
+    }
+
     /// As [`SymplecticEngine::forward`].
     pub fn forward(&self, z: ArrayView2<f64>) -> Image {
         in_batches(z, |z| self.engine.forward(self.flow.parameters.view(), z))

@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, Array3, Axis};
 
 use super::outcome::{Outcome, beside, read_outcome};
 use crate::canonical::Objective;
-use crate::canonical::config::LossChoice;
+use crate::canonical::config::{CanonicalSection, LossChoice};
 use crate::canonical::judgement::{FreeEnergies, HeldOut};
 use crate::canonical::modes::{Modes, redrawn};
 use crate::canonical::source::Coordinates;
@@ -162,16 +162,16 @@ fn learn(
     }
     let Some(best) = best else { return Err(failure.expect("each seed has succeeded or failed")) };
     let random = stream(source, best.seed);
-    let (flow, section) = (&best.model, &config.canonical);
+    let (model, section) = (&best.model, &config.canonical);
     let draw = |count: usize, step| {
         let z = random.at(Stage::Sample, step).normals(Use::Latents, 0..count, source.coordinates);
-        flow.forward(z.view()).field
+        model.forward(z.view()).field
     };
-    let (angle_names, modes) = describe(&best.model, section, source, &draw);
+    let (angle_names, modes) = describe(model, section, source, &draw);
     let redrawn = source.data.as_ref().filter(|_| !section.kept_modes.is_empty()).map(|data| {
         let originals = data.some_held_out(REDRAWN_SAMPLES);
         let random = random.at(Stage::Study, 0);
-        let redrawn = redrawn(flow, &section.kept_modes, originals.view(), &random);
+        let redrawn = redrawn(model, &section.kept_modes, originals.view(), &random);
         (originals, redrawn)
     });
     let samples = draw(section.samples as usize, 0);
@@ -181,7 +181,7 @@ fn learn(
 /// The slowest modes, from samples with known angles: the data's, or the flow's own ones.
 fn describe(
     model: &SymplecticModel,
-    section: &crate::canonical::config::CanonicalSection,
+    section: &CanonicalSection,
     source: &Source,
     draw: &dyn Fn(usize, i64) -> Array2<f64>,
 ) -> (Vec<String>, Modes) {

@@ -1,7 +1,7 @@
 //! Adam (Kingma and Ba, arXiv:1412.6980) with weight decay, in the gradient or decoupled (arXiv:1711.05101), on one
 //! flat parameter vector, with a state that can be saved.
 
-use ndarray::{Array1, ArrayView1, Zip};
+use ndarray::{Array1, ArrayView1, Zip, s};
 
 use crate::files::state::{Restored, Saved, array, number, read_number};
 use crate::train::config::{Decay, TrainConfig};
@@ -67,27 +67,30 @@ impl Adam {
         gradient: ArrayView1<f64>,
         learning_rate: f64,
     ) {
-        let (of_gradient, of_parameters) = match self.decay {
+        let decays = match self.decay {
             Decay::L2 => (self.weight_decay, 0.0),
             Decay::Decoupled => (0.0, self.weight_decay),
         };
         self.updates += 1.0;
         let correction = |beta: f64| -(self.updates * beta.ln()).exp_m1();
         let (of_first, of_second) = (correction(BETA_1), correction(BETA_2));
-        let moments = Zip::indexed(&mut self.first_moment).and(&mut self.second_moment);
-        let decaying = self.decaying;
-        moments.and(parameters).and(gradient).for_each(
-            |place, first, second, parameter, gradient| {
-                let (of_gradient, of_parameters) =
-                    if place < decaying { (of_gradient, of_parameters) } else { (0.0, 0.0) };
-                let gradient = gradient + *parameter * of_gradient;
-                *first = *first * BETA_1 + gradient * (1.0 - BETA_1);
-                *second = *second * BETA_2 + gradient * gradient * (1.0 - BETA_2);
-                let direction = *first / of_first / ((*second / of_second).sqrt() + EPSILON);
-                let decayed = *parameter * (1.0 - learning_rate * of_parameters);
-                *parameter = decayed - direction * learning_rate;
-            },
-        );
+        let (decaying, count) = (self.decaying, parameters.len());
+        for (range, (of_gradient, of_parameters)) in
+            [(0..decaying, decays), (decaying..count, (0.0, 0.0))]
+        {
+            Zip::from(self.first_moment.slice_mut(s![range.clone()]))
+                .and(self.second_moment.slice_mut(s![range.clone()]))
+                .and(parameters.slice_mut(s![range.clone()]))
+                .and(gradient.slice(s![range]))
+                .for_each(|first, second, parameter, gradient| {
+                    let gradient = gradient + *parameter * of_gradient;
+                    *first = *first * BETA_1 + gradient * (1.0 - BETA_1);
+                    *second = *second * BETA_2 + gradient * gradient * (1.0 - BETA_2);
+                    let direction = *first / of_first / ((*second / of_second).sqrt() + EPSILON);
+                    let decayed = *parameter * (1.0 - learning_rate * of_parameters);
+                    *parameter = decayed - direction * learning_rate;
+                });
+        }
     }
 }
 

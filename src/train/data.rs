@@ -90,33 +90,17 @@ impl Data {
     }
 
     fn split(fields: Array3<f32>, pixels: Option<Pixels>, config: &DataConfig) -> Result<Self> {
-        let problem = |problem: String| Error::UnusableData { path: config.file.clone(), problem };
-        let ((count, size, _), held_out) = (fields.dim(), config.held_out);
-        if let Some(sample) =
-            fields.axis_iter(Axis(0)).position(|field| field.iter().any(|value| !value.is_finite()))
-        {
-            return Err(problem(format!(
-                "sample {sample} has a value that is not a finite number"
-            )));
-        }
-        if held_out + 2 > count {
-            return Err(problem(format!(
-                "it has {count} samples; data.held_out = {held_out} must leave at least 2 of them"
-            )));
-        }
+        let (count, size, _) = fields.dim();
         let fields = fields.into_shape_with_order((count, size * size));
         let fields = fields.expect("each field has L × L sites");
-        let (training, held) = fields.view().split_at(Axis(0), count - held_out);
+        let held_out = config.held_out;
+        check_samples(fields.view(), ("data.held_out", held_out), &config.file)?;
+        let (training, held) = hold_out(fields.view(), held_out);
         let pixels = pixels.map(|pixels| Pixels {
             log_jacobian: pixels.log_jacobian[count - held_out..].to_vec(),
             ..pixels
         });
-        Ok(Self {
-            training: training.to_owned(),
-            held_out: held.to_owned(),
-            linear_size: size,
-            pixels,
-        })
+        Ok(Self { training, held_out: held, linear_size: size, pixels })
     }
 
     /// L.
@@ -155,6 +139,52 @@ impl Data {
             forward_kl: ln_z.map(forward_kl),
         }
     }
+}
+
+/// A file to learn from, and its samples.
+///
+/// # Errors
+/// It cannot be read, is damaged, or has no such dataset.
+pub fn open_samples(path: &Path, item: &Item) -> Result<(File, Dataset)> {
+    let problem = |problem: String| Error::UnusableData { path: path.into(), problem };
+    let seal = seal::check_hdf5(path).map_err(Error::io("read data file", path))?;
+    if seal == Seal::Broken {
+        return Err(problem("it is damaged (its checksum does not fit)".into()));
+    }
+    let file = File::open(path).map_err(Error::hdf5("read", path))?;
+    let name = item.name;
+    let samples = file.dataset(name).map_err(|_| problem(format!("it has no dataset `{name}`")))?;
+    Ok((file, samples))
+}
+
+/// Whether samples, (sample, N), can be learned from, so many of them being held out by a key of the configuration; `path` names
+/// their file.
+///
+/// # Errors
+/// One has a value that is not finite, or fewer than two are left.
+pub fn check_samples(
+    samples: ArrayView2<f32>,
+    (key, held_out): (&str, usize),
+    path: &Path,
+) -> Result<()> {
+    let problem = |problem: String| Err(Error::UnusableData { path: path.into(), problem });
+    let is_finite = |sample: ArrayView1<f32>| sample.iter().all(|value| value.is_finite());
+    if let Some(sample) = samples.outer_iter().position(|sample| !is_finite(sample)) {
+        return problem(format!("sample {sample} has a value that is not a finite number"));
+    }
+    let count = samples.nrows();
+    if held_out + 2 > count {
+        return problem(format!(
+            "it has {count} samples; {key} = {held_out} must leave at least 2 of them"
+        ));
+    }
+    Ok(())
+}
+
+/// Samples to train on, and the last ones, which are held out. Shapes: (sample, N).
+pub fn hold_out(samples: ArrayView2<f32>, held_out: usize) -> (Array2<f32>, Array2<f32>) {
+    let (training, held_out) = samples.split_at(Axis(0), samples.nrows() - held_out);
+    (training.to_owned(), held_out.to_owned())
 }
 
 /// The next `batch` of a stream of samples of which `drawn` were taken: epoch after epoch, each in a random order of its own.
@@ -227,16 +257,7 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn open(path: &'a Path) -> Result<Self> {
-        let problem =
-            |problem: &str| Error::UnusableData { path: path.into(), problem: problem.into() };
-        let seal = seal::check_hdf5(path).map_err(Error::io("read data file", path))?;
-        if seal == Seal::Broken {
-            return Err(problem("it is damaged (its checksum does not fit)"));
-        }
-        let file = File::open(path).map_err(Error::hdf5("read", path))?;
-        let name = schema::FIELDS.name;
-        let fields =
-            file.dataset(name).map_err(|_| problem(&format!("it has no dataset `{name}`")))?;
+        let (file, fields) = open_samples(path, &schema::FIELDS)?;
         let shape = fields.shape();
         Ok(Self { path, file, fields, shape })
     }

@@ -36,6 +36,8 @@ struct Sums {
     sites: Tensor,
     size: i64,
     weight: f64,
+    /// So many inputs: one, or as many shells of single sites, whose sites follow each other.
+    inputs: i64,
 }
 
 impl Sums {
@@ -79,15 +81,16 @@ impl Tables {
                 sites: by_column(&shell.sites, shell.size),
                 size: shell.size as i64,
                 weight: shell.weight,
+                inputs: 1,
             };
             shells.iter().map(sums).collect()
         };
         let single = coupling.shells.iter().all(|shell| shell.size == 1 && shell.weight == 1.0);
         let shells = if single && !coupling.shells.is_empty() {
-            // One after the other as the members of one shell, of which no sum is taken.
             let sites: Vec<u32> =
                 coupling.shells.iter().flat_map(|shell| shell.sites.iter().copied()).collect();
-            vec![Sums { sites: by_column(&sites, 1), size: 1, weight: 1.0 }]
+            let inputs = coupling.shells.len() as i64;
+            vec![Sums { sites: by_column(&sites, 1), size: 1, weight: 1.0, inputs }]
         } else {
             sums(&coupling.shells)
         };
@@ -106,16 +109,14 @@ impl Tables {
     ///
     /// Shapes: field (sites, batch) → (inputs, rows · batch).
     fn inputs<'a>(&self, weights: &'a [Tensor], field: &Tensor) -> (Tensor, &'a [Tensor]) {
-        let batch = field.size()[1];
-        let values = |sums: &[Sums], columns: i64| -> Vec<Tensor> {
-            sums.iter().map(|sum| sum.of(field).view([-1, columns])).collect()
+        let values = |sums: &[Sums]| -> Vec<Tensor> {
+            sums.iter().map(|sum| sum.of(field).view([sum.inputs, -1])).collect()
         };
-        let mut inputs = values(&self.shells, self.rows * batch);
+        let mut inputs = values(&self.shells);
         let Some([stencil, seen]) = &self.convolution else {
             return (Tensor::cat(&inputs, 0), weights);
         };
-        let frozen = stencil[0].sites.size()[0] / stencil[0].size;
-        let stencil = Tensor::cat(&values(stencil, frozen * batch), 0);
+        let stencil = Tensor::cat(&values(stencil), 0);
         let (features, weights) = match self.network.conditioner {
             Conditioner::Elu => (weights[1].addmm(&weights[0], &stencil).elu(), &weights[2..]),
             Conditioner::Odd => (weights[0].matmul(&stencil).tanh(), &weights[1..]),

@@ -87,6 +87,22 @@ impl TorchSymplectic {
         }
     }
 
+    /// ln ρ(Q, P) + V(q) + ½ p². Shapes: z (batch, n) → (batch).
+    fn variational(&self, bound: &Bound, z: &Tensor, momenta: Momenta) -> Tensor {
+        let q = bound.map.forward(&bound.oscillators(z)).0;
+        let products = self.squared_products(&q, momenta, |q| bound.map.inverse(q).0);
+        let ln_phase_density = bound.ln_phase_density(z, &self.squared(momenta));
+        ln_phase_density + self.energy(&q) + products * 0.5
+    }
+
+    /// -ln ρ(Q, P). Shapes: q (batch, n) → (batch).
+    fn likelihood(&self, bound: &Bound, q: &Tensor, momenta: Momenta) -> Tensor {
+        let oscillators = bound.map.inverse(q).0;
+        let forward = |point: &Tensor| bound.map.forward(point).0;
+        let products = self.squared_products(&oscillators, momenta, forward);
+        -bound.ln_phase_density(&bound.reduced(&oscillators), &products)
+    }
+
     /// The variational loss with its path gradient: that of (q, p) alone, with the derivatives of ln ρ(q, p) + V(q) + ½ p² at fixed
     /// parameters as factors (arXiv:2207.08219). Where ρ is exact they vanish.
     fn path_loss(&self, parameters: ArrayView1<f64>, z: &Tensor, momenta: &Tensor) -> Loss {
@@ -190,12 +206,7 @@ impl SymplecticEngine for TorchSymplectic {
         if let (Estimator::Path, Momenta::Drawn(momenta)) = (estimator, momenta) {
             return self.path_loss(parameters, &z, &self.tensor(momenta.to_owned()));
         }
-        self.loss(parameters, |bound| {
-            let q = bound.map.forward(&bound.oscillators(&z)).0;
-            let products = self.squared_products(&q, momenta, |q| bound.map.inverse(q).0);
-            let ln_phase_density = bound.ln_phase_density(&z, &self.squared(momenta));
-            ln_phase_density + self.energy(&q) + products * 0.5
-        })
+        self.loss(parameters, |bound| self.variational(bound, &z, momenta))
     }
 
     fn likelihood_loss(
@@ -205,12 +216,28 @@ impl SymplecticEngine for TorchSymplectic {
         momenta: Momenta,
     ) -> Loss {
         let q = self.tensor(q.to_owned());
-        self.loss(parameters, |bound| {
-            let oscillators = bound.map.inverse(&q).0;
-            let products =
-                self.squared_products(&oscillators, momenta, |point| bound.map.forward(point).0);
-            -bound.ln_phase_density(&bound.reduced(&oscillators), &products)
-        })
+        self.loss(parameters, |bound| self.likelihood(bound, &q, momenta))
+    }
+
+    fn variational_values(
+        &self,
+        parameters: ArrayView1<f64>,
+        z: ArrayView2<f64>,
+        momenta: Momenta,
+    ) -> Array1<f64> {
+        let values =
+            self.variational(&self.frozen(parameters), &self.tensor(z.to_owned()), momenta);
+        array(&values, z.nrows())
+    }
+
+    fn likelihood_values(
+        &self,
+        parameters: ArrayView1<f64>,
+        q: ArrayView2<f64>,
+        momenta: Momenta,
+    ) -> Array1<f64> {
+        let values = self.likelihood(&self.frozen(parameters), &self.tensor(q.to_owned()), momenta);
+        array(&values, q.nrows())
     }
 
     fn forward(&self, parameters: ArrayView1<f64>, z: ArrayView2<f64>) -> Image {
@@ -252,13 +279,14 @@ fn squares(rows: &Tensor) -> Tensor {
     rows.square().sum_dim_intlist([1i64].as_slice(), false, None)
 }
 
-/// Jᵀ v, J being the Jacobian of `map` at each point; it can be differentiated once more.
+/// Jᵀ v, J being the Jacobian of `map` at each point; it can be differentiated once more if the point can.
 ///
 /// Shapes: point and vectors (batch, n) → (batch, n).
 fn product(point: &Tensor, vectors: &Tensor, map: impl Fn(&Tensor) -> Tensor) -> Tensor {
-    let image = map(point);
-    let objective = (image * vectors).sum(vectors.kind());
-    Tensor::run_backward(&[objective], &[point], true, true)
+    let again = point.requires_grad();
+    let point = if again { point.shallow_clone() } else { point.detach().set_requires_grad(true) };
+    let objective = (map(&point) * vectors).sum(vectors.kind());
+    Tensor::run_backward(&[objective], &[&point], again, again)
         .pop()
         .expect("one gradient for one point")
 }
@@ -412,6 +440,11 @@ mod tests {
                 engine.variational_loss(parameters, z.view(), momenta, estimator).values
             };
             let drawn = variational(Momenta::Drawn(momenta.view()));
+            let values = Momenta::Drawn(momenta.view());
+            let alone = engine.variational_values(parameters, z.view(), values);
+            assert!(largest(&(&alone - &drawn)) < 1e-12, "{flow:?}");
+            let alone = engine.likelihood_values(parameters, q.view(), values);
+            assert!(largest(&(&alone - &likelihood.values)) < 1e-12, "{flow:?}");
             let integrated = variational(Momenta::Integrated);
             let integrated_likelihood =
                 engine.likelihood_loss(parameters, q.view(), Momenta::Integrated).values;
