@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figure import STYLE, output_arguments, run_script, save_figure, with_error
-from pictures import PixelMap, crop
+from pictures import crop
 from sweep import SweepError
 
 FORMAT = "neuralrg-learned"
@@ -46,7 +46,7 @@ def read_pictures(path: Path) -> Pictures:
             if file.attrs.get("format") != FORMAT or "complete" not in file.attrs:
                 raise SweepError(f"{path}: is no finished file of `neuralrg learn`")
             attributes = dict(file.attrs)
-            fields = file["evaluate/levels"][...]
+            pixels = np.searchsorted(file["evaluate/edges"][...], file["evaluate/levels"][...])
             bits = [
                 float(file[f"held_out/bits_per_dimension{ending}"][()]) for ending in ("", "_error")
             ]
@@ -55,7 +55,6 @@ def read_pictures(path: Path) -> Pictures:
             f"{path}: cannot be read as pictures that were learned: {error}"
         ) from error
     levels = int(attributes["pixel_levels"])
-    pixels = PixelMap(levels, attributes["alpha"]).to_pixels(fields)
     return Pictures(crop(pixels, attributes["rows"], attributes["columns"]), levels, *bits)
 
 

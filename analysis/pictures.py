@@ -1,14 +1,21 @@
 #!/usr/bin/env python3
-"""Pictures as fields for `neuralrg learn`: pads, dequantises and maps to the whole real line.
+"""Pictures as fields for `neuralrg learn`, or as coordinates for `neuralrg canonical`.
 
-    pictures.py idx train-images-idx3-ubyte.gz t10k-images-idx3-ubyte.gz -o mnist.h5
-    pictures.py scikit-learn -o digits.h5
+    pictures.py idx train-images-idx3-ubyte t10k-images-idx3-ubyte --held-out 10000 -o mnist.h5
+    pictures.py scikit-learn --held-out 297 -o digits.h5
+    pictures.py scikit-learn --held-out 297 --coordinates -o coordinates.h5
 
-A pixel n of 0 ... levels-1 becomes p = n + u with u uniform in [0, 1), so that a density of p has
-the meaning of a probability of n, then x = logit(alpha + (1 - 2 alpha) p / levels). Pictures are
-padded with n = 0 to squares of a power of two. The file keeps ln|det dx/dp| of each picture, from
-which `neuralrg` states bits per pixel. Pictures of the IDX files come in the order given, so that
-the customary test set, named last, can be held out; those of scikit-learn are shuffled first.
+Each pixel, a whole number of levels n, becomes a real number x between the edges of this level,
+Phi^-1(F(n)) and Phi^-1(F(n+1)), Phi being the normal distribution. F(1) is 0.1, all that black
+pixels, of level 0, have of it; levels above have shares like those that they have of all pixels
+that are not black, and are spread evenly over Phi(x). Black pixels are drawn from a normal
+distribution of the mean and variance that Phi has below the edge, and cut off there, so that a
+pixel that is surely black is as Gaussian as a flow's latents. Any such noise r(x|n) gives a bound,
+-ln P(n) <= E[ln r(x|n) - ln q(x)].
+
+Fields are padded with n = 0 to squares of a power of two; of coordinates there is one of each
+pixel. Pictures of the IDX files come in the order given, so that the customary test set, named
+last, can be held out; those of scikit-learn are shuffled first. What is held out does not enter F.
 """
 
 import argparse
@@ -18,45 +25,77 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from figure import run_script
 from sweep import SweepError
 
 FORMAT = "neuralrg-fields"
-FORMAT_VERSION = 1
-#: Customary for natural images (Dinh, Sohl-Dickstein and Bengio, arXiv:1605.08803).
-ALPHA = 0.05
+FORMAT_VERSION = 2
 
-#: Bytes at the start of an IDX file of three-dimensional data of type unsigned byte.
-IDX_MAGIC = b"\x00\x00\x08\x03"
+#: Pictures that are made at a time.
+BATCH = 4096
+#: F(1): chosen among 0.02, 0.05, 0.1, 0.2, 0.35 by the digits of scikit-learn and those of MNIST.
+BLACK = 0.1
+LN_SQRT_TAU = 0.5 * np.log(2.0 * np.pi)
+
+#: Bytes at the start of an IDX file of unsigned bytes, before the number of its axes.
+IDX_MAGIC = b"\x00\x00\x08"
 
 
 class PixelMap(NamedTuple):
-    """How pixel values p in [0, levels) and fields belong together."""
+    """How levels and fields belong together.
 
-    levels: int
-    alpha: float
+    `black` is F(1); `inked` (level - 1) the share of lower levels among pixels that are not black,
+    from 0 at level 1 to 1.
+    """
 
-    def to_field(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fields of dequantised pixels, and ln|det dx/dp| of each.
+    black: float
+    inked: np.ndarray
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, levels: int, black: float) -> "PixelMap":
+        """With the shares of some pictures, each level having at least one pixel more."""
+        counts = np.bincount(pixels[pixels > 0], minlength=levels)[1:] + 1.0
+        return cls(black, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]))
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Fields between neighbouring levels. Shape: (level - 1)."""
+        return ndtri(self.black + (1.0 - self.black) * self.inked[:-1])
+
+    def to_field(
+        self, pixels: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fields x of pictures, and ln r(x|n) of each.
 
         Shapes: (sample, row, column) to the same and (sample).
         """
-        share = self.alpha + (1.0 - 2.0 * self.alpha) * pixels / self.levels
-        slope = (1.0 - 2.0 * self.alpha) / self.levels / (share * (1.0 - share))
-        return np.log(share / (1.0 - share)), np.log(slope).sum(axis=(1, 2))
+        uniform = generator.random(pixels.shape)
+        lower = np.maximum(pixels, 1) - 1
+        share = np.diff(self.inked)[lower]
+        ink = ndtri(self.black + (1.0 - self.black) * (self.inked[lower] + uniform * share))
+        ln_ink = -0.5 * ink**2 - LN_SQRT_TAU - np.log((1.0 - self.black) * share)
+        mean, deviation, kept = self.noise_of_black()
+        standard = ndtri(uniform * kept)
+        ln_black = -0.5 * standard**2 - LN_SQRT_TAU - np.log(deviation * kept)
+        field = np.where(pixels == 0, mean + deviation * standard, ink)
+        return field, np.where(pixels == 0, ln_black, ln_ink).sum(axis=(1, 2))
 
-    def to_pixels(self, field: np.ndarray) -> np.ndarray:
-        """Pixel values of fields; outside [0, levels) for fields that no pixel has."""
-        share = 1.0 / (1.0 + np.exp(-field))
-        return self.levels * (share - self.alpha) / (1.0 - 2.0 * self.alpha)
+    def noise_of_black(self) -> tuple[float, float, float]:
+        """Mean and deviation of a normal number below the first edge, and how much of a normal
+        distribution of these lies there."""
+        edge = ndtri(self.black)
+        slope = np.exp(-0.5 * edge**2 - LN_SQRT_TAU) / self.black
+        mean, deviation = -slope, np.sqrt(1.0 - edge * slope - slope**2)
+        return mean, deviation, ndtr((edge - mean) / deviation)
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Pictures of an IDX file, also a gzipped one. Shapes: (sample, row, column), bytes.
+def read_idx(path: Path, axes: int) -> np.ndarray:
+    """Unsigned bytes of an IDX file with so many axes, 3 of pictures, 1 of labels; also gzipped.
 
     Raises:
-        SweepError: it is no IDX file of pictures, or is cut off.
+        SweepError: it is no such file, or is cut off.
     """
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
@@ -64,33 +103,40 @@ def read_idx(path: Path) -> np.ndarray:
             content = gzip.decompress(content)
         except (EOFError, OSError) as error:
             raise SweepError(f"{path}: is damaged: {error}") from error
-    if len(content) < 16 or content[:4] != IDX_MAGIC:
-        raise SweepError(f"{path}: is no IDX file of pictures (three axes of unsigned bytes)")
-    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", 3, offset=4))
-    pixels = np.frombuffer(content, np.uint8, offset=16)
-    if pixels.size != np.prod(shape, dtype=np.int64):
-        raise SweepError(f"{path}: has {pixels.size} pixels instead of {shape}; copy it again")
-    return pixels.reshape(shape)
+    start = 4 + 4 * axes
+    if len(content) < start or content[:4] != IDX_MAGIC + bytes([axes]):
+        kind = "pictures (three axes of unsigned bytes)" if axes == 3 else "labels (one axis)"
+        raise SweepError(f"{path}: is no IDX file of {kind}")
+    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", axes, offset=4))
+    values = np.frombuffer(content, np.uint8, offset=start)
+    if values.size != np.prod(shape, dtype=np.int64):
+        raise SweepError(f"{path}: has {values.size} values instead of {shape}; copy it again")
+    return values.reshape(shape)
 
 
-def read_all_idx(paths: list[Path]) -> np.ndarray:
-    """Pictures of several IDX files, one after the other.
+def read_all_idx(paths: list[Path], axes: int = 3) -> np.ndarray:
+    """What several IDX files have, one after the other.
 
     Raises:
-        SweepError: as `read_idx`, or their sizes differ.
+        SweepError: as `read_idx`, or their pictures differ in size.
     """
-    parts = [read_idx(path) for path in paths]
+    parts = [read_idx(path, axes) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             raise SweepError(f"{path}: pictures of {part.shape[1:]}, not {parts[0].shape[1:]}")
     return np.concatenate(parts)
 
 
-def scikit_learn_digits(generator: np.random.Generator) -> np.ndarray:
-    """The 1797 digits of 8 x 8 pixels, of 17 levels, that scikit-learn ships, in random order."""
+def scikit_learn_digits(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The 1797 digits of 8 x 8 pixels, of 17 levels, that scikit-learn ships, in random order.
+
+    Shapes: pixels (sample, row, column), labels (sample).
+    """
     from sklearn.datasets import load_digits
 
-    return generator.permutation(load_digits().images.astype(np.uint8))
+    digits = load_digits()
+    order = generator.permutation(len(digits.images))
+    return digits.images[order].astype(np.uint8), digits.target[order]
 
 
 def pad(pixels: np.ndarray) -> np.ndarray:
@@ -106,21 +152,55 @@ def crop(padded: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return padded[..., top : top + rows, left : left + columns]
 
 
-def write_fields(
-    path: Path, pixels: np.ndarray, levels: int, alpha: float, generator: np.random.Generator
+class Pictures(NamedTuple):
+    """Whole pixels (sample, row, column), so many levels, and what is held out: the last ones.
+
+    `labels` (sample) say what they show, where that is known; `black` is F(1).
+    """
+
+    pixels: np.ndarray
+    levels: int
+    held_out: int
+    labels: np.ndarray | None = None
+    black: float = BLACK
+
+
+def write_pictures(
+    path: Path, pictures: Pictures, coordinates: bool, generator: np.random.Generator
 ) -> None:
-    """Write whole pixels as a data file of `neuralrg learn`, beside its place and then renamed."""
-    padded = pad(pixels)
-    dequantised = padded + generator.random(padded.shape)
-    field, log_jacobian = PixelMap(levels, alpha).to_field(dequantised)
+    """Write a data file, beside its place and then renamed.
+
+    Raises:
+        SweepError: none are left beside those that are held out, or labels are not theirs.
+    """
+    pixels, levels, held_out, labels, black = pictures
+    count = len(pixels)
+    if held_out >= count:
+        raise SweepError(f"there are {count} pictures; --held-out must leave some of them")
+    if labels is not None and len(labels) != count:
+        raise SweepError(f"there are {len(labels)} labels of {count} pictures; name files of both")
+    pixel_map = PixelMap.of(pixels[: count - held_out], levels, black)
+    shown = pixels if coordinates else pad(pixels)
+    parts = [
+        pixel_map.to_field(shown[first : first + BATCH], generator)
+        for first in range(0, count, BATCH)
+    ]
+    field, ln_noise = (np.concatenate(values) for values in zip(*parts, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with h5py.File(partial, "w") as file:
-        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, alpha=float(alpha))
         file.attrs.update(rows=pixels.shape[1], columns=pixels.shape[2], pixel_levels=levels)
-        fields = file.create_dataset("fields", data=field.astype(np.float32))
-        fields.attrs["axes"] = "sample row column"
-        file.create_dataset("log_jacobian", data=log_jacobian).attrs["units"] = "nat"
+        if coordinates:
+            flat = field.reshape(count, -1).astype(np.float32)
+            file.create_dataset("coordinates", data=flat).attrs["axes"] = "sample coordinate"
+        else:
+            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
+            fields = file.create_dataset("fields", data=field.astype(np.float32))
+            fields.attrs["axes"] = "sample row column"
+        file.create_dataset("ln_noise", data=ln_noise).attrs["units"] = "nat"
+        file.create_dataset("edges", data=pixel_map.edges).attrs["axes"] = "edge"
+        if labels is not None:
+            file.create_dataset("labels", data=labels).attrs["axes"] = "sample"
     partial.replace(path)
 
 
@@ -131,16 +211,34 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("source", choices=["idx", "scikit-learn"], help="where pictures come from")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="IDX files, for idx")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="IDX files, in this order",
+    )
+    parser.add_argument(
+        "--black", type=float, default=BLACK, metavar="SHARE", help="F(1) (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--coordinates", action="store_true", help="one of each pixel, for `neuralrg canonical`"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
     parser.add_argument(
-        "--alpha", type=float, default=ALPHA, help="above 0 and below 0.5 (default: %(default)s)"
+        "--held-out", type=int, required=True, metavar="N", help="as data.held_out: the last ones"
     )
     arguments = parser.parse_args()
-    if not 0.0 < arguments.alpha < 0.5:
-        parser.error("--alpha must be above 0 and below 0.5")
+    if arguments.held_out < 0:
+        parser.error("--held-out must be 0 or more")
+    if not 0.0 < arguments.black < 1.0:
+        parser.error("--black must be above 0 and below 1")
     if (arguments.source == "idx") != bool(arguments.files):
         parser.error("name one IDX file or more for idx, none for scikit-learn")
+    if arguments.source == "scikit-learn" and arguments.labels:
+        parser.error("--labels is for idx: scikit-learn has labels of its own")
     return arguments
 
 
@@ -148,11 +246,15 @@ def main() -> list[Path]:
     """Read, convert, write."""
     arguments = parse_arguments()
     generator = np.random.default_rng(arguments.seed)
+    labels = None
     if arguments.source == "idx":
         pixels, levels = read_all_idx(arguments.files), 256
+        if arguments.labels:
+            labels = read_all_idx(arguments.labels, axes=1)
     else:
-        pixels, levels = scikit_learn_digits(generator), 17
-    write_fields(arguments.output, pixels, levels, arguments.alpha, generator)
+        (pixels, labels), levels = scikit_learn_digits(generator), 17
+    pictures = Pictures(pixels, levels, arguments.held_out, labels, arguments.black)
+    write_pictures(arguments.output, pictures, arguments.coordinates, generator)
     return [arguments.output]
 
 

@@ -95,8 +95,7 @@ const fn array(
 pub const CONFIGURATION: Item = number("configuration", "1", "resolved configuration as TOML");
 
 /// Attributes of a file of pictures, and of what was learned from it: rows and columns of a picture, in the middle of the
-/// field; levels of a pixel, whose value p in [0, levels) became x = logit(α + (1 - 2α) p / levels).
+/// field; levels of a pixel.
 pub const PICTURE_ROWS: &str = "rows";
 pub const PICTURE_COLUMNS: &str = "columns";
 pub const PIXEL_LEVELS: &str = "pixel_levels";
-pub const ALPHA: &str = "alpha";

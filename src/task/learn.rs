@@ -160,9 +160,6 @@ fn fill(
     write_number(file, "linear_size", learned.linear_size as u64)?;
     write_number(file, "depth", config.learn.depth as u64)?;
     write_number(file, "seed", config.learn.seed)?;
-    if let Some(pixels) = &data.pixels {
-        pixels.write(file)?;
-    }
     write_configuration(file, &learned.configuration)?;
     let group = file.create_group(schema::HELD_OUT)?;
     write_known_numbers(&group, schema::HELD_OUT_SCALARS.iter(), &learned.held_out)?;
@@ -170,5 +167,8 @@ fn fill(
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::SAMPLES, on_lattice(learned.samples.view()))?;
     write_array(&group, &schema::LEVELS, on_lattice(learned.levels.view()))?;
+    if let Some(pixels) = &data.pixels {
+        pixels.write(file, &group)?;
+    }
     write_number(file, schema::COMPLETE, 1u8)
 }

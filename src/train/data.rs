@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use hdf5::{Dataset, File};
+use hdf5::{Dataset, File, Group};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView4, Axis, s, stack};
 
 use crate::engine::Model;
@@ -36,16 +36,17 @@ pub struct Data {
     pub pixels: Option<Pixels>,
 }
 
-/// How fields come from the pixels of pictures: values p in [0, levels) are x = logit(α + (1 - 2α) p / levels), the
-/// picture is in the middle of the field.
+/// How fields come from the pixels of pictures, each a whole number of levels n: a field x is drawn from some r(x | n) that
+/// is nowhere else than between the edges of these levels. The picture is in the middle of the field.
 #[derive(Debug)]
 pub struct Pixels {
-    /// (sample): ln|det ∂x/∂p| of the held-out pictures.
-    log_jacobian: Vec<f64>,
+    /// (sample): ln r(x | n) of the held-out pictures.
+    ln_noise: Vec<f64>,
     rows: i64,
     columns: i64,
     levels: i64,
-    alpha: f64,
+    /// (levels - 1).
+    edges: Vec<f64>,
 }
 
 impl Data {
@@ -97,7 +98,7 @@ impl Data {
         check_samples(fields.view(), ("data.held_out", held_out), &config.file)?;
         let (training, held) = hold_out(fields.view(), held_out);
         let pixels = pixels.map(|pixels| Pixels {
-            log_jacobian: pixels.log_jacobian[count - held_out..].to_vec(),
+            ln_noise: pixels.ln_noise[count - held_out..].to_vec(),
             ..pixels
         });
         Ok(Self { training, held_out: held, linear_size: size, pixels })
@@ -218,32 +219,32 @@ pub struct HeldOut {
 }
 
 impl Pixels {
-    /// Bits per pixel from -ln q(x): -[ln q(x) + ln|det ∂x/∂p|] / (D ln 2), which the code length of the pixels
-    /// themselves, whole numbers of levels, does not exceed on average (Theis et al., arXiv:1511.01844).
+    /// Bits per pixel from -ln q(x): [ln r(x | n) - ln q(x)] / (D ln 2), which the code length of the pixels' levels n
+    /// does not exceed on average (Theis et al., arXiv:1511.01844; Ho et al., arXiv:1902.00275, Eq. 12).
     ///
     /// Shapes: (sample) → (sample).
     fn bits_per_dimension(&self, losses: &Array1<f64>) -> Array1<f64> {
-        let nats = losses - &ArrayView1::from(&self.log_jacobian);
+        let nats = losses + &ArrayView1::from(&self.ln_noise);
         nats / ((self.rows * self.columns) as f64 * std::f64::consts::LN_2)
     }
 
-    fn read(file: &File, log_jacobian: &Dataset) -> hdf5::Result<Self> {
+    fn read(file: &File, ln_noise: &Dataset) -> hdf5::Result<Self> {
         let whole = |name: &str| file.attr(name)?.read_scalar::<i64>();
         Ok(Self {
-            log_jacobian: log_jacobian.read_raw()?,
+            ln_noise: ln_noise.read_raw()?,
             rows: whole(schema::PICTURE_ROWS)?,
             columns: whole(schema::PICTURE_COLUMNS)?,
             levels: whole(schema::PIXEL_LEVELS)?,
-            alpha: file.attr(schema::ALPHA)?.read_scalar()?,
+            edges: file.dataset(schema::EDGES.name)?.read_raw()?,
         })
     }
 
-    /// Tells it of generated fields too.
-    pub fn write(&self, file: &File) -> hdf5::Result<()> {
+    /// Tells it of generated fields too, which `group` has.
+    pub fn write(&self, file: &File, group: &Group) -> hdf5::Result<()> {
+        write_array(group, &schema::EDGES, ArrayView1::from(&self.edges))?;
         write_number(file, schema::PICTURE_ROWS, self.rows)?;
         write_number(file, schema::PICTURE_COLUMNS, self.columns)?;
-        write_number(file, schema::PIXEL_LEVELS, self.levels)?;
-        write_number(file, schema::ALPHA, self.alpha)
+        write_number(file, schema::PIXEL_LEVELS, self.levels)
     }
 }
 
@@ -295,17 +296,24 @@ impl<'a> Source<'a> {
 
     /// What is told of the pixels, if anything.
     fn pixels(&self) -> Result<Option<Pixels>> {
-        let Ok(dataset) = self.file.dataset(schema::LOG_JACOBIAN.name) else { return Ok(None) };
+        let Ok(dataset) = self.file.dataset(schema::LN_NOISE.name) else { return Ok(None) };
         let pixels = Pixels::read(&self.file, &dataset).map_err(Error::hdf5("read", self.path))?;
-        let finite = pixels.log_jacobian.iter().all(|value| value.is_finite());
+        let finite = pixels.ln_noise.iter().all(|value| value.is_finite());
         let sides = 1..=self.shape[1] as i64;
         let fits = sides.contains(&pixels.rows) && sides.contains(&pixels.columns);
-        if pixels.log_jacobian.len() != self.shape[0] || !finite || !fits {
+        if pixels.ln_noise.len() != self.shape[0] || !finite || !fits {
             return Err(self.problem(&format!(
                 "`{}` must have a finite number for each sample, and `{}` and `{}` fit into the fields",
-                schema::LOG_JACOBIAN.name,
+                schema::LN_NOISE.name,
                 schema::PICTURE_ROWS,
                 schema::PICTURE_COLUMNS
+            )));
+        }
+        if pixels.edges.len() as i64 + 1 != pixels.levels {
+            return Err(self.problem(&format!(
+                "`{}` must be one fewer than `{}`",
+                schema::EDGES.name,
+                schema::PIXEL_LEVELS
             )));
         }
         Ok(Some(pixels))
@@ -411,10 +419,11 @@ mod tests {
     /// Each of D pixels uniform on [0, levels): log₂ levels bits, whatever map takes them to fields.
     #[test]
     fn uniform_pixels_cost_the_bits_of_their_levels() {
-        let log_jacobian = vec![-3.5, 20.0, 0.25];
+        let ln_noise = vec![-3.5, 20.0, 0.25];
         let nats = 12.0 * 16f64.ln();
-        let losses = log_jacobian.iter().map(|jacobian| nats + jacobian).collect();
-        let pixels = Pixels { log_jacobian, rows: 3, columns: 4, levels: 16, alpha: 0.05 };
+        let losses = ln_noise.iter().map(|noise| nats - noise).collect();
+        let edges = vec![0.0; 15];
+        let pixels = Pixels { ln_noise, rows: 3, columns: 4, levels: 16, edges };
         for bits in pixels.bits_per_dimension(&losses) {
             assert!((bits - 4.0).abs() < 1e-14);
         }

@@ -199,21 +199,21 @@ fn sweep_learns_from_fields_and_belongs_to_their_file() {
 }
 
 /// Pictures whose pixels are independent, as a data file of `neuralrg learn`.
-fn write_pictures(path: &Path, fields: &Array3<f32>, log_jacobian: &[f64]) {
+fn write_pictures(path: &Path, fields: &Array3<f32>, ln_noise: &[f64]) {
     make_hdf5(path, |file| {
         file.new_dataset_builder().with_data(fields).create("fields").unwrap();
-        file.new_dataset_builder().with_data(log_jacobian).create("log_jacobian").unwrap();
+        file.new_dataset_builder().with_data(ln_noise).create("ln_noise").unwrap();
+        file.new_dataset_builder().with_data(&[0.0; 15]).create("edges").unwrap();
         for (name, value) in [("rows", 3i64), ("columns", 4), ("pixel_levels", 16)] {
             file.new_attr::<i64>().create(name).unwrap().write_scalar(&value).unwrap();
         }
-        file.new_attr::<f64>().create("alpha").unwrap().write_scalar(&0.05).unwrap();
     });
 }
 
 /// A configuration of `learn` with pictures beside it.
 fn learning(folder: &Path) -> PathBuf {
     let fields = exact_fields(3.0, 400, 5);
-    write_pictures(&folder.join("pictures.h5"), &fields, &vec![-20.0; fields.dim().0]);
+    write_pictures(&folder.join("pictures.h5"), &fields, &vec![20.0; fields.dim().0]);
     let config = folder.join("learn.toml");
     let text = format!(
         "[learn]\ndepth = 2\nsamples = 3\n[data]\nfile = {:?}\nheld_out = 100\n\
@@ -352,7 +352,12 @@ fn bad_files_of_pictures_are_refused() {
     write_pictures(&pictures, &damaged, &vec![0.0; 300]);
     refused("sample 17 has a value that is not a finite number");
     write_pictures(&pictures, &fields, &vec![0.0; 299]);
-    refused("`log_jacobian` must have a finite number for each sample");
+    refused("`ln_noise` must have a finite number for each sample");
+    write_pictures(&pictures, &fields, &vec![0.0; 300]);
+    let file = hdf5::File::append(&pictures).unwrap();
+    file.attr("pixel_levels").unwrap().write_scalar(&17i64).unwrap();
+    file.close().unwrap();
+    refused("`edges` must be one fewer than `pixel_levels`");
     write_pictures(&pictures, &Array3::zeros((300, 7, 7)), &vec![0.0; 300]);
     refused(
         "pictures of 7 × 7 pixels; pad them to squares whose side is an even number from 4 to 1024",

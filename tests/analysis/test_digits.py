@@ -8,10 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from scipy.special import ndtr, ndtri
+from scipy.stats import kstest, norm, truncnorm
 
 import fig_digits
 from conftest import ROOT, Runner, ScriptRunner
-from pictures import ALPHA, PixelMap, crop, pad, read_all_idx, read_idx, write_fields
+from pictures import Pictures, PixelMap, crop, pad, read_all_idx, read_idx, write_pictures
 from sweep import SweepError
 
 FLOW = "[flow]\ncouplings = 4\nhidden_layers = 1\nhidden_width = 16\n"
@@ -30,17 +32,49 @@ def idx_bytes(pixels: np.ndarray) -> bytes:
     return b"\x00\x00\x08\x03" + np.array(pixels.shape, ">u4").tobytes() + pixels.tobytes()
 
 
-def test_log_jacobian_is_the_numerical_derivative_and_pixels_come_back() -> None:
+def drawn_map(levels: int = 6) -> tuple[np.ndarray, PixelMap]:
+    """Pictures of 3 x 4 pixels, of few levels above 0, and their map."""
     generator = np.random.default_rng(1)
-    pixels = generator.uniform(0.0, 256.0, (3, 4, 5))
-    pixel_map = PixelMap(256, ALPHA)
-    field, log_jacobian = pixel_map.to_field(pixels)
-    step = 1e-4
-    slopes = (pixel_map.to_field(pixels + step)[0] - pixel_map.to_field(pixels - step)[0]) / (
-        2 * step
-    )
-    np.testing.assert_allclose(log_jacobian, np.log(slopes).sum(axis=(1, 2)), rtol=1e-8)
-    np.testing.assert_allclose(pixel_map.to_pixels(field), pixels, rtol=1e-10)
+    ink = np.minimum(generator.geometric(0.4, (200, 3, 4)), levels - 1)
+    pixels = np.where(generator.random(ink.shape) < 0.4, ink, 0)
+    return pixels, PixelMap.of(pixels, levels, 0.3)
+
+
+def test_noise_is_a_density_between_the_edges_of_each_level() -> None:
+    """Uniform in Phi for all levels but 0, and ln r as scipy has it."""
+    pixels, pixel_map = drawn_map()
+    generator = np.random.default_rng(2)
+    edges = pixel_map.edges
+    assert edges.shape == (5,)
+    assert edges[0] == pytest.approx(ndtri(0.3))
+    ends = np.array([*edges, np.inf])
+    for level in range(1, 6):
+        share = (pixels == level).sum() / (pixels > 0).sum()
+        low, high = ndtr(ends[level - 1 : level + 1])
+        assert high - low == pytest.approx(0.7 * share, abs=0.01)
+        field, _ = pixel_map.to_field(np.full((2000, 3, 4), level), generator)
+        ranks = (ndtr(field) - low) / (high - low)
+        # Passed by chance for all but one of 10^5 seeds.
+        assert kstest(ranks.ravel(), "uniform").pvalue > 1e-5
+    field, ln_noise = pixel_map.to_field(pixels, generator)
+    assert (np.searchsorted(edges, field) == pixels).all()
+    mean, deviation, kept = pixel_map.noise_of_black()
+    ln_black = norm.logpdf(field, mean, deviation) - np.log(kept)
+    index = np.maximum(pixels, 1)
+    ln_ink = norm.logpdf(field) - np.log(norm.cdf(ends[index]) - norm.cdf(ends[index - 1]))
+    expected = np.where(pixels == 0, ln_black, ln_ink).sum(axis=(1, 2))
+    np.testing.assert_allclose(ln_noise, expected, rtol=1e-9)
+
+
+def test_noise_of_black_has_the_moments_of_a_cut_normal_distribution() -> None:
+    _, pixel_map = drawn_map()
+    mean, deviation, kept = pixel_map.noise_of_black()
+    cut = truncnorm(-np.inf, ndtri(0.3))
+    assert (mean, deviation) == pytest.approx((cut.mean(), cut.std()), rel=1e-9)
+    assert kept == pytest.approx(norm.cdf((ndtri(0.3) - mean) / deviation))
+    field, _ = pixel_map.to_field(np.zeros((2000, 3, 4), dtype=int), np.random.default_rng(3))
+    drawn = truncnorm(-np.inf, (ndtri(0.3) - mean) / deviation, mean, deviation)
+    assert kstest(field.ravel(), drawn.cdf).pvalue > 1e-5
 
 
 def test_padding_keeps_the_picture_in_the_middle() -> None:
@@ -60,20 +94,43 @@ def test_idx_files_are_read_plain_and_gzipped_in_the_order_given(
     plain.write_bytes(idx_bytes(pixels[:3]))
     zipped.write_bytes(gzip.compress(idx_bytes(pixels[3:])))
     np.testing.assert_array_equal(read_all_idx([plain, zipped]), pixels)
-    done = run_figure("pictures.py", "idx", plain, zipped, "-o", output, "--seed", 4)
+    done = run_figure("pictures.py", "idx", plain, zipped, "-o", output, "--held-out", 2)
     assert done.returncode == 0, done.stderr
     with h5py.File(output) as file:
         fields = file["fields"][...]
         assert fields.shape == (5, 8, 8)
-        assert file["log_jacobian"].shape == (5,)
+        assert file["ln_noise"].shape == (5,)
+        edges = file["edges"][...]
         attributes = dict(file.attrs)
     assert (attributes["rows"], attributes["columns"], attributes["pixel_levels"]) == (6, 7, 256)
-    values = crop(PixelMap(256, attributes["alpha"]).to_pixels(fields.astype(float)), 6, 7)
-    # Uniform noise in [0, 1) above each whole pixel value, fields being rounded to f32.
-    noise = values - pixels
-    assert noise.min() > -1e-3
-    assert noise.max() < 1.0 + 1e-3
-    assert abs(noise.mean() - 0.5) < 4.0 / np.sqrt(12 * noise.size)
+    np.testing.assert_array_equal(crop(np.searchsorted(edges, fields), 6, 7), pixels)
+    # What is held out leaves no trace in the edges.
+    np.testing.assert_array_equal(edges, PixelMap.of(pixels[:3], 256, 0.1).edges)
+
+
+def test_coordinates_have_labels_and_no_padding(tmp_path: Path, run_figure: ScriptRunner) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 6, 7), dtype=np.uint8)
+    images, labels, output = tmp_path / "a", tmp_path / "b", tmp_path / "data.h5"
+    images.write_bytes(idx_bytes(pixels))
+    labels.write_bytes(b"\x00\x00\x08\x01\x00\x00\x00\x05" + bytes([3, 1, 4, 1, 5]))
+    arguments = ["--held-out", 1, "--coordinates", "-o", output, "--labels"]
+    done = run_figure("pictures.py", "idx", images, *arguments, labels)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(output) as file:
+        found = np.searchsorted(file["edges"][...], file["coordinates"][...])
+        np.testing.assert_array_equal(found, pixels.reshape(5, 42))
+        assert file["labels"][...].tolist() == [3, 1, 4, 1, 5]
+    output.unlink()
+    for files, message in [
+        ((labels, labels), "there are 10 labels of 5 pictures"),
+        ((images,), "is no IDX file of labels"),
+    ]:
+        done = run_figure("pictures.py", "idx", images, *arguments, *files)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert not output.exists()
+    done = run_figure("pictures.py", "idx", images, "--held-out", 5, "-o", output)
+    assert "there are 5 pictures; --held-out must leave some" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,7 +138,7 @@ def test_idx_files_are_read_plain_and_gzipped_in_the_order_given(
     [
         (b"text", "no IDX file of pictures"),
         (b"\x00\x00\x08\x01" + bytes(20), "no IDX file of pictures"),
-        (idx_bytes(np.zeros((2, 3, 3), np.uint8))[:-1], "17 pixels instead of"),
+        (idx_bytes(np.zeros((2, 3, 3), np.uint8))[:-1], "17 values instead of"),
         (gzip.compress(b"pixels", mtime=0)[:-3], "is damaged"),
     ],
 )
@@ -89,46 +146,55 @@ def test_bad_idx_files_are_refused(tmp_path: Path, content: bytes, message: str)
     path = tmp_path / "images"
     path.write_bytes(content)
     with pytest.raises(SweepError, match=message):
-        read_idx(path)
+        read_idx(path, 3)
 
 
 def test_pictures_of_different_sizes_are_refused(tmp_path: Path, run_figure: ScriptRunner) -> None:
     for name, size in (("a", 4), ("b", 5)):
         (tmp_path / name).write_bytes(idx_bytes(np.zeros((2, size, size), np.uint8)))
-    done = run_figure("pictures.py", "idx", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "c.h5")
+    done = run_figure(
+        "pictures.py",
+        "idx",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--held-out",
+        1,
+        "-o",
+        tmp_path / "c.h5",
+    )
     assert done.returncode == 1
     assert "b: pictures of (5, 5), not (4, 4)" in done.stderr
     assert not (tmp_path / "c.h5").exists()
 
 
-def test_uniform_pixels_cost_the_bits_of_their_levels_and_of_the_flows_shape(
+def test_independent_pixels_cost_their_entropy_and_what_noise_adds(
     neuralrg: Runner, tmp_path: Path
 ) -> None:
-    """Independent uniform pixels x = logit(share) have no structure but that of one site.
+    """Pixels that are black with probability 1/2, else of one of 15 levels, all alike.
 
-    An affine flow can give each site a Gaussian at best, so that a pixel costs
-    log2(levels) + [1/2 ln(2 pi e Var x) - E ln(dx/dv)] / ln 2 bits, v uniform in [0, 1).
+    An affine flow can give each site a Gaussian at best, 1/2 ln(2 pi e Var x), less ln r.
     """
     generator = np.random.default_rng(5)
-    write_fields(
-        tmp_path / "data.h5", generator.integers(0, 16, (6000, 4, 4)), 16, ALPHA, generator
-    )
+    ink = generator.integers(1, 16, (6000, 4, 4))
+    pixels = np.where(generator.random(ink.shape) < 0.5, 0, ink)
+    write_pictures(tmp_path / "data.h5", Pictures(pixels, 16, 2000, black=0.5), False, generator)
     learned = learn(
         neuralrg,
         tmp_path,
         f"[learn]\ndepth = 1\n[data]\nfile = '{tmp_path}/data.h5'\nheld_out = 2000\n{FLOW}"
         "[train]\nsteps = 400\nbatch = 256\nlearning_rate = 0.01\naveraging = 0.95\n",
     )
-    share = ALPHA + (1 - 2 * ALPHA) * (np.arange(100_000) + 0.5) / 100_000
-    x, slope = np.log(share / (1 - share)), (1 - 2 * ALPHA) / (share * (1 - share))
-    expected = 4 + (0.5 * np.log(2 * np.pi * np.e * x.var()) - np.log(slope).mean()) / np.log(2)
+    with h5py.File(tmp_path / "data.h5") as file:
+        x, ln_noise = file["fields"][-2000:], file["ln_noise"][-2000:]
+    nats = 0.5 * np.log(2 * np.pi * np.e * x.var()) + ln_noise.mean() / 16
     with h5py.File(learned) as file:
         bits = file["held_out/bits_per_dimension"][()]
         error = file["held_out/bits_per_dimension_error"][()]
-    assert 4.0 < expected < 4.1
+    entropy = 1.0 + 0.5 * np.log2(15)
+    assert entropy < nats / np.log(2) < entropy + 0.1
     # The flow's networks cost a little, as they can only fit noise here.
-    assert -4 * error < bits - expected < 4 * error + 0.01
-    assert error < 0.01
+    assert entropy - 4 * error < bits < nats / np.log(2) + 4 * error + 0.01
+    assert error < 0.02
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +202,10 @@ def learned_digits(neuralrg: Runner, tmp_path_factory: pytest.TempPathFactory) -
     """The digits of scikit-learn, learned for some seconds."""
     folder = tmp_path_factory.mktemp("digits")
     script = ROOT / "analysis" / "pictures.py"
-    subprocess.run([sys.executable, script, "scikit-learn", "-o", folder / "digits.h5"], check=True)
+    subprocess.run(
+        [sys.executable, script, "scikit-learn", "--held-out=297", "-o", folder / "digits.h5"],
+        check=True,
+    )
     return learn(
         neuralrg,
         folder,

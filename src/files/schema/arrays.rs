@@ -96,11 +96,19 @@ pub const FIELDS: Item =
     array("fields", "1", &["temperature", "sample", "row", "column"], "samples of the field");
 
 /// Where the fields come from pixels.
-pub const LOG_JACOBIAN: Item = array(
-    "log_jacobian",
+pub const LN_NOISE: Item = array(
+    "ln_noise",
     "nat",
     &["sample"],
-    "ln|det| of the field's derivative by pixel values in levels",
+    "ln of the density r(x|n) that the field was drawn from, given the levels n of its pixels",
+);
+
+/// Which fields mean which picture.
+pub const EDGES: Item = array(
+    "edges",
+    "1",
+    &["edge"],
+    "values of the field between which a pixel has each of its levels, from 0 on; ascending",
 );
 
 /// Pictures in a file of `neuralrg learn`.
