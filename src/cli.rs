@@ -6,6 +6,7 @@ mod collect;
 mod exact;
 mod export;
 mod learn;
+mod modes;
 mod output;
 mod plan;
 mod reference;
@@ -55,6 +56,7 @@ pub enum Command {
     Reference(reference::Reference),
     Learn(learn::Learn),
     Canonical(canonical::Canonical),
+    Modes(modes::Modes),
 }
 
 /// The program: does what the command line asks for.
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Sample(arguments) => sample::sample(arguments),
         Command::Exact(lattices) => exact::exact(lattices),
         Command::Reference(arguments) => reference::reference(arguments),
+        Command::Modes(arguments) => modes::modes(arguments),
         Command::Learn(arguments) => return learn::learn(arguments),
         Command::Canonical(arguments) => return canonical::canonical(arguments),
     })

@@ -6,6 +6,7 @@ pub mod cost;
 pub mod export;
 mod judgement;
 pub mod learn;
+pub mod modes;
 pub mod numbers;
 mod outcome;
 pub mod progress;

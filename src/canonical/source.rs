@@ -1,5 +1,7 @@
 //! Coordinates that a symplectic flow learns from: exact samples of a surface, or a file.
 
+use std::path::Path;
+
 use hdf5::File;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array2, ArrayView2, Axis, s, stack};
@@ -42,17 +44,8 @@ impl Coordinates {
     pub fn read(source: &SourceSection) -> Result<Self> {
         let path = source.file.as_deref().expect("data have a file");
         let problem = |problem: String| Error::UnusableData { path: path.into(), problem };
-        let (file, dataset) = open_samples(path, &schema::COORDINATES)?;
-        let name = schema::COORDINATES.name;
-        let axes = schema::COORDINATES.axes.join(", ");
-        let [count, coordinates] = dataset.shape()[..] else {
-            return Err(problem(format!("`{name}` must have the axes ({axes})")));
-        };
-        if coordinates < 2 {
-            return Err(problem(format!("`{name}` has {coordinates} coordinates; 2 are needed")));
-        }
-        let mut samples: Array2<f32> = dataset.read().map_err(Error::hdf5("read", path))?;
-        samples.mapv_inplace(|value| (f64::from(value) * source.scale) as f32);
+        let (file, samples) = read_coordinates(path, source.scale)?;
+        let count = samples.nrows();
         let held_out = source.held_out;
         check_samples(samples.view(), ("source.held_out", held_out), path)?;
         let angles = read_angles(&file, count).map_err(problem)?;
@@ -102,6 +95,26 @@ impl Coordinates {
         let count = self.held_out.nrows().min(self.training.nrows());
         [self.held_out.view(), self.training.slice(s![..count, ..])]
     }
+}
+
+/// The coordinates of a file, in the units of a flow that multiplies them by `scale`. Shapes: (sample, n).
+///
+/// # Errors
+/// It cannot be read, or has no coordinates.
+pub fn read_coordinates(path: &Path, scale: f64) -> Result<(File, Array2<f32>)> {
+    let problem = |problem: String| Err(Error::UnusableData { path: path.into(), problem });
+    let (file, dataset) = open_samples(path, &schema::COORDINATES)?;
+    let name = schema::COORDINATES.name;
+    let [_, coordinates] = dataset.shape()[..] else {
+        let axes = schema::COORDINATES.axes.join(", ");
+        return problem(format!("`{name}` must have the axes ({axes})"));
+    };
+    if coordinates < 2 {
+        return problem(format!("`{name}` has {coordinates} coordinates; 2 are needed"));
+    }
+    let mut samples: Array2<f32> = dataset.read().map_err(Error::hdf5("read", path))?;
+    samples.mapv_inplace(|value| (f64::from(value) * scale) as f32);
+    Ok((file, samples))
 }
 
 /// Places of at most so many samples, evenly over all.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, ArrayView1, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
 
 use super::arrangement;
 use super::config::FlowConfig;
@@ -49,6 +49,35 @@ impl SymplecticFlow {
         let parts = [of_couplings.view(), ln_frequencies.view(), center.view()];
         let parameters = concatenate(Axis(0), &parts).expect("vectors");
         Self { coordinates, parameters, couplings: couplings.into() }
+    }
+
+    /// A flow whose parameters are known.
+    ///
+    /// # Errors
+    /// They are not as many as it has; then it says so.
+    pub fn with_parameters(
+        (coordinates, seed): (usize, u64),
+        config: &FlowConfig,
+        parameters: Array1<f64>,
+    ) -> Result<Self, String> {
+        let couplings: Arc<[Coupling]> = arrangement::halves(coordinates, seed, config).into();
+        let of_couplings: usize = couplings.iter().map(|c| c.network.parameter_count()).sum();
+        let (found, expected) = (parameters.len(), of_couplings + 2 * coordinates);
+        if found != expected {
+            return Err(format!("it has {found} parameters, not {expected}"));
+        }
+        Ok(Self { coordinates, parameters, couplings })
+    }
+
+    /// Which coordinates each coupling freezes: 1, and 0 where it moves them. Shapes: (coupling, n).
+    pub fn frozen(&self) -> Array2<u8> {
+        let mut frozen = Array2::ones((self.couplings.len(), self.coordinates));
+        for (mut row, coupling) in frozen.outer_iter_mut().zip(self.couplings.iter()) {
+            for &moved in &coupling.updated {
+                row[moved as usize] = 0;
+            }
+        }
+        frozen
     }
 
     /// All couplings in the order from Q to q.

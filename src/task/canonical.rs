@@ -102,7 +102,7 @@ pub fn canonical(config_path: &Path, output: &Path, stop: Stop) -> Result<Number
     Ok(learned.best.numbers)
 }
 
-const CANONICAL: Outcome = Outcome {
+pub(super) const CANONICAL: Outcome = Outcome {
     command: "neuralrg canonical",
     group: schema::SCALARS,
     items: schema::CANONICAL_SCALARS,
@@ -341,7 +341,7 @@ fn fill(file: &hdf5::File, learned: &Learned, config: &CanonicalConfig) -> hdf5:
     }
 
     write_training(file, flow.parameters.view(), &[], &best.history)?;
-    write_array(&file.group(schema::MODEL)?, &schema::FROZEN, frozen(flow).view())?;
+    write_array(&file.group(schema::MODEL)?, &schema::FROZEN, flow.frozen().view())?;
     let group = file.create_group(schema::EVALUATE)?;
     write_array(&group, &schema::CANONICAL_SAMPLES, learned.samples.view())?;
     if let Some((originals, redrawn)) = &learned.redrawn {
@@ -352,15 +352,4 @@ fn fill(file: &hdf5::File, learned: &Learned, config: &CanonicalConfig) -> hdf5:
         write_array(&group, values, redrawn.view())?;
     }
     write_number(file, schema::COMPLETE, 1u8)
-}
-
-/// Which coordinates the couplings freeze. Shapes: (coupling, n).
-fn frozen(flow: &SymplecticFlow) -> Array2<u8> {
-    let mut frozen = Array2::ones((flow.couplings().len(), flow.coordinates));
-    for (mut row, coupling) in frozen.outer_iter_mut().zip(flow.couplings().iter()) {
-        for &moved in &coupling.updated {
-            row[moved as usize] = 0;
-        }
-    }
-    frozen
 }

@@ -57,19 +57,19 @@ impl Trained {
     }
 }
 
-/// Whether a command may write `output`: not over the task file that it reads, and where it can, so that this is known
-/// before the work is done.
+/// Whether a command may write `output`: not over a file that it reads, and where it can, so that this is known before the
+/// work is done.
 ///
 /// # Errors
 /// It may not.
-pub fn check_output(task: &Path, output: &Path) -> Result<()> {
+pub fn check_output(input: &Path, output: &Path) -> Result<()> {
     check_writable(output)?;
     let same = |a: &Path, b: &Path| {
         a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
     };
-    if same(task, output) {
+    if same(input, output) {
         return Err(Error::Usage(format!(
-            "--output {} is the task file itself; choose another name",
+            "--output {} is a file that this command reads; choose another name",
             output.display()
         )));
     }

@@ -282,6 +282,54 @@ mod with_torch {
         );
     }
 
+    /// Where all oscillators but one rest the modes are known; the program reads the units that the flow learned from.
+    #[test]
+    fn modes_of_paths_are_their_positions() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, data, output] =
+            ["out.h5", "paths.h5", "modes.h5"].map(|name| folder.path().join(name));
+        let config = config(folder.path(), &of_data(folder.path()));
+        run(&config, &file).success();
+        let paths: Array3<f64> = read(&file, "modes/path");
+        let points: Vec<f32> = paths.iter().map(|&q| (q / 2.0) as f32).collect();
+        let points = Array2::from_shape_vec((2 * 25, 3), points).unwrap();
+        make_hdf5(&data, |file| {
+            file.new_dataset_builder().with_data(&points).create("coordinates").unwrap();
+        });
+        let modes = |data: &Path, output: &Path, more: &[&str]| {
+            let mut command = neuralrg();
+            command.arg("modes").arg(&file).arg(data).arg("-o").arg(output).args(more);
+            outcome(&mut command)
+        };
+        modes(&data, &output, &[]).success();
+        let positions: Array1<f64> = read(&file, "modes/path_position");
+        let found: Array2<f64> = read(&output, "modes");
+        let expected = Array2::from_shape_fn((50, 3), |(row, mode)| {
+            if row / 25 == mode { positions[row % 25] } else { 0.0 }
+        });
+        let largest = (&found - &expected).mapv(f64::abs).into_iter().fold(0.0, f64::max);
+        assert!(largest < 1e-4, "{largest}");
+        let frequencies: Array1<f64> = read(&file, "modes/frequency");
+        assert_eq!(read::<ndarray::Ix1>(&output, "frequency"), frequencies);
+        modes(&data, &output, &["--slowest", "2"]).success();
+        assert_eq!(read::<ndarray::Ix2>(&output, "modes"), found.slice(ndarray::s![.., ..2]));
+
+        let before = fs::read(&data).unwrap();
+        let message = "is a file that this command reads";
+        assert_contains(modes(&data, &data, &[]).refusal(), &[message]);
+        assert_eq!(fs::read(&data).unwrap(), before);
+        let message = "is no finished file of `neuralrg canonical`";
+        let mut command = neuralrg();
+        command.arg("modes").arg(&data).arg(&data).arg("-o").arg(&output);
+        assert_contains(outcome(&mut command).refusal(), &[message]);
+        make_hdf5(&data, |file| {
+            let values = Array2::<f32>::zeros((300, 4));
+            file.new_dataset_builder().with_data(&values).create("coordinates").unwrap();
+        });
+        let message = "it has 4 coordinates, the transformation 3";
+        assert_contains(modes(&data, &output, &[]).refusal(), &[message]);
+    }
+
     #[test]
     fn bad_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();

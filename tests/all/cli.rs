@@ -31,6 +31,7 @@ fn every_subcommand_has_help() {
         "sample",
         "learn",
         "canonical",
+        "modes",
     ] {
         assert!(general.contains(subcommand), "{general}");
         let help = program(&[subcommand, "--help"]);

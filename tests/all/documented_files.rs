@@ -56,13 +56,14 @@ fn other_layouts() -> Vec<(&'static str, Vec<Item>)> {
         ("coarse", coarse),
         ("samples", drawn),
         ("fields", vec![schema::FIELDS, temperature]),
-        ("pictures", vec![schema::LOG_JACOBIAN]),
-        ("evaluate of a learned file", vec![schema::SAMPLES, schema::LEVELS]),
+        ("pictures", vec![schema::LN_NOISE, schema::EDGES]),
+        ("evaluate of a learned file", vec![schema::SAMPLES, schema::LEVELS, schema::EDGES]),
         ("coordinates", vec![schema::COORDINATES, schema::ANGLES]),
         ("scalars of a canonical file", schema::CANONICAL_SCALARS.to_vec()),
         ("modes of a canonical file", modes),
         ("model of a canonical file", vec![schema::PARAMETERS, schema::FROZEN]),
         ("evaluate of a canonical file", kept),
+        ("modes of samples", vec![schema::FREQUENCIES[0], schema::MODE_VALUES]),
     ]
 }
 
@@ -368,12 +369,12 @@ fn write_pictures(path: &Path) {
         ndarray::Array3::from_shape_fn((40, 4, 4), |(i, j, k)| ((7 * i + 3 * j + k) % 5) as f32);
     make_hdf5(path, |file| {
         file.new_dataset_builder().with_data(&pixels).create(schema::FIELDS.name).unwrap();
-        let log_jacobian = file.new_dataset_builder().with_data(&[-20.0; 40]);
-        log_jacobian.create(schema::LOG_JACOBIAN.name).unwrap();
+        let ln_noise = file.new_dataset_builder().with_data(&[20.0; 40]);
+        ln_noise.create(schema::LN_NOISE.name).unwrap();
+        file.new_dataset_builder().with_data(&[0.0; 3]).create(schema::EDGES.name).unwrap();
         for name in [schema::PICTURE_ROWS, schema::PICTURE_COLUMNS, schema::PIXEL_LEVELS] {
             file.new_attr::<i64>().create(name).unwrap().write_scalar(&4).unwrap();
         }
-        file.new_attr::<f64>().create(schema::ALPHA).unwrap().write_scalar(&0.05).unwrap();
     });
 }
 

@@ -131,7 +131,7 @@ fn what_is_no_finished_task_or_cannot_be_written_is_refused_and_changes_nothing(
         (sweep.dir.clone(), output.clone(), "cannot read task file"),
         (damaged, output.clone(), "is damaged (its checksum does not fit)"),
         (unfinished, output, "is damaged (it was never completed)"),
-        (task.clone(), task.clone(), "is the task file itself"),
+        (task.clone(), task.clone(), "is a file that this command reads"),
         (task.clone(), absent.join("out"), "cannot write into folder"),
         (task, sweep.dir.clone(), "cannot write"),
     ];

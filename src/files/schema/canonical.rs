@@ -92,6 +92,18 @@ pub const OF_SEEDS: [Item; 4] = [
     ),
 ];
 
+/// `format` attribute of files of `neuralrg modes`.
+pub const MODES_FORMAT: &str = "neuralrg-modes";
+pub const MODES_FORMAT_VERSION: i64 = 1;
+
+/// What the modes are in given samples, the slowest first.
+pub const MODE_VALUES: Item = array(
+    "modes",
+    "1",
+    &["sample", "mode"],
+    "z = omega (Q - b) of each sample: standard normal numbers where the flow is exact",
+);
+
 /// Of all modes of the training that is described, ascending; errors where there are several seeds.
 pub const FREQUENCIES: [Item; 2] = [
     array(
