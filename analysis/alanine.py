@@ -5,7 +5,7 @@
 
 Langevin dynamics of OpenMM with Amber ff99SB-ILDN in implicit solvent (OBC2), a frame each
 picosecond, frames aligned to one structure by least squares over all 22 atoms, weighted by their
-masses: heavy atoms alone would lose three of their coordinates to their common centre. Writes
+masses: aligned by themselves, heavy atoms would lose six of their coordinates. Writes
 `alanine-dipeptide-heavy-atom-positions.npz` (arr_0, arr_1 ...: frame, 30; nm) and
 `alanine-dipeptide-backbone-dihedrals.npz` (frame, 2: phi and psi, rad), from which trajectories.py
 makes a file for `neuralrg canonical`. Each nanosecond is saved, and the same command goes on after
@@ -13,16 +13,19 @@ the last one. Needs analysis/requirements-molecules.txt.
 """
 
 import argparse
+import fcntl
 import json
 import random
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
-from figure import run_script
+from figure import run_script, written_whole
 from sweep import SweepError
 
 TEMPERATURE = 300.0
@@ -32,6 +35,7 @@ TIME_STEP = 0.004
 STEPS_PER_FRAME = 250
 FRAMES_PER_BLOCK = 1000
 HYDROGEN_MASS = 1.5
+MOST_SEED = 1_000_000_000
 FORCE_FIELD = ("amber99sbildn.xml", "amber99_obc.xml")
 
 #: Residue, atom, element; the earlier atoms that it is placed from; then bond length (nm), angle
@@ -148,13 +152,24 @@ class Molecule:
         return heavy.reshape(len(heavy), -1).astype(np.float32), angles.astype(np.float32)
 
 
-def build_simulation(seed: int) -> object:
-    """A simulation that starts from the same structure whatever the seed of its velocities."""
+def openmm_version() -> str:
+    """Of the installed OpenMM, whose saved states no other version reads.
+
+    Raises:
+        SweepError: it is not installed.
+    """
     try:
         import openmm
-        from openmm import app, unit
     except ImportError as error:
         raise SweepError(f"{error}; pip install -r analysis/requirements-molecules.txt") from error
+    return openmm.__version__
+
+
+def build_simulation(seed: int) -> object:
+    """A simulation that starts from the same structure whatever the seed of its velocities."""
+    import openmm
+    from openmm import app, unit
+
     topology = app.Topology()
     chain = topology.addChain()
     residues = {name: topology.addResidue(name, chain) for name in ("ACE", "ALA", "NME")}
@@ -183,15 +198,31 @@ def build_simulation(seed: int) -> object:
 
 
 def run_trajectory(plan: Plan) -> None:
-    """Run what is left of a trajectory, each nanosecond in a file beside the simulation's state."""
+    """Run what is left of a trajectory, each nanosecond in a file beside the simulation's state.
+
+    Raises:
+        SweepError: another process works on it, or its last nanosecond cannot be read.
+    """
+    plan.block(0).parent.mkdir(parents=True, exist_ok=True)
+    with (plan.block(0).parent / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SweepError(f"{lock.name}: another alanine.py is at work here") from error
+        there = (plan.block(index).exists() for index in range(plan.blocks))
+        done = next((index for index, one in enumerate(there) if not one), plan.blocks)
+        if done < plan.blocks:
+            run_blocks(plan, done)
+
+
+def run_blocks(plan: Plan, done: int) -> None:
+    """Run a trajectory of which so many nanoseconds are done."""
     molecule = Molecule(plan.seed + plan.trajectory)
     context = molecule.simulation.context
-    plan.block(0).parent.mkdir(parents=True, exist_ok=True)
-    done = sum(plan.block(index).exists() for index in range(plan.blocks))
     if done:
-        with np.load(plan.block(done - 1)) as last:
-            molecule.reference = last["reference"]
-            context.loadCheckpoint(last["state"].tobytes())
+        block = read_block(plan.block(done - 1))
+        molecule.reference = block["reference"]
+        context.loadCheckpoint(block["state"].tobytes())
     for index in range(done, plan.blocks):
         positions, angles = molecule.run_block()
         state = np.frombuffer(context.createCheckpoint(), np.uint8)
@@ -202,22 +233,30 @@ def run_trajectory(plan: Plan) -> None:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays beside the file's place, then rename."""
-    partial = path.with_name(f".{path.stem}.partial.npz")
-    np.savez(partial, **arrays)
-    partial.replace(path)
+    """Write arrays as a whole."""
+    with written_whole(path) as partial:
+        np.savez(partial, **arrays)
+
+
+def read_block(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a nanosecond.
+
+    Raises:
+        SweepError: it is damaged.
+    """
+    try:
+        with np.load(path) as block:
+            return dict(block)
+    except (BadZipFile, EOFError, ValueError, zlib.error) as error:
+        raise SweepError(f"{path}: is damaged; remove it and the blocks behind it") from error
 
 
 def join(plans: list[Plan], name: str) -> dict[str, np.ndarray]:
     """One kind of arrays, each trajectory's blocks one after the other: arr_0, arr_1 ..."""
 
-    def read(path: Path) -> np.ndarray:
-        with np.load(path) as block:
-            return block[name]
-
     return {
         f"arr_{plan.trajectory}": np.concatenate(
-            [read(plan.block(index)) for index in range(plan.blocks)]
+            [read_block(plan.block(index))[name] for index in range(plan.blocks)]
         )
         for plan in plans
     }
@@ -229,11 +268,14 @@ def check_settings(folder: Path, settings: dict[str, object]) -> None:
     Raises:
         SweepError: the folder has been begun with others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     if not path.exists():
-        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    begun = json.loads(path.read_text(encoding="utf-8"))
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SweepError(f"{path}: is damaged ({error}); give another folder") from error
     if begun != settings:
         raise SweepError(f"{path}: was begun with {begun}, not {settings}; give another folder")
 
@@ -248,8 +290,12 @@ def parse_arguments() -> argparse.Namespace:
         "--trajectories", default=2, **whole, help="one process each (default: %(default)s)"
     )
     parser.add_argument("--nanoseconds", default=50, **whole, help="of each (default: %(default)s)")
-    parser.add_argument("--seed", default=1, **whole, help="of the noise (default: %(default)s)")
+    parser.add_argument(
+        "--seed", default=1, **whole, help="of the first one; others follow (default: %(default)s)"
+    )
     arguments = parser.parse_args()
+    if arguments.seed > MOST_SEED:
+        parser.error(f"--seed must be at most {MOST_SEED}")
     if min(arguments.trajectories, arguments.nanoseconds, arguments.seed) < 1:
         parser.error("--trajectories, --nanoseconds and --seed must be 1 or more")
     return arguments
@@ -259,7 +305,8 @@ def main() -> list[Path]:
     """Simulate, each trajectory in a process of its own, and join what they have written."""
     arguments = parse_arguments()
     folder, count = arguments.output, arguments.trajectories
-    check_settings(folder, {"force_field": list(FORCE_FIELD), "seed": arguments.seed})
+    settings = {"force_field": list(FORCE_FIELD), "seed": arguments.seed}
+    check_settings(folder, {**settings, "openmm": openmm_version()})
     plans = [Plan(folder, one, arguments.nanoseconds, arguments.seed) for one in range(count)]
     with ProcessPoolExecutor(count) as pool:
         for _ in pool.map(run_trajectory, plans):

@@ -55,8 +55,8 @@ class Frames(NamedTuple):
         return np.arange(min(most, count)) * count // min(most, count)
 
 
-def read_frames(frames: Path, modes: Path) -> Frames:
-    """Read a file of trajectories.py and one of `neuralrg modes`.
+def read_frames(canonical: Canonical, frames: Path, modes: Path) -> Frames:
+    """Read a file of trajectories.py and one of `neuralrg modes` of a transformation.
 
     Raises:
         SweepError: one cannot be used, or they do not belong together.
@@ -75,13 +75,16 @@ def read_frames(frames: Path, modes: Path) -> Frames:
         with h5py.File(modes) as file:
             if file.attrs.get("format") != FORMAT:
                 raise SweepError(f"{modes}: not a file of `neuralrg modes`; give one")
-            values = file["modes"][...]
+            values, frequency = file["modes"][...], file["frequency"][...]
     except (OSError, KeyError) as error:
         raise SweepError(f"{modes}: cannot be read as file of `neuralrg modes`: {error}") from error
     if coordinates.shape[1] != COORDINATES:
         raise SweepError(f"{frames}: has {coordinates.shape[1]} coordinates a frame, not 30")
     if len(values) != len(coordinates):
         raise SweepError(f"{modes}: has {len(values)} samples, {frames} has {len(coordinates)}")
+    known = canonical.modes["frequency"][: values.shape[1]]
+    if values.shape[1] < 2 or not np.array_equal(frequency, known):
+        raise SweepError(f"{modes}: has not the two slowest modes of this transformation or more")
     return Frames(coordinates, trajectory, angles, values)
 
 
@@ -95,20 +98,23 @@ def tica(frames: Frames, lag: int, components: int) -> np.ndarray:
         from deeptime.decomposition import TICA
     except ImportError as error:
         raise SweepError(f"{error}; pip install -r analysis/requirements-molecules.txt") from error
-    parts = [
-        frames.coordinates[frames.trajectory == number].astype(np.float64)
-        for number in np.unique(frames.trajectory)
-    ]
-    model = TICA(lagtime=lag, dim=components).fit_from_timeseries(parts).fetch_model()
-    return model.transform(frames.coordinates.astype(np.float64))
+    # The stiffest directions of a molecule have a variance of 1e-7 nm^2, and all are to stay.
+    coordinates = frames.coordinates.astype(np.float64)
+    coordinates /= coordinates.std()
+    parts = [coordinates[frames.trajectory == number] for number in np.unique(frames.trajectory)]
+    estimator = TICA(lagtime=lag, dim=components, epsilon=1e-9)
+    return estimator.fit_from_timeseries(parts).fetch_model().transform(coordinates)
 
 
 def decay_time(values: np.ndarray, trajectory: np.ndarray, lag: int) -> float:
-    """-lag / ln C(lag) in frames; 0 where C is not positive. Shapes: (frame), (frame)."""
+    """-lag / ln C(lag) in frames; NaN where C is not above 3 / sqrt(frames), three times its noise.
+
+    Shapes: (frame), (frame).
+    """
     centred = values - values.mean()
     same = trajectory[lag:] == trajectory[:-lag]
     lagged = float((centred[lag:] * centred[:-lag])[same].mean() / centred.var())
-    return -lag / np.log(lagged) if lagged > 0.0 else 0.0
+    return -lag / np.log(lagged) if 3.0 / np.sqrt(same.sum()) < lagged < 1.0 else np.nan
 
 
 def information(values: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -134,7 +140,7 @@ def table(canonical: Canonical, frames: Frames, lag: int, count: int) -> list[st
         for index, (phi, psi) in enumerate(known):
             frequency = with_error(*frequencies[index]) if kind == "mode" else ""
             time = decay_time(values[:, index], frames.trajectory, lag)
-            decay = f"{time:.1f}" if time > 0.0 else f"< {lag}"
+            decay = f"{time:.1f}" if np.isfinite(time) else f"< {lag}"
             lines.append(f"| {kind} {index + 1} | {frequency} | {phi:.3f} | {psi:.3f} | {decay} |")
     slow, fast = canonical.modes["frequency"][1:3]
     return [*lines, "", f"ω₃/ω₂ = {fast / slow:.2f}"]
@@ -177,7 +183,7 @@ def draw_ramachandran(axes: Axes, frames: Frames, mode: int) -> None:
 
 
 def draw_molecule(axes: Axes, canonical: Canonical, mode: int) -> None:
-    """Bonds along a mode, side by side, seen along the direction of the least extent."""
+    """Bonds along a mode, over each other, seen along the direction of the least extent."""
     places = [int(np.argmin(np.abs(canonical.modes["path_position"] - z))) for z in POSITIONS]
     atoms = canonical.modes["path"][mode, places].reshape(len(places), -1, 3)
     centred = atoms - atoms.mean(axis=1, keepdims=True)
@@ -212,9 +218,16 @@ def main() -> list[object]:
     """Read, draw, save; the lines of the table and the files that were written."""
     arguments = parse_arguments()
     canonical = read_canonical(arguments.transformation)
-    if "information" not in canonical.modes or canonical.samples.shape[1] != COORDINATES:
-        raise SweepError(f"{arguments.transformation}: has not learned from these frames")
-    frames = read_frames(arguments.frames, arguments.modes)
+    learned = "information" in canonical.modes and canonical.samples.shape[1] == COORDINATES
+    if not learned or len(canonical.modes["path"]) < 2:
+        raise SweepError(
+            f"{arguments.transformation}: has not learned from frames of alanine dipeptide with "
+            "angles, two modes or more being described (canonical.modes)"
+        )
+    frames = read_frames(canonical, arguments.frames, arguments.modes)
+    shortest = np.unique(frames.trajectory, return_counts=True)[1].min()
+    if arguments.lag >= shortest:
+        raise SweepError(f"--lag must be below {shortest}, the frames of the shortest trajectory")
     lines = table(canonical, frames, arguments.lag, arguments.count)
     figure = draw_figure(canonical, frames)
     return [*lines, *save_figure(figure, arguments.output, arguments.formats)]

@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,6 +190,18 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
             raise SweepError(f"{path}: cannot be written: {reason}") from error
         written.append(path)
     return written
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside a file, which it takes once all is written; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def with_error(value: float, error: float, digits: int = 2) -> str:

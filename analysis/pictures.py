@@ -20,6 +20,7 @@ last, can be held out; those of scikit-learn are shuffled first. What is held ou
 
 import argparse
 import gzip
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ import h5py
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from figure import run_script
+from figure import run_script, written_whole
 from sweep import SweepError
 
 FORMAT = "neuralrg-fields"
@@ -101,7 +102,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise SweepError(f"{path}: is damaged: {error}") from error
     start = 4 + 4 * axes
     if len(content) < start or content[:4] != IDX_MAGIC + bytes([axes]):
@@ -181,27 +182,24 @@ def write_pictures(
         raise SweepError(f"there are {len(labels)} labels of {count} pictures; name files of both")
     pixel_map = PixelMap.of(pixels[: count - held_out], levels, black)
     shown = pixels if coordinates else pad(pixels)
-    parts = [
-        pixel_map.to_field(shown[first : first + BATCH], generator)
-        for first in range(0, count, BATCH)
-    ]
-    field, ln_noise = (np.concatenate(values) for values in zip(*parts, strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    field, ln_noise = np.empty(shown.shape, np.float32), np.empty(count)
+    for first in range(0, count, BATCH):
+        part = slice(first, first + BATCH)
+        field[part], ln_noise[part] = pixel_map.to_field(shown[part], generator)
+    with written_whole(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update(rows=pixels.shape[1], columns=pixels.shape[2], pixel_levels=levels)
+        file.attrs["held_out"] = held_out
         if coordinates:
-            flat = field.reshape(count, -1).astype(np.float32)
-            file.create_dataset("coordinates", data=flat).attrs["axes"] = "sample coordinate"
+            flat = file.create_dataset("coordinates", data=field.reshape(count, -1))
+            flat.attrs["axes"] = "sample coordinate"
         else:
             file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
-            fields = file.create_dataset("fields", data=field.astype(np.float32))
+            fields = file.create_dataset("fields", data=field)
             fields.attrs["axes"] = "sample row column"
         file.create_dataset("ln_noise", data=ln_noise).attrs["units"] = "nat"
         file.create_dataset("edges", data=pixel_map.edges).attrs["axes"] = "edge"
         if labels is not None:
             file.create_dataset("labels", data=labels).attrs["axes"] = "sample"
-    partial.replace(path)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -217,7 +215,7 @@ def parse_arguments() -> argparse.Namespace:
         default=[],
         type=Path,
         metavar="FILE",
-        help="IDX files, in this order",
+        help="IDX files of labels, in the order of FILE",
     )
     parser.add_argument(
         "--black", type=float, default=BLACK, metavar="SHARE", help="F(1) (default: %(default)s)"

@@ -11,13 +11,14 @@ other; `trajectory` says which one a frame belongs to.
 """
 
 import argparse
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
 import h5py
 import numpy as np
 
-from figure import run_script
+from figure import run_script, written_whole
 from sweep import SweepError
 
 
@@ -32,12 +33,12 @@ def read_npz(path: Path) -> list[np.ndarray]:
             names = [name for name in file.files if name.removeprefix("arr_").isdecimal()]
             names.sort(key=lambda name: int(name.removeprefix("arr_")))
             arrays = [file[name] for name in names]
-    except (AttributeError, BadZipFile, EOFError, ValueError) as error:
+    except (AttributeError, BadZipFile, EOFError, TypeError, ValueError, zlib.error) as error:
         raise SweepError(f"{path}: cannot be read as npz file: {error}") from error
     if not arrays:
         raise SweepError(f"{path}: has no arrays arr_0, arr_1 ...; numpy.savez makes such files")
     for name, array in zip(names, arrays, strict=True):
-        if array.ndim < 2 or array.dtype.kind not in "fiu":
+        if array.ndim < 2 or array.size == 0 or array.dtype.kind not in "fiu":
             raise SweepError(f"{path}: {name} must be numbers, a row each frame")
         if not np.isfinite(array).all():
             raise SweepError(
@@ -56,11 +57,9 @@ def write_frames(
     path: Path, positions: list[np.ndarray], angles: list[np.ndarray], names: list[str], every: int
 ) -> None:
     """Write every so many frames of all trajectories, beside the file's place and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     thinned = [array[::every] for array in positions]
     number = np.repeat(np.arange(len(thinned)), [len(array) for array in thinned])
-    with h5py.File(partial, "w") as file:
+    with written_whole(path) as partial, h5py.File(partial, "w") as file:
         coordinates = np.concatenate(thinned).astype(np.float32)
         file.create_dataset("coordinates", data=coordinates).attrs["axes"] = "sample coordinate"
         file.create_dataset("trajectory", data=number).attrs["axes"] = "sample"
@@ -69,7 +68,6 @@ def write_frames(
             dataset = file.create_dataset("angles", data=values)
             dataset.attrs["axes"] = "sample angle"
             dataset.attrs.create("angle_names", names, dtype=h5py.string_dtype())
-    partial.replace(path)
 
 
 def check_angles(

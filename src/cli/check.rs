@@ -10,7 +10,7 @@ use crate::config::resolved;
 /// Validate a configuration and print it with every default filled in.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The configuration of a sweep or of `learn`, a TOML file.
+    /// The configuration of a sweep, of `learn` or of `canonical`, a TOML file.
     pub config: PathBuf,
 }
 

@@ -47,9 +47,9 @@ pub const ANCESTRY: &str = "ancestry";
 
 /// `format` attribute of files of fields, and of files of `neuralrg learn`.
 pub const FIELDS_FORMAT: &str = "neuralrg-fields";
-pub const FIELDS_FORMAT_VERSION: i64 = 1;
+pub const FIELDS_FORMAT_VERSION: i64 = 2;
 pub const LEARNED_FORMAT: &str = "neuralrg-learned";
-pub const LEARNED_FORMAT_VERSION: i64 = 1;
+pub const LEARNED_FORMAT_VERSION: i64 = 2;
 
 /// Groups of a task file.
 pub const SCALARS: &str = "scalars";
@@ -99,3 +99,5 @@ pub const CONFIGURATION: Item = number("configuration", "1", "resolved configura
 pub const PICTURE_ROWS: &str = "rows";
 pub const PICTURE_COLUMNS: &str = "columns";
 pub const PIXEL_LEVELS: &str = "pixel_levels";
+/// Attribute of a file of pictures: what was held out when it was made.
+pub const HELD_OUT_PICTURES: &str = "held_out";

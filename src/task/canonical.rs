@@ -102,7 +102,7 @@ pub fn canonical(config_path: &Path, output: &Path, stop: Stop) -> Result<Number
     Ok(learned.best.numbers)
 }
 
-pub(super) const CANONICAL: Outcome = Outcome {
+const CANONICAL: Outcome = Outcome {
     command: "neuralrg canonical",
     group: schema::SCALARS,
     items: schema::CANONICAL_SCALARS,

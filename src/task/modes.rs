@@ -5,7 +5,6 @@ use std::path::Path;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array1, Array2, Axis};
 
-use super::outcome::check_finished;
 use super::trained::check_output;
 use crate::canonical::source::read_coordinates;
 use crate::config::canonical::CanonicalConfig;
@@ -14,9 +13,9 @@ use crate::engine::{self, SymplecticModel, device};
 use crate::error::{Error, Result};
 use crate::files::content::{write_array, write_hdf5, write_number, write_text};
 use crate::files::schema;
+use crate::files::seal::{self, Seal};
 use crate::flow::symplectic::SymplecticFlow;
-use crate::task::canonical::CANONICAL;
-use crate::train::data::check_samples;
+use crate::train::data::check_finite;
 
 /// Writes the `count` slowest modes, or all, of the samples in a data file to `output`, in its order.
 ///
@@ -38,11 +37,15 @@ pub fn modes(file: &Path, data: &Path, count: Option<usize>, output: &Path) -> R
             "it has {found} coordinates, the transformation {coordinates}"
         )));
     }
-    check_samples(samples.view(), ("none", 0), data)?;
+    check_finite(samples.view(), data)?;
 
     let mut run = config.run.clone();
     run.threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let device = device::select(EngineChoice::Torch, DeviceChoice::Auto, 0)?;
+    let choice = match run.device_choice() {
+        DeviceChoice::Cpu => DeviceChoice::Cpu,
+        DeviceChoice::Auto | DeviceChoice::Cuda => DeviceChoice::Auto,
+    };
+    let device = device::select(EngineChoice::Torch, choice, 0)?;
     let slowest = flow.slowest();
     let slowest = &slowest[..count.unwrap_or(coordinates).min(coordinates)];
     let frequencies = flow.frequencies().select(Axis(0), slowest);
@@ -53,7 +56,10 @@ pub fn modes(file: &Path, data: &Path, count: Option<usize>, output: &Path) -> R
         let z = model.inverse(samples.mapv(f64::from).view()).field;
         values.assign(&z.select(Axis(1), slowest).mapv(|value| value as f32));
     }
-    check_samples(values.view(), ("none", 0), data)?;
+    let unknown = values.outer_iter().position(|row| row.iter().any(|value| !value.is_finite()));
+    if let Some(sample) = unknown {
+        return Err(Error::NotFinite { quantity: format!("a mode of sample {sample}") });
+    }
     write_hdf5(output, |file| fill(file, &values, &frequencies))
 }
 
@@ -62,7 +68,13 @@ const PART: usize = 1 << 14;
 
 /// The flow of a file of `neuralrg canonical`, and the configuration that it was trained with.
 fn load(path: &Path) -> Result<(CanonicalConfig, SymplecticFlow)> {
-    check_finished(path, CANONICAL.command)?;
+    let unusable =
+        |problem: &str| Error::UnusableData { path: path.into(), problem: problem.into() };
+    let is_finished = seal::check_hdf5(path).map_err(Error::io("read", path))? == Seal::Intact
+        && hdf5::File::open(path).is_ok_and(|file| file.link_exists(schema::MODES));
+    if !is_finished {
+        return Err(unusable("it is no finished file of `neuralrg canonical`"));
+    }
     let read = || -> hdf5::Result<_> {
         let file = hdf5::File::open(path)?;
         let text: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
@@ -73,14 +85,13 @@ fn load(path: &Path) -> Result<(CanonicalConfig, SymplecticFlow)> {
         let frozen: Array2<u8> = model.dataset(schema::FROZEN.name)?.read()?;
         Ok((text, shape, parameters, frozen))
     };
-    let unusable = |problem: String| Error::UnusableData { path: path.into(), problem };
-    let (text, shape, parameters, frozen) = read().map_err(|error| unusable(error.to_string()))?;
+    let (text, shape, parameters, frozen) = read().map_err(|error| unusable(&error.to_string()))?;
     let config = CanonicalConfig::parse(&text, path)?;
     let flow = SymplecticFlow::with_parameters(shape, &config.flow, parameters);
-    let flow = flow.map_err(unusable)?;
+    let flow = flow.map_err(|problem| unusable(&problem))?;
     if flow.frozen() != frozen {
         return Err(unusable(
-            "its couplings freeze other coordinates (model/frozen) than this version draws for its seed".into(),
+            "its couplings freeze other coordinates (model/frozen) than this version draws for its seed",
         ));
     }
     Ok((config, flow))

@@ -33,7 +33,10 @@ pub(super) fn read_outcome(
     Outcome { command, group, items }: Outcome,
     difference: impl FnOnce(&str) -> Result<Option<String>>,
 ) -> Result<Numbers> {
-    check_finished(path, command)?;
+    let unfinished = |problem: String| Error::NotLearned { path: path.into(), command, problem };
+    if seal::check_hdf5(path).map_err(Error::io("read", path))? != Seal::Intact {
+        return Err(unfinished("its checksum does not fit".into()));
+    }
     let read = || -> hdf5::Result<(String, Numbers)> {
         let file = hdf5::File::open(path)?;
         let text: VarLenUnicode = file.dataset(schema::CONFIGURATION.name)?.read_scalar()?;
@@ -44,25 +47,9 @@ pub(super) fn read_outcome(
             .collect::<hdf5::Result<Numbers>>()?;
         Ok((text.to_string(), numbers))
     };
-    let unfinished = |error: hdf5::Error| not_learned(path, command, &error.to_string());
-    let (text, numbers) = read().map_err(unfinished)?;
+    let (text, numbers) = read().map_err(|error| unfinished(error.to_string()))?;
     match difference(&text)? {
         Some(difference) => Err(Error::OtherLearned { path: path.into(), difference }),
         None => Ok(numbers),
     }
-}
-
-/// Whether a file is a finished one, whose checksum fits.
-///
-/// # Errors
-/// It cannot be read, or is not finished.
-pub(super) fn check_finished(path: &Path, command: &'static str) -> Result<()> {
-    match seal::check_hdf5(path).map_err(Error::io("read", path))? {
-        Seal::Intact => Ok(()),
-        _ => Err(not_learned(path, command, "its checksum does not fit")),
-    }
-}
-
-fn not_learned(path: &Path, command: &'static str, problem: &str) -> Error {
-    Error::NotLearned { path: path.into(), command, problem: problem.into() }
 }

@@ -45,6 +45,8 @@ pub struct Pixels {
     rows: i64,
     columns: i64,
     levels: i64,
+    /// Pictures, the last ones, that the edges know nothing of.
+    held_out: i64,
     /// (levels - 1).
     edges: Vec<f64>,
 }
@@ -87,6 +89,15 @@ impl Data {
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;
         let pixels = source.pixels()?;
+        if let Some(Pixels { held_out, .. }) = pixels
+            && config.held_out as i64 > held_out
+        {
+            return Err(source.problem(&format!(
+                "data.held_out = {}, but all but the last {held_out} pictures were looked at when it was made; make it \
+                 anew with --held-out",
+                config.held_out
+            )));
+        }
         Self::split(fields, pixels, config)
     }
 
@@ -168,18 +179,29 @@ pub fn check_samples(
     (key, held_out): (&str, usize),
     path: &Path,
 ) -> Result<()> {
-    let problem = |problem: String| Err(Error::UnusableData { path: path.into(), problem });
-    let is_finite = |sample: ArrayView1<f32>| sample.iter().all(|value| value.is_finite());
-    if let Some(sample) = samples.outer_iter().position(|sample| !is_finite(sample)) {
-        return problem(format!("sample {sample} has a value that is not a finite number"));
-    }
+    check_finite(samples, path)?;
     let count = samples.nrows();
     if held_out + 2 > count {
-        return problem(format!(
-            "it has {count} samples; {key} = {held_out} must leave at least 2 of them"
-        ));
+        let problem =
+            format!("it has {count} samples; {key} = {held_out} must leave at least 2 of them");
+        return Err(Error::UnusableData { path: path.into(), problem });
     }
     Ok(())
+}
+
+/// Whether samples, (sample, N), are finite; `path` names their file.
+///
+/// # Errors
+/// One has a value that is not.
+pub fn check_finite(samples: ArrayView2<f32>, path: &Path) -> Result<()> {
+    let is_finite = |sample: ArrayView1<f32>| sample.iter().all(|value| value.is_finite());
+    match samples.outer_iter().position(|sample| !is_finite(sample)) {
+        Some(sample) => {
+            let problem = format!("sample {sample} has a value that is not a finite number");
+            Err(Error::UnusableData { path: path.into(), problem })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Samples to train on, and the last ones, which are held out. Shapes: (sample, N).
@@ -235,6 +257,7 @@ impl Pixels {
             rows: whole(schema::PICTURE_ROWS)?,
             columns: whole(schema::PICTURE_COLUMNS)?,
             levels: whole(schema::PIXEL_LEVELS)?,
+            held_out: whole(schema::HELD_OUT_PICTURES)?,
             edges: file.dataset(schema::EDGES.name)?.read_raw()?,
         })
     }
@@ -296,7 +319,13 @@ impl<'a> Source<'a> {
 
     /// What is told of the pixels, if anything.
     fn pixels(&self) -> Result<Option<Pixels>> {
-        let Ok(dataset) = self.file.dataset(schema::LN_NOISE.name) else { return Ok(None) };
+        let Ok(dataset) = self.file.dataset(schema::LN_NOISE.name) else {
+            if self.file.link_exists("log_jacobian") {
+                let problem = "it is of an earlier version of analysis/pictures.py; make it anew";
+                return Err(self.problem(problem));
+            }
+            return Ok(None);
+        };
         let pixels = Pixels::read(&self.file, &dataset).map_err(Error::hdf5("read", self.path))?;
         let finite = pixels.ln_noise.iter().all(|value| value.is_finite());
         let sides = 1..=self.shape[1] as i64;
@@ -423,7 +452,7 @@ mod tests {
         let nats = 12.0 * 16f64.ln();
         let losses = ln_noise.iter().map(|noise| nats - noise).collect();
         let edges = vec![0.0; 15];
-        let pixels = Pixels { ln_noise, rows: 3, columns: 4, levels: 16, edges };
+        let pixels = Pixels { ln_noise, rows: 3, columns: 4, levels: 16, held_out: 3, edges };
         for bits in pixels.bits_per_dimension(&losses) {
             assert!((bits - 4.0).abs() < 1e-14);
         }

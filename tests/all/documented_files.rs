@@ -372,7 +372,12 @@ fn write_pictures(path: &Path) {
         let ln_noise = file.new_dataset_builder().with_data(&[20.0; 40]);
         ln_noise.create(schema::LN_NOISE.name).unwrap();
         file.new_dataset_builder().with_data(&[0.0; 3]).create(schema::EDGES.name).unwrap();
-        for name in [schema::PICTURE_ROWS, schema::PICTURE_COLUMNS, schema::PIXEL_LEVELS] {
+        for name in [
+            schema::PICTURE_ROWS,
+            schema::PICTURE_COLUMNS,
+            schema::PIXEL_LEVELS,
+            schema::HELD_OUT_PICTURES,
+        ] {
             file.new_attr::<i64>().create(name).unwrap().write_scalar(&4).unwrap();
         }
     });
@@ -380,7 +385,7 @@ fn write_pictures(path: &Path) {
 
 #[test]
 fn a_learned_file_holds_what_the_tables_say() {
-    let learning = "[learn]\ndepth = 2\nsamples = 3\n[data]\nfile = 'pictures.h5'\nheld_out = 10\n\
+    let learning = "[learn]\ndepth = 2\nsamples = 3\n[data]\nfile = 'pictures.h5'\nheld_out = 4\n\
                     [flow]\ncouplings = 2\nhidden_layers = 1\n[train]\nsteps = 2\nbatch = 8\n";
     let files = Sweep::new(learning);
     write_pictures(&files.folder().join("pictures.h5"));

@@ -204,7 +204,9 @@ fn write_pictures(path: &Path, fields: &Array3<f32>, ln_noise: &[f64]) {
         file.new_dataset_builder().with_data(fields).create("fields").unwrap();
         file.new_dataset_builder().with_data(ln_noise).create("ln_noise").unwrap();
         file.new_dataset_builder().with_data(&[0.0; 15]).create("edges").unwrap();
-        for (name, value) in [("rows", 3i64), ("columns", 4), ("pixel_levels", 16)] {
+        for (name, value) in
+            [("rows", 3i64), ("columns", 4), ("pixel_levels", 16), ("held_out", 400)]
+        {
             file.new_attr::<i64>().create(name).unwrap().write_scalar(&value).unwrap();
         }
     });
@@ -358,6 +360,16 @@ fn bad_files_of_pictures_are_refused() {
     file.attr("pixel_levels").unwrap().write_scalar(&17i64).unwrap();
     file.close().unwrap();
     refused("`edges` must be one fewer than `pixel_levels`");
+    write_pictures(&pictures, &fields, &vec![0.0; 300]);
+    let file = hdf5::File::append(&pictures).unwrap();
+    file.attr("held_out").unwrap().write_scalar(&99i64).unwrap();
+    file.close().unwrap();
+    refused("data.held_out = 100, but all but the last 99 pictures were looked at");
+    make_hdf5(&pictures, |file| {
+        file.new_dataset_builder().with_data(&fields).create("fields").unwrap();
+        file.new_dataset_builder().with_data(&[0.0; 300]).create("log_jacobian").unwrap();
+    });
+    refused("it is of an earlier version of analysis/pictures.py; make it anew");
     write_pictures(&pictures, &Array3::zeros((300, 7, 7)), &vec![0.0; 300]);
     refused(
         "pictures of 7 × 7 pixels; pad them to squares whose side is an even number from 4 to 1024",

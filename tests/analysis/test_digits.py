@@ -248,3 +248,59 @@ def test_figure_of_another_file_is_refused(run_figure: ScriptRunner, tmp_path: P
     done = run_figure("fig_digits.py", path)
     assert done.returncode == 1
     assert "is no finished file of `neuralrg learn`" in done.stderr
+
+
+@pytest.fixture
+def canonical_digits(tmp_path: Path) -> list[Path]:
+    """Made-up pictures whose first two modes are their label, and what was made of them."""
+    generator = np.random.default_rng(7)
+    labels = generator.integers(0, 4, 600)
+    pixels = generator.integers(0, 16, (600, 3, 4))
+    data = tmp_path / "data.h5"
+    write_pictures(data, Pictures(pixels, 16, 100, labels), True, generator)
+    modes = tmp_path / "modes.h5"
+    values = generator.normal(size=(600, 12))
+    values[:, 0] = labels % 2 + 0.05 * values[:, 0]
+    values[:, 1] = labels // 2 + 0.05 * values[:, 1]
+    with h5py.File(modes, "w") as file:
+        file.attrs["format"] = "neuralrg-modes"
+        file["modes"] = values
+    transformation = tmp_path / "canonical.h5"
+    with h5py.File(transformation, "w") as file:
+        file["configuration"] = "[source]\nheld_out = 100\n"
+        file["evaluate/kept_modes"] = np.array([2, 6])
+        file["evaluate/original"] = np.zeros((16, 12))
+        file["evaluate/redrawn"] = np.zeros((2, 16, 12))
+    return [transformation, data, modes]
+
+
+def test_slow_modes_classify_what_they_know(
+    canonical_digits: list[Path], run_figure: ScriptRunner, tmp_path: Path
+) -> None:
+    done = run_figure(
+        "fig_canonical_digits.py", *canonical_digits, "--count", 2, "-o", tmp_path / "figure"
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [line.split("|")[1:3] for line in done.stdout.splitlines() if line.startswith("|")]
+    right = {name.strip(): value.split()[0] for name, value in cells[2:]}
+    assert float(right["2 slowest modes"]) == 1.0
+    # Labels of chance are right in a quarter of 100 pictures, here with five sigma of it.
+    assert float(right["2 principal components"]) < 0.47
+    assert float(right["2 random modes"]) < 1.0
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_files_that_are_not_of_pictures_are_refused(
+    canonical_digits: list[Path], run_figure: ScriptRunner, tmp_path: Path
+) -> None:
+    transformation, data, modes = canonical_digits
+    for files, message in [
+        ((data, data, modes), "cannot be read as canonical transformation of pictures"),
+        ((transformation, modes, modes), "cannot be read as coordinates of pictures with labels"),
+        ((transformation, data, data), "not a file of `neuralrg modes`"),
+        ((transformation, data, modes, "--count", 13), "--count must be from 1 to 12"),
+    ]:
+        done = run_figure("fig_canonical_digits.py", *files, "-o", tmp_path / "figure")
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert not (tmp_path / "figure.png").exists()

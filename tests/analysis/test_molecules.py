@@ -1,5 +1,6 @@
 """Trajectories of molecules: npz files become data, and the figure of alanine dipeptide."""
 
+import fcntl
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import alanine
 import fig_alanine
 import trajectories
 from conftest import ScriptRunner
+from fig_canonical import read_canonical
 from sweep import SweepError
 from test_fig_canonical import write
 
@@ -101,6 +103,7 @@ def test_npz_files_become_data(
     [
         ({"x": np.zeros((5, 3))}, "has no arrays arr_0"),
         ({"arr_0": np.zeros(5)}, "arr_0 must be numbers, a row each frame"),
+        ({"arr_0": np.zeros((0, 3))}, "arr_0 must be numbers, a row each frame"),
         ({"arr_0": np.full((5, 3), np.nan)}, "arr_0 has values that are not finite"),
         ({"arr_0": np.zeros((5, 3)), "arr_1": np.zeros((5, 4))}, "arr_1 has 4 values a frame, not"),
     ],
@@ -118,8 +121,10 @@ def test_other_files_and_angles_of_other_frames_are_refused(
     text.write_text("no archive", encoding="utf-8")
     output = tmp_path / "frames.h5"
     np.savez(tmp_path / "short.npz", np.zeros((FRAMES, 2)))
+    np.save(tmp_path / "one.npy", np.zeros((FRAMES, 3)))
     for arguments, problem in [
         ([text], "text.npz: cannot be read as npz file"),
+        ([tmp_path / "one.npy"], "one.npy: cannot be read as npz file"),
         ([tmp_path / "none.npz"], "none.npz"),
         ([npz_files[0], "--angles", tmp_path / "short.npz", "--names", "a", "b"], "trajectories"),
         ([npz_files[0], "--angles", npz_files[1], "--names", "phi"], "give as many --names"),
@@ -146,6 +151,7 @@ def learned(npz_files: tuple[Path, Path], tmp_path: Path) -> list[Path]:
     modes = tmp_path / "modes.h5"
     with h5py.File(modes, "w") as file:
         file.attrs["format"] = fig_alanine.FORMAT
+        file["frequency"] = np.array([0.2, 0.3, 1.2])
         file["modes"] = values
     path = np.broadcast_to(parts[0][0][:1], (MODES, 25, 30))
     transformation = write(
@@ -179,30 +185,41 @@ def test_figure_and_table_of_alanine(
 
 def test_decay_time_of_an_exponential_correlation() -> None:
     generator = np.random.default_rng(5)
-    trajectory = np.repeat([0, 1], 20_000)
     keep = np.exp(-1 / 8.0)
-    values = np.empty(len(trajectory))
-    state = 0.0
-    for index, kick in enumerate(generator.normal(size=len(values))):
-        state = keep * state + np.sqrt(1.0 - keep**2) * kick
-        values[index] = state
-    # Forty independent stretches of five decay times each: a tenth, and three sigma of it.
-    assert fig_alanine.decay_time(values, trajectory, 4) == pytest.approx(8.0, abs=0.8)
-    assert fig_alanine.decay_time(np.tile([1.0, -1.0], 50), np.zeros(100), 1) == 0.0
+    values = generator.normal(size=40_000)
+    for index in range(1, len(values)):
+        values[index] = keep * values[index - 1] + np.sqrt(1.0 - keep**2) * values[index]
+    # 5000 decay times: three sigma are 6 %.
+    trajectory = np.zeros(len(values))
+    assert fig_alanine.decay_time(values, trajectory, 4) == pytest.approx(8.0, rel=0.06)
+    # Frames of different trajectories are no pairs: here all pairs within one are alike.
+    values = np.repeat(np.tile([1.0, -1.0], 50), 5) + 0.1 * np.tile([1, -1, 0, 1, -1], 100)
+    assert fig_alanine.decay_time(values, np.repeat(np.arange(100), 5), 4) > 100.0
+    assert np.isnan(fig_alanine.decay_time(values, np.zeros(500), 4))
+    assert np.isnan(fig_alanine.decay_time(np.tile([1.0, -1.0], 50), np.zeros(100), 1))
 
 
-def test_foreign_files_are_refused(learned: list[Path], tmp_path: Path) -> None:
+def test_foreign_files_are_refused(
+    learned: list[Path], tmp_path: Path, run_figure: ScriptRunner
+) -> None:
     transformation, frames, modes = learned
+    canonical = read_canonical(transformation)
     with pytest.raises(SweepError, match="cannot be read as frames of alanine dipeptide"):
-        fig_alanine.read_frames(transformation, modes)
+        fig_alanine.read_frames(canonical, transformation, modes)
     with pytest.raises(SweepError, match="not a file of `neuralrg modes`"):
-        fig_alanine.read_frames(frames, frames)
+        fig_alanine.read_frames(canonical, frames, frames)
+    result = run_figure("fig_alanine.py", *learned, "--lag", FRAMES, "-o", tmp_path / "figure")
+    assert f"--lag must be below {FRAMES}" in result.stderr
+    with h5py.File(modes, "r+") as file:
+        file["frequency"][0] = 0.1
+    with pytest.raises(SweepError, match="has not the two slowest modes of this transformation"):
+        fig_alanine.read_frames(canonical, frames, modes)
     with h5py.File(modes, "r+") as file:
         values = file["modes"][:-1]
         del file["modes"]
         file["modes"] = values
     with pytest.raises(SweepError, match=r"samples, .*frames.h5 has"):
-        fig_alanine.read_frames(frames, modes)
+        fig_alanine.read_frames(canonical, frames, modes)
 
 
 def test_a_trajectory_goes_on_where_it_was_stopped(
@@ -236,3 +253,20 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     alanine.check_settings(tmp_path, {"seed": 1})
     with pytest.raises(SweepError, match="was begun with"):
         alanine.check_settings(tmp_path, {"seed": 2})
+    (tmp_path / "settings.json").write_text("", encoding="utf-8")
+    with pytest.raises(SweepError, match=r"settings.json: is damaged"):
+        alanine.check_settings(tmp_path, {"seed": 1})
+
+
+def test_one_process_works_on_a_trajectory(tmp_path: Path) -> None:
+    plan = alanine.Plan(tmp_path, 0, 1, 1)
+    plan.block(0).parent.mkdir()
+    with (plan.block(0).parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SweepError, match=r"another alanine.py is at work"):
+            alanine.run_trajectory(plan)
+    # What is done needs no OpenMM, and what is damaged is told of.
+    plan.block(0).write_text("no archive", encoding="utf-8")
+    alanine.run_trajectory(plan)
+    with pytest.raises(SweepError, match=r"block-0000.npz: is damaged"):
+        alanine.join([plan], "positions")
