@@ -20,8 +20,8 @@ inline double sinpi(double x) { return std::sin(3.141592653589793 * x); }
 inline float quick_exponential(float x) { return std::exp(x); }
 inline float quick_quotient(float a, float b) { return a / b; }
 
-// The memory of a block.
-static char* shared;
+// The memory of a block; several threads may be in one library, which flows of the same text share.
+static thread_local char* shared;
 
 template <class Work>
 void phase(const Work& work) {
