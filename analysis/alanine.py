@@ -17,7 +17,6 @@ import fcntl
 import json
 import random
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -284,14 +283,15 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    whole: dict[str, Callable[[str], int]] = {"type": int}
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--trajectories", default=2, **whole, help="one process each (default: %(default)s)"
+        "--trajectories", default=2, type=int, help="one process each (default: %(default)s)"
     )
-    parser.add_argument("--nanoseconds", default=50, **whole, help="of each (default: %(default)s)")
     parser.add_argument(
-        "--seed", default=1, **whole, help="of the first one; others follow (default: %(default)s)"
+        "--nanoseconds", default=50, type=int, help="of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", default=1, type=int, help="of the first one; others follow (default: %(default)s)"
     )
     arguments = parser.parse_args()
     if arguments.seed > MOST_SEED:

@@ -22,11 +22,10 @@ from matplotlib.figure import Figure
 from sklearn.feature_selection import mutual_info_regression
 
 from alanine import BONDS
-from fig_canonical import Canonical, draw_information, read_canonical
+from fig_canonical import Canonical, draw_information, read_canonical, read_modes
 from figure import STYLE, output_arguments, run_script, save_figure, with_error
 from sweep import SweepError
 
-FORMAT = "neuralrg-modes"
 ANGLES = ("phi", "psi")
 COORDINATES = 30
 PANEL_INCHES = 2.9
@@ -71,20 +70,9 @@ def read_frames(canonical: Canonical, frames: Path, modes: Path) -> Frames:
             f"{frames}: cannot be read as frames of alanine dipeptide with the angles phi and psi: "
             f"{error}; make it with trajectories.py"
         ) from error
-    try:
-        with h5py.File(modes) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise SweepError(f"{modes}: not a file of `neuralrg modes`; give one")
-            values, frequency = file["modes"][...], file["frequency"][...]
-    except (OSError, KeyError) as error:
-        raise SweepError(f"{modes}: cannot be read as file of `neuralrg modes`: {error}") from error
     if coordinates.shape[1] != COORDINATES:
         raise SweepError(f"{frames}: has {coordinates.shape[1]} coordinates a frame, not 30")
-    if len(values) != len(coordinates):
-        raise SweepError(f"{modes}: has {len(values)} samples, {frames} has {len(coordinates)}")
-    known = canonical.modes["frequency"][: values.shape[1]]
-    if values.shape[1] < 2 or not np.array_equal(frequency, known):
-        raise SweepError(f"{modes}: has not the two slowest modes of this transformation or more")
+    values = read_modes(modes, canonical.modes["frequency"], frames, len(coordinates))
     return Frames(coordinates, trajectory, angles, values)
 
 

@@ -22,6 +22,7 @@ from figure import STYLE, depth_look, output_arguments, run_script, save_figure,
 from sweep import SweepError, arrays_of
 
 FORMAT = "neuralrg-canonical"
+MODES_FORMAT = "neuralrg-modes"
 SLOWEST = 4
 PANEL_INCHES = 3.1
 
@@ -59,6 +60,28 @@ def read_canonical(path: Path) -> Canonical:
             )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise SweepError(f"{path}: cannot be read as canonical transformation: {error}") from error
+
+
+def read_modes(path: Path, frequency: np.ndarray, data: Path, samples: int) -> np.ndarray:
+    """Modes (sample, mode) that `neuralrg modes` made of a transformation and a data file.
+
+    Shapes: `frequency` (mode), that of the transformation; `data` has so many samples.
+
+    Raises:
+        SweepError: it cannot be used, or belongs to another transformation or other samples.
+    """
+    try:
+        with h5py.File(path) as file:
+            if file.attrs.get("format") != MODES_FORMAT:
+                raise SweepError(f"{path}: not a file of `neuralrg modes`; give one")
+            values, own = file["modes"][...], file["frequency"][...]
+    except (OSError, KeyError) as error:
+        raise SweepError(f"{path}: cannot be read as file of `neuralrg modes`: {error}") from error
+    if len(values) != samples:
+        raise SweepError(f"{path}: has {len(values)} samples, {data} has {samples}")
+    if values.shape[1] < 2 or not np.array_equal(own, frequency[: values.shape[1]]):
+        raise SweepError(f"{path}: has not the two slowest modes of this transformation or more")
+    return values
 
 
 def exact_modes(beads: int) -> tuple[np.ndarray, np.ndarray]:

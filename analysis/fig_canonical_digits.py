@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from fig_alanine import FORMAT as MODES_FORMAT
+from fig_canonical import read_modes
 from figure import STYLE, output_arguments, run_script, save_figure
 from sweep import SweepError
 
@@ -57,7 +57,7 @@ def read_pictures(transformation: Path, data: Path, modes: Path) -> Pictures:
     try:
         with h5py.File(transformation) as file:
             source = tomllib.loads(file["configuration"].asstr()[()])["source"]
-            group = file["evaluate"]
+            frequency, group = file["modes/frequency"][...], file["evaluate"]
             redrawn = [group[name][...] for name in ("kept_modes", "original", "redrawn")]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise SweepError(
@@ -74,15 +74,7 @@ def read_pictures(transformation: Path, data: Path, modes: Path) -> Pictures:
             f"{data}: cannot be read as coordinates of pictures with labels: {error}; make it with "
             "pictures.py --coordinates"
         ) from error
-    try:
-        with h5py.File(modes) as file:
-            if file.attrs.get("format") != MODES_FORMAT:
-                raise SweepError(f"{modes}: not a file of `neuralrg modes`; give one")
-            values = file["modes"][...]
-    except (OSError, KeyError) as error:
-        raise SweepError(f"{modes}: cannot be read as file of `neuralrg modes`: {error}") from error
-    if len(values) != len(coordinates):
-        raise SweepError(f"{modes}: has {len(values)} samples, {data} has {len(coordinates)}")
+    values = read_modes(modes, frequency, data, len(coordinates))
     return Pictures(coordinates, labels, values, source["held_out"], shape, edges, *redrawn)
 
 

@@ -177,14 +177,11 @@ def save_figure(figure: Figure, stem: Path, formats: list[str]) -> list[Path]:
     written = []
     for form in dict.fromkeys(formats):
         path = stem.with_name(f"{stem.name}.{form}")
-        partial = path.with_name(f".{path.name}.partial")
         # Without a date the same sweep gives the same bytes.
         metadata = {"CreationDate": None} if form == "pdf" else None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with mpl.rc_context(STYLE):
+            with written_whole(path) as partial, mpl.rc_context(STYLE):
                 figure.savefig(partial, format=form, metadata=metadata)
-            partial.replace(path)
         except OSError as error:
             reason = error.strerror or error
             raise SweepError(f"{path}: cannot be written: {reason}") from error

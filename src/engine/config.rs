@@ -116,6 +116,16 @@ impl RunConfig {
         }
     }
 
+    /// What evaluates a trained flow, wherever it was trained: all cores of this machine, and a GPU only where there is one.
+    pub fn on_this_machine(&self) -> (Self, DeviceChoice) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let choice = match self.device_choice() {
+            DeviceChoice::Cpu => DeviceChoice::Cpu,
+            DeviceChoice::Auto | DeviceChoice::Cuda => DeviceChoice::Auto,
+        };
+        (Self { threads, ..self.clone() }, choice)
+    }
+
     pub(crate) fn check(&self) -> Check {
         require(
             self.engine != EngineChoice::Native || self.device != DeviceChoice::Cuda,

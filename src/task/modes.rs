@@ -8,14 +8,14 @@ use ndarray::{Array1, Array2, Axis};
 use super::trained::check_output;
 use crate::canonical::source::read_coordinates;
 use crate::config::canonical::CanonicalConfig;
-use crate::engine::config::{DeviceChoice, EngineChoice};
+use crate::engine::config::EngineChoice;
 use crate::engine::{self, SymplecticModel, device};
 use crate::error::{Error, Result};
 use crate::files::content::{write_array, write_hdf5, write_number, write_text};
 use crate::files::schema;
 use crate::files::seal::{self, Seal};
 use crate::flow::symplectic::SymplecticFlow;
-use crate::train::data::check_finite;
+use crate::train::data::check_finite_samples;
 
 /// Writes the `count` slowest modes, or all, of the samples in a data file to `output`, in its order.
 ///
@@ -37,14 +37,9 @@ pub fn modes(file: &Path, data: &Path, count: Option<usize>, output: &Path) -> R
             "it has {found} coordinates, the transformation {coordinates}"
         )));
     }
-    check_finite(samples.view(), data)?;
+    check_finite_samples(samples.view(), data)?;
 
-    let mut run = config.run.clone();
-    run.threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let choice = match run.device_choice() {
-        DeviceChoice::Cpu => DeviceChoice::Cpu,
-        DeviceChoice::Auto | DeviceChoice::Cuda => DeviceChoice::Auto,
-    };
+    let (run, choice) = config.run.on_this_machine();
     let device = device::select(EngineChoice::Torch, choice, 0)?;
     let slowest = flow.slowest();
     let slowest = &slowest[..count.unwrap_or(coordinates).min(coordinates)];

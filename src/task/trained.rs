@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use crate::config::Config;
-use crate::engine::config::DeviceChoice;
 use crate::engine::{Model, device};
 use crate::error::{Error, Result};
 use crate::files::atomic::check_writable;
@@ -42,15 +41,9 @@ impl Trained {
         let architecture = task.architecture(&config.flow);
         check_flow(file, &architecture)?;
 
-        config.run.threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let device = device::select(
-            config.run.engine,
-            match config.run.device_choice() {
-                DeviceChoice::Cpu => DeviceChoice::Cpu,
-                DeviceChoice::Auto | DeviceChoice::Cuda => DeviceChoice::Auto,
-            },
-            0,
-        )?;
+        let (run, choice) = config.run.on_this_machine();
+        config.run = run;
+        let device = device::select(config.run.engine, choice, 0)?;
         let flow = Flow::with_parameters(architecture, parameters.into());
         let model = Model::new(flow, task.target(), task.temperature, &config.run, device);
         Ok(Self { task, config, configuration, model })

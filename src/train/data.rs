@@ -179,7 +179,7 @@ pub fn check_samples(
     (key, held_out): (&str, usize),
     path: &Path,
 ) -> Result<()> {
-    check_finite(samples, path)?;
+    check_finite_samples(samples, path)?;
     let count = samples.nrows();
     if held_out + 2 > count {
         let problem =
@@ -193,7 +193,7 @@ pub fn check_samples(
 ///
 /// # Errors
 /// One has a value that is not.
-pub fn check_finite(samples: ArrayView2<f32>, path: &Path) -> Result<()> {
+pub fn check_finite_samples(samples: ArrayView2<f32>, path: &Path) -> Result<()> {
     let is_finite = |sample: ArrayView1<f32>| sample.iter().all(|value| value.is_finite());
     match samples.outer_iter().position(|sample| !is_finite(sample)) {
         Some(sample) => {

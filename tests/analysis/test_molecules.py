@@ -11,7 +11,7 @@ import alanine
 import fig_alanine
 import trajectories
 from conftest import ScriptRunner
-from fig_canonical import read_canonical
+from fig_canonical import MODES_FORMAT, read_canonical
 from sweep import SweepError
 from test_fig_canonical import write
 
@@ -150,7 +150,7 @@ def learned(npz_files: tuple[Path, Path], tmp_path: Path) -> list[Path]:
     values = 0.1 * noise + np.stack([angles[:, 1], angles[:, 0], np.zeros(count)], axis=1)
     modes = tmp_path / "modes.h5"
     with h5py.File(modes, "w") as file:
-        file.attrs["format"] = fig_alanine.FORMAT
+        file.attrs["format"] = MODES_FORMAT
         file["frequency"] = np.array([0.2, 0.3, 1.2])
         file["modes"] = values
     path = np.broadcast_to(parts[0][0][:1], (MODES, 25, 30))
