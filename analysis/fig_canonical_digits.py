@@ -58,7 +58,11 @@ def read_pictures(transformation: Path, data: Path, modes: Path) -> Pictures:
         with h5py.File(transformation) as file:
             source = tomllib.loads(file["configuration"].asstr()[()])["source"]
             frequency, group = file["modes/frequency"][...], file["evaluate"]
-            redrawn = [group[name][...] for name in ("kept_modes", "original", "redrawn")]
+            kept = group["kept_modes"][...]
+            # In the units of the data.
+            redrawn = [
+                group[name][...] / source.get("scale", 1.0) for name in ("original", "redrawn")
+            ]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise SweepError(
             f"{transformation}: cannot be read as canonical transformation of pictures with "
@@ -75,7 +79,18 @@ def read_pictures(transformation: Path, data: Path, modes: Path) -> Pictures:
             "pictures.py --coordinates"
         ) from error
     values = read_modes(modes, frequency, data, len(coordinates))
-    return Pictures(coordinates, labels, values, source["held_out"], shape, edges, *redrawn)
+    if values.shape[1] != len(frequency):
+        raise SweepError(
+            f"{modes}: has {values.shape[1]} of {len(frequency)} modes; make it without --slowest"
+        )
+    sizes = {np.prod(shape), coordinates.shape[1], redrawn[0].shape[1]}
+    if len(sizes) > 1 or len(coordinates) <= source["held_out"]:
+        raise SweepError(
+            f"{data}: is not what {transformation} learned from: its pictures have {shape[0]} by "
+            f"{shape[1]} pixels and {coordinates.shape[1]} coordinates, those learned "
+            f"{redrawn[0].shape[1]}; {source['held_out']} of {len(coordinates)} are held out"
+        )
+    return Pictures(coordinates, labels, values, source["held_out"], shape, edges, kept, *redrawn)
 
 
 def accuracy(values: np.ndarray, labels: np.ndarray, held_out: int) -> float:

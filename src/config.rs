@@ -15,12 +15,14 @@ use crate::sampling::config::{ControlsConfig, EvaluateConfig, HmcConfig, Sampler
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
 use crate::train::data;
 use canonical::CanonicalConfig;
+use command::CommandConfig;
 use growth::of_tasks;
 use learn::LearnConfig;
 use sweep::{Depths, SweepConfig, Temperatures, decimal_comma_hint};
 use text::parse_over_preset;
 
 pub mod canonical;
+pub mod command;
 pub mod growth;
 pub mod learn;
 pub mod sweep;

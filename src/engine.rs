@@ -23,7 +23,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, CowArray, Ix2, Sha
 use crate::engine::config::Estimator;
 use crate::random::{Random, Use};
 
-pub use choice::check_built;
+pub use choice::{check_built, check_symplectic_built};
 pub use model::Model;
 pub use symplectic_model::SymplecticModel;
 

@@ -137,6 +137,12 @@ pub enum Error {
     )]
     NoTorch,
 
+    /// A command needs torch, which was not built.
+    #[error(
+        "canonical transformations need torch, without which this program was built; use one that has it (`make build`)"
+    )]
+    NoSymplecticEngine,
+
     /// Too many training steps had a loss or gradient that was not finite.
     #[error(
         "training diverged: {skipped} of {steps} steps had a non-finite loss or gradient \

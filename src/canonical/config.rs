@@ -206,21 +206,6 @@ impl SourceSection {
 }
 
 impl CanonicalSection {
-    /// Without what only says how much is told of a flow, or by which seeds: on this its training depends.
-    pub(crate) fn of_training(&self) -> Self {
-        let Self { loss, momenta, .. } = *self;
-        Self {
-            seeds: one_seed(),
-            loss,
-            momenta,
-            evaluate: many(),
-            samples: thousand(),
-            modes: some_modes(),
-            information: ten_thousand(),
-            kept_modes: Vec::new(),
-        }
-    }
-
     pub(crate) fn check(&self) -> Check {
         let fits = |seed: &u64| i64::try_from(*seed).map(|_| ()).map_err(|_| "below 2^63".into());
         check_list("canonical.seeds", &self.seeds, fits)?;

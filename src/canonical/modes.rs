@@ -4,6 +4,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 
 use super::config::PATH_POINTS;
+use super::source::evenly;
 use crate::engine::SymplecticModel;
 use crate::random::{Random, Use};
 use crate::statistics::mean_and_standard_error;
@@ -21,7 +22,7 @@ const PARTS: usize = 10;
 /// What is told of some modes, the slowest first.
 #[derive(Debug)]
 pub struct Modes {
-    /// (mode, n): mean of ∂Q_k/∂q_i over samples.
+    /// (mode, n): mean of ∂Q_k/∂q_i over samples, evenly thinned.
     pub responses: Array2<f64>,
     /// (point): z along a path.
     pub path_positions: Array1<f64>,
@@ -42,12 +43,12 @@ impl Modes {
         (q, angles): (ArrayView2<f64>, ArrayView2<f64>),
     ) -> Self {
         let slowest = &model.flow.slowest()[..count.min(model.flow.coordinates)];
-        let responding = q.slice(s![..q.nrows().min(RESPONSE_SAMPLES), ..]);
+        let responding = q.select(Axis(0), &evenly(q.nrows(), RESPONSE_SAMPLES));
         let z = model.inverse(q).field.select(Axis(1), slowest);
         let (information, information_error) = informations(z.view(), angles);
         let path_positions = Array1::linspace(-PATH_END, PATH_END, PATH_POINTS);
         Self {
-            responses: model.mean_derivatives(responding, slowest),
+            responses: model.mean_derivatives(responding.view(), slowest),
             paths: paths(model, slowest, &path_positions),
             path_positions,
             information,
@@ -67,12 +68,14 @@ fn paths(model: &SymplecticModel, modes: &[usize], positions: &Array1<f64>) -> A
     paths
 }
 
-/// Mutual information of each mode with each angle, and errors from parts of the samples.
+/// Mutual information of each mode with each angle, and errors from parts of the samples. It does not depend on the units of
+/// either, but its estimate does: both are taken in units of their standard deviation.
 ///
 /// Shapes: z (sample, mode), angles (sample, angle) → (mode, angle).
 fn informations(z: ArrayView2<f64>, angles: ArrayView2<f64>) -> (Array2<f64>, Array2<f64>) {
     let shape = (z.ncols(), angles.ncols());
     let (mut values, mut errors) = (Array2::zeros(shape), Array2::zeros(shape));
+    let (z, angles) = (in_deviations(z), in_deviations(angles));
     for mode in 0..shape.0 {
         for angle in 0..shape.1 {
             let pair = |samples: std::ops::Range<usize>| {
@@ -88,6 +91,13 @@ fn informations(z: ArrayView2<f64>, angles: ArrayView2<f64>) -> (Array2<f64>, Ar
         }
     }
     (values, errors)
+}
+
+/// Columns in units of their standard deviations; one that is constant stays so. Shapes: (sample, variable).
+fn in_deviations(values: ArrayView2<f64>) -> Array2<f64> {
+    let deviations = values.std_axis(Axis(0), 0.0);
+    let units = deviations.mapv(|deviation| if deviation > 0.0 { deviation } else { 1.0 });
+    &values / &units
 }
 
 /// Samples of which the slowest modes are kept and all others drawn anew. Shapes: q (sample, n) → (kept, sample, n).
@@ -108,4 +118,30 @@ pub fn redrawn(
         redrawn.assign(&model.forward(mixed.view()).field);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::{Stage, TaskSeed};
+
+    /// -½ ln(1 - ρ²) of a normal pair, whatever the unit: powers of 2 change no bit.
+    #[test]
+    fn information_does_not_depend_on_units() {
+        let random = TaskSeed::of_coordinates(2, 1).at(Stage::Reference, 0);
+        let normals = random.normals(Use::Latents, 0..4000, 2);
+        let (correlation, exact) = (0.9f64, 0.830_366);
+        let noise = (1.0 - correlation * correlation).sqrt();
+        let pair = |unit: f64| {
+            let angle = normals.map_axis(Axis(1), |x| unit * (correlation * x[0] + noise * x[1]));
+            let (value, error) =
+                informations(normals.slice(s![.., ..1]), angle.insert_axis(Axis(1)).view());
+            (value[[0, 0]], error[[0, 0]])
+        };
+        let (value, error) = pair(1.0);
+        assert!((value - exact).abs() < 4.0 * error && error < 0.03, "{value} ± {error}");
+        for unit in [64.0, 1.0 / 64.0] {
+            assert_eq!(pair(unit), (value, error));
+        }
+    }
 }

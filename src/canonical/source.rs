@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::schema;
 use crate::random::Random;
 use crate::targets::surface::Surface;
-use crate::train::data::{check_samples, hold_out, open_samples};
+use crate::train::data::{check_held_out, check_samples, hold_out, open_samples};
 
 /// Samples to learn from, in the units of the flow.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl Coordinates {
         let count = samples.nrows();
         let held_out = source.held_out;
         check_samples(samples.view(), ("source.held_out", held_out), path)?;
+        let known = file.attr(schema::HELD_OUT_PICTURES).and_then(|known| known.read_scalar());
+        if let Ok(known) = known {
+            check_held_out(("source.held_out", held_out), known, path)?;
+        }
         let angles = read_angles(&file, count).map_err(problem)?;
         if count < FEWEST_WITH_ANGLES && !angles.0.is_empty() {
             return Err(problem(format!(
@@ -118,7 +122,7 @@ pub fn read_coordinates(path: &Path, scale: f64) -> Result<(File, Array2<f32>)> 
 }
 
 /// Places of at most so many samples, evenly over all.
-fn evenly(count: usize, most: usize) -> Vec<usize> {
+pub(super) fn evenly(count: usize, most: usize) -> Vec<usize> {
     let kept = most.min(count);
     (0..kept).map(|i| i * count / kept).collect()
 }

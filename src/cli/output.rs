@@ -8,7 +8,7 @@ use indicatif::MultiProgress;
 use crate::error::{Error, Result};
 use crate::files::Numbers;
 use crate::files::schema::Item;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, Team};
 use crate::signals::{self, Stop};
 
 /// Exit status of a run that a signal stopped: the same command goes on (EX_TEMPFAIL of sysexits.h).
@@ -62,7 +62,7 @@ pub(super) fn report_learned(
     learn: impl FnOnce(Stop) -> Result<Numbers>,
 ) -> ExitCode {
     start_logging(&Ranks::alone());
-    match Stop::listen().and_then(learn) {
+    match Stop::listen().and_then(|stop| Team::Alone.together(|| learn(stop))) {
         Ok(numbers) => report(print_numbers(items, &numbers)),
         Err(error @ Error::Stopped) => {
             report(Err(error.into()));

@@ -4,16 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{first_difference, parse_over_preset, written};
+use super::command::CommandConfig;
+use super::text::written;
 use crate::bounds::{Check, MOST_NUMBERS, require, require_count};
 use crate::canonical::config::{CanonicalSection, LossChoice, MomentaChoice, SourceSection};
 use crate::engine::config::{EngineChoice, Estimator, RunConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flow::config::{Arrangement, FlowConfig, Symmetry};
 use crate::train::config::{StartFrom, TrainConfig};
-
-/// What differs from the defaults of sweeps: coordinates have no lattice and no symmetry.
-const DEFAULTS: &str = "[flow]\narrangement = \"halves\"\nsymmetry = \"none\"\n";
 
 /// Flows and what they learn from; every default is filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,45 +28,6 @@ pub struct CanonicalConfig {
 }
 
 impl CanonicalConfig {
-    /// Reads and validates a configuration file.
-    ///
-    /// # Errors
-    /// As [`super::Config::read`].
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
-        Self::parse(&text, path)
-    }
-
-    /// Parses and validates `text`; `path` only names it in messages.
-    ///
-    /// # Errors
-    /// It is not TOML of the known keys, or holds a value that is not allowed.
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let config: Self = parse_over_preset(text, path, DEFAULTS, |config: &Self| &config.flow)?;
-        config.check().map_err(|problem| problem.at(path))?;
-        Ok(config)
-    }
-
-    /// The resolved configuration as TOML, every default spelled out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a validated configuration has a TOML form")
-    }
-
-    /// The first key on which two configurations differ, the machine aside.
-    pub fn difference(&self, other: &Self) -> Option<String> {
-        first_difference(self, other)
-    }
-
-    /// What its training depends on, the machine and the seed aside, as text: a checkpoint is of such a configuration.
-    pub fn training(&self) -> String {
-        let mut config = self.clone();
-        config.canonical = self.canonical.of_training();
-        config.source.file = None;
-        config.train.log_every = TrainConfig::default().log_every;
-        config.run = RunConfig { precision: self.run.precision, ..Default::default() };
-        config.to_toml()
-    }
-
     /// Whether the values fit to so many coordinates.
     ///
     /// # Errors
@@ -164,5 +123,35 @@ impl CanonicalConfig {
         require_count("run.ranks_per_task", run.ranks_per_task as i64, 1, 1)?;
         run.check()?;
         source.surface().map_or(Ok(()), |surface| self.check_size(surface.coordinates()))
+    }
+}
+
+impl CommandConfig for CanonicalConfig {
+    /// Coordinates have no lattice and no symmetry.
+    const DEFAULTS: &str = "[flow]\narrangement = \"halves\"\nsymmetry = \"none\"\n";
+    const FILE: &str = "source.file";
+    const AFTER_TRAINING: &[&str] = &[
+        "canonical.seeds",
+        "canonical.evaluate",
+        "canonical.samples",
+        "canonical.modes",
+        "canonical.information",
+        "canonical.kept_modes",
+    ];
+
+    fn flow(&self) -> &FlowConfig {
+        &self.flow
+    }
+
+    fn run(&self) -> &RunConfig {
+        &self.run
+    }
+
+    fn identify(&mut self, path: &Path) -> Result<()> {
+        self.source.identify(path)
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        self.check().map_err(|problem| problem.at(path))
     }
 }

@@ -4,17 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{first_difference, parse_over_preset, written};
+use super::command::CommandConfig;
+use super::text::written;
 use crate::bounds::{Check, require, require_count, require_fields};
 use crate::engine::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flow::config::{FlowConfig, Symmetry};
 use crate::flow::coupling::Conditioner;
 use crate::lattice::halvings;
 use crate::train::config::{DataConfig, StartFrom, TrainConfig};
-
-/// What differs from the defaults of sweeps: pictures are not symmetric under x → -x.
-const DEFAULTS: &str = "[flow]\nsymmetry = \"none\"\n";
 
 /// One flow and the pictures that it learns from; every default is filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,35 +50,6 @@ fn default_samples() -> i64 {
 }
 
 impl LearnConfig {
-    /// Reads and validates a configuration file.
-    ///
-    /// # Errors
-    /// As [`super::Config::read`].
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read configuration", path))?;
-        Self::parse(&text, path)
-    }
-
-    /// Parses and validates `text`; `path` only names it in messages.
-    ///
-    /// # Errors
-    /// It is not TOML of the known keys, or holds a value that is not allowed.
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let config: Self = parse_over_preset(text, path, DEFAULTS, |config: &Self| &config.flow)?;
-        config.check().map_err(|problem| problem.at(path))?;
-        Ok(config)
-    }
-
-    /// The resolved configuration as TOML, every default spelled out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a validated configuration has a TOML form")
-    }
-
-    /// The first key on which two configurations differ, the machine aside.
-    pub fn difference(&self, other: &Self) -> Option<String> {
-        first_difference(self, other)
-    }
-
     /// Whether the values fit to an L × L lattice.
     ///
     /// # Errors
@@ -122,6 +91,29 @@ impl LearnConfig {
             "\"none\": there is one training only",
         )?;
         run.check()
+    }
+}
+
+impl CommandConfig for LearnConfig {
+    /// Pictures are not symmetric under x → -x.
+    const DEFAULTS: &str = "[flow]\nsymmetry = \"none\"\n";
+    const FILE: &str = "data.file";
+    const AFTER_TRAINING: &[&str] = &["learn.samples"];
+
+    fn flow(&self) -> &FlowConfig {
+        &self.flow
+    }
+
+    fn run(&self) -> &RunConfig {
+        &self.run
+    }
+
+    fn identify(&mut self, path: &Path) -> Result<()> {
+        self.data.identify(path)
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        self.check().map_err(|problem| problem.at(path))
     }
 }
 

@@ -32,12 +32,6 @@ pub(super) fn parse_over_preset<T: DeserializeOwned>(
     table.try_into().map_err(|error| syntax(&error))
 }
 
-/// The first key on which two configurations differ, those of the machine aside, as `key = mine, there theirs`.
-pub(super) fn first_difference(mine: &impl Serialize, theirs: &impl Serialize) -> Option<String> {
-    let [mine, theirs] = [flattened(mine), flattened(theirs)];
-    differences(&mine, &theirs).find(|(key, _)| !is_of_machine(key)).map(|(_, told)| told)
-}
-
 /// Whether a key says how the machine is used, on which no result depends.
 pub(super) fn is_of_machine(key: &str) -> bool {
     key.starts_with("run.") && key != "run.precision"

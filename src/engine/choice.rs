@@ -23,7 +23,15 @@ pub(super) fn symplectic_engine(
     run: &RunConfig,
     device: Device,
 ) -> Result<Box<dyn SymplecticEngine>> {
-    symplectic(flow, surface, run, device).ok_or(Error::NoTorch)
+    symplectic(flow, surface, run, device).ok_or(Error::NoSymplecticEngine)
+}
+
+/// Whether this program has the engine of symplectic flows.
+///
+/// # Errors
+/// It was built without.
+pub fn check_symplectic_built() -> Result<()> {
+    if cfg!(feature = "torch") { Ok(()) } else { Err(Error::NoSymplecticEngine) }
 }
 
 /// Whether this program has the engine that a configuration asks for.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 
 use super::arrangement;
 use super::config::FlowConfig;
@@ -92,17 +92,8 @@ impl SymplecticFlow {
 
     /// ω of each oscillator. Shapes: (n).
     pub fn frequencies(&self) -> Array1<f64> {
-        self.after_couplings(0).mapv(f64::exp)
-    }
-
-    /// b, where each oscillator rests. Shapes: (n).
-    pub fn rests(&self) -> ArrayView1<'_, f64> {
-        self.after_couplings(1)
-    }
-
-    fn after_couplings(&self, part: usize) -> ArrayView1<'_, f64> {
-        let start = self.coupling_parameters() + part * self.coordinates;
-        self.parameters.slice(s![start..start + self.coordinates])
+        let start = self.coupling_parameters();
+        self.parameters.slice(s![start..start + self.coordinates]).mapv(f64::exp)
     }
 
     /// Oscillators from the slowest on.

@@ -1,17 +1,17 @@
 //! `neuralrg canonical`: symplectic flows of one source, from start to end.
 
-use std::fs;
 use std::path::Path;
 
 use ndarray::{Array1, Array2, Array3, Axis};
 
-use super::outcome::{Outcome, beside, read_outcome};
+use super::outcome::{Begun, Outcome, begin, checkpoints};
 use crate::canonical::Objective;
 use crate::canonical::config::{CanonicalSection, LossChoice};
 use crate::canonical::judgement::{FreeEnergies, HeldOut};
 use crate::canonical::modes::{Modes, redrawn};
 use crate::canonical::source::Coordinates;
 use crate::config::canonical::CanonicalConfig;
+use crate::config::command::CommandConfig;
 use crate::engine::config::EngineChoice;
 use crate::engine::device::{self, Device};
 use crate::engine::{self, SymplecticModel};
@@ -20,13 +20,10 @@ use crate::files::content::{
     write_array, write_configuration, write_hdf5, write_known_numbers, write_number, write_text,
     write_texts,
 };
-use crate::files::seal::sha256;
-use crate::files::state::Saved;
+use crate::files::state::{Restored, Saved, number, read_number};
 use crate::files::{Numbers, schema};
 use crate::flow::symplectic::SymplecticFlow;
-use crate::host;
 use crate::random::{Random, Use};
-use crate::ranks::Team;
 use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::targets::surface::Surface;
@@ -34,7 +31,7 @@ use crate::task::checkpoint::Checkpoints;
 use crate::task::judgement::check_finite;
 use crate::task::run::with_learning_rates;
 use crate::task::writing::write_training;
-use crate::train::Training;
+use crate::train::{Progress, Training};
 
 /// Held-out samples that are redrawn from their slowest modes.
 const REDRAWN_SAMPLES: usize = 16;
@@ -78,26 +75,17 @@ struct Learned {
 /// Configuration, data, device or output; this program has no torch; a training diverges; or it was asked to stop, with everything
 /// saved.
 pub fn canonical(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
-    let mut config = CanonicalConfig::read(config_path)?;
-    config.source.identify(config_path)?;
-    let output = &std::path::absolute(output).map_err(Error::io("find", output))?;
-    if output.exists() {
-        let difference = |text: &str| Ok(config.difference(&CanonicalConfig::parse(text, output)?));
-        return read_outcome(output, CANONICAL, difference);
-    }
-    host::keep_freed_memory();
-    engine::check_built(EngineChoice::Torch)?;
+    let (config, output) = match begin::<CanonicalConfig>(config_path, output, CANONICAL)? {
+        Begun::Finished(numbers) => return Ok(numbers),
+        Begun::Unfinished(config, output) => (config, output),
+    };
+    engine::check_symplectic_built()?;
     let device = device::select(EngineChoice::Torch, config.run.device_choice(), 0)?;
     let source = source(&config)?;
     config.check_coordinates(source.coordinates, config_path)?;
-    let folder = output.parent().expect("an absolute path of a file has a folder");
-    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
-
-    let interval = config.run.checkpoint_interval();
-    let path = beside(output, ".checkpoint");
-    let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop, &Team::Alone);
+    let mut checkpoints = checkpoints(&config, &output, CANONICAL, stop)?;
     let learned = learn(&config, &source, device, &mut checkpoints)?;
-    write_hdf5(output, |file| fill(file, &learned, &config))?;
+    write_hdf5(&output, |file| fill(file, &learned, &config))?;
     checkpoints.remove();
     Ok(learned.best.numbers)
 }
@@ -107,11 +95,6 @@ const CANONICAL: Outcome = Outcome {
     group: schema::SCALARS,
     items: schema::CANONICAL_SCALARS,
 };
-
-/// Tells checkpoints of different trainings apart; each seed has a stage of its own.
-fn identity(config: &CanonicalConfig) -> String {
-    format!("canonical {}", sha256(config.training().as_bytes()))
-}
 
 fn source(config: &CanonicalConfig) -> Result<Source> {
     let section = &config.source;
@@ -217,6 +200,11 @@ fn train(
     let flow = SymplecticFlow::initialize(shape, &config.flow, training_data, &random);
     let mut model = SymplecticModel::new(flow, source.surface, &config.run, device)?;
 
+    let diverged = format!("diverged_{seed}");
+    if let Some(error) = checkpoints.restored(&diverged, |state| read_divergence(state, config)) {
+        checkpoints.finish(&diverged, divergence(&error));
+        return Err(error);
+    }
     let mut training = Training::new(&model, &config.train);
     let stage = format!("train_{seed}");
     let restore = |state: &Saved| training.restore(&mut model, &config.train, state);
@@ -229,21 +217,46 @@ fn train(
         _ => Objective::Variational(momenta),
     };
     let steps = config.train.steps;
-    training.run(&mut model, &config.train, objective, &streams, |training, model, progress| {
+    let after_step = |training: &Training, model: &SymplecticModel, progress: Progress| {
         if let Some((loss, error)) = progress.loss {
             let step = progress.step;
             log::info!("seed {seed}, step {step}/{steps}: loss {loss:.3} ± {error:.3} nat");
         }
         checkpoints.step(&stage, || (training.state(model), None))
-    })?;
+    };
+    let trained = training.run(&mut model, &config.train, objective, &streams, after_step);
+    if let Err(error @ Error::TrainingDiverged { .. }) = &trained {
+        // It would diverge again.
+        checkpoints.finish(&diverged, divergence(error));
+        checkpoints.save_finished(None);
+    }
+    trained?;
     checkpoints.finish(&stage, training.state(&model));
-    // What follows may take long, and the output may not be writable.
+    // What follows may take long, and the output may not be writable any more.
     checkpoints.save_finished(None);
     let history = with_learning_rates(&training.history());
     let random = streams.at(Stage::Evaluate, 0);
     let (numbers, loss) = judge(&model, config, source, &random);
     check_finite(&numbers)?;
     Ok(Trained { seed, model, history, numbers, loss })
+}
+
+/// How a training diverged, for checkpoints; nothing of any other error.
+fn divergence(error: &Error) -> Saved {
+    match *error {
+        Error::TrainingDiverged { skipped, steps, .. } => Saved::from([
+            ("skipped".to_owned(), number(skipped as f64)),
+            ("steps".to_owned(), number(steps as f64)),
+        ]),
+        _ => Saved::new(),
+    }
+}
+
+/// What [`divergence`] has made.
+fn read_divergence(state: &Saved, config: &CanonicalConfig) -> Restored<Error> {
+    let whole = |name: &str| read_number(state, name).map(|value| value as i64);
+    let allowed = config.train.max_skipped_steps;
+    Ok(Error::TrainingDiverged { skipped: whole("skipped")?, steps: whole("steps")?, allowed })
 }
 
 /// All numbers of a trained flow, and the one that trainings are compared by.

@@ -1,28 +1,25 @@
 //! `neuralrg learn`: one flow that learns from pictures by maximum likelihood, from start to end.
 
-use std::fs;
 use std::path::Path;
 
 use ndarray::{Array1, Array2, Array3, Axis, stack};
 
-use super::outcome::{Outcome, beside, read_outcome};
+use super::outcome::{Begun, Outcome, begin, checkpoints};
+use crate::config::command::CommandConfig;
 use crate::config::learn::LearnConfig;
 use crate::engine::device::{self, Device};
 use crate::engine::{self, Model};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::content::{
     write_array, write_configuration, write_hdf5, write_known_numbers, write_number, write_text,
 };
-use crate::files::seal::sha256;
 use crate::files::state::Saved;
 use crate::files::{Numbers, schema};
 use crate::flow::arrangement::without_finer;
 use crate::flow::coupling::Half;
 use crate::flow::{Architecture, Flow};
-use crate::host;
 use crate::lattice::on_lattice;
 use crate::random::Use;
-use crate::ranks::Team;
 use crate::seed::{Stage, TaskSeed};
 use crate::signals::Stop;
 use crate::task::checkpoint::Checkpoints;
@@ -56,40 +53,23 @@ struct Learned {
 /// # Errors
 /// Configuration, data, device or output; the training diverges; or it was asked to stop, with everything saved.
 pub fn learn(config_path: &Path, output: &Path, stop: Stop) -> Result<Numbers> {
-    let mut config = LearnConfig::read(config_path)?;
-    config.data.identify(config_path)?;
-    let output = &std::path::absolute(output).map_err(Error::io("find", output))?;
-    if output.exists() {
-        let difference = |text: &str| Ok(config.difference(&LearnConfig::parse(text, output)?));
-        return read_outcome(output, LEARNED, difference);
-    }
-    host::keep_freed_memory();
+    let (config, output) = match begin::<LearnConfig>(config_path, output, LEARNED)? {
+        Begun::Finished(numbers) => return Ok(numbers),
+        Begun::Unfinished(config, output) => (config, output),
+    };
     engine::check_built(config.run.engine)?;
     let device = device::select(config.run.engine, config.run.device_choice(), 0)?;
     let data = Data::of_pictures(&config.data)?;
     config.check_lattice(data.linear_size(), config_path)?;
-    let folder = output.parent().expect("an absolute path of a file has a folder");
-    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
-
-    let path = beside(output, ".checkpoint");
-    let interval = config.run.checkpoint_interval();
-    let mut checkpoints = Checkpoints::open(path, &identity(&config), interval, stop, &Team::Alone);
+    let mut checkpoints = checkpoints(&config, &output, LEARNED, stop)?;
     let learned = train(&config, &data, device, &mut checkpoints)?;
-    write_hdf5(output, |file| fill(file, &learned, &config, &data))?;
+    write_hdf5(&output, |file| fill(file, &learned, &config, &data))?;
     checkpoints.remove();
     Ok(learned.held_out)
 }
 
 const LEARNED: Outcome =
     Outcome { command: "neuralrg learn", group: schema::HELD_OUT, items: schema::HELD_OUT_SCALARS };
-
-/// Tells checkpoints of different configurations apart, the machine aside.
-fn identity(config: &LearnConfig) -> String {
-    let mut config = config.clone();
-    let precision = config.run.precision;
-    config.run = engine::config::RunConfig { precision, ..Default::default() };
-    format!("learn {}", sha256(config.to_toml().as_bytes()))
-}
 
 /// Builds, trains, judges and generates.
 fn train(
@@ -115,6 +95,9 @@ fn train(
         tell(progress, config.train.steps);
         checkpoints.step("train", || (training.state(model), None))
     })?;
+    checkpoints.finish("train", training.state(&model));
+    // What follows may take long, and the output may not be writable any more.
+    checkpoints.save_finished(None);
     let history = training.history();
 
     let held_out = numbers::of_held_out(&data.judge(&model, None));

@@ -8,6 +8,7 @@ use ndarray::{Array1, Array2, Axis};
 use super::trained::check_output;
 use crate::canonical::source::read_coordinates;
 use crate::config::canonical::CanonicalConfig;
+use crate::config::command::CommandConfig;
 use crate::engine::config::EngineChoice;
 use crate::engine::{self, SymplecticModel, device};
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ pub fn modes(file: &Path, data: &Path, count: Option<usize>, output: &Path) -> R
     for input in [file, data] {
         check_output(input, output)?;
     }
-    engine::check_built(EngineChoice::Torch)?;
+    engine::check_symplectic_built()?;
     let (config, flow) = load(file)?;
     let coordinates = flow.coordinates;
     let (_, samples) = read_coordinates(data, config.source.scale)?;

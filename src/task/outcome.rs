@@ -1,13 +1,20 @@
 //! The output file of a command that trains for itself: beside it lies its checkpoint, and once it is finished it is left as it is.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
 
+use crate::config::command::CommandConfig;
 use crate::error::{Error, Result};
 use crate::files::Numbers;
+use crate::files::atomic::{check_writable, folder_of};
 use crate::files::schema::{self, Item};
-use crate::files::seal::{self, Seal};
+use crate::files::seal::{self, Seal, sha256};
+use crate::host;
+use crate::ranks::Team;
+use crate::signals::Stop;
+use crate::task::checkpoint::Checkpoints;
 
 /// Which command writes it, and where its numbers stand.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +24,54 @@ pub(super) struct Outcome {
     pub items: &'static [Item],
 }
 
+/// What there is to do for an output.
+pub(super) enum Begun<C> {
+    /// Nothing: it is finished, with these numbers.
+    Finished(Numbers),
+    /// All of it, with this configuration, at this absolute path.
+    Unfinished(C, PathBuf),
+}
+
+/// Reads a configuration, and what is there of its output.
+///
+/// # Errors
+/// The configuration or the file that it learns from; or the output is that of another one.
+pub(super) fn begin<C: CommandConfig>(
+    config_path: &Path,
+    output: &Path,
+    outcome: Outcome,
+) -> Result<Begun<C>> {
+    let mut config = C::read(config_path)?;
+    config.identify(config_path)?;
+    let output = std::path::absolute(output).map_err(Error::io("find", output))?;
+    if output.exists() {
+        let difference = |text: &str| Ok(config.difference(&C::parse(text, &output)?));
+        return read_outcome(&output, outcome, difference).map(Begun::Finished);
+    }
+    host::keep_freed_memory();
+    Ok(Begun::Unfinished(config, output))
+}
+
+/// The checkpoints beside an output, whose folder is made.
+///
+/// # Errors
+/// Nothing can be written there.
+pub(super) fn checkpoints(
+    config: &impl CommandConfig,
+    output: &Path,
+    outcome: Outcome,
+    stop: Stop,
+) -> Result<Checkpoints> {
+    let folder = folder_of(output);
+    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+    check_writable(output)?;
+    let identity = format!("{} {}", outcome.command, sha256(config.training().as_bytes()));
+    let (path, interval) = (beside(output, ".checkpoint"), config.run().checkpoint_interval());
+    Ok(Checkpoints::open(path, &identity, interval, stop, &Team::Alone))
+}
+
 /// A path with something behind its name.
-pub(super) fn beside(path: &Path, behind: &str) -> PathBuf {
+fn beside(path: &Path, behind: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(behind);
     name.into()
@@ -28,7 +81,7 @@ pub(super) fn beside(path: &Path, behind: &str) -> PathBuf {
 ///
 /// # Errors
 /// It is no finished file of the command, or one of another configuration.
-pub(super) fn read_outcome(
+fn read_outcome(
     path: &Path,
     Outcome { command, group, items }: Outcome,
     difference: impl FnOnce(&str) -> Result<Option<String>>,

@@ -89,14 +89,8 @@ impl Data {
         }
         let fields = source.fields.read().map_err(Error::hdf5("read", path))?;
         let pixels = source.pixels()?;
-        if let Some(Pixels { held_out, .. }) = pixels
-            && config.held_out as i64 > held_out
-        {
-            return Err(source.problem(&format!(
-                "data.held_out = {}, but all but the last {held_out} pictures were looked at when it was made; make it \
-                 anew with --held-out",
-                config.held_out
-            )));
+        if let Some(Pixels { held_out, .. }) = pixels {
+            check_held_out(("data.held_out", config.held_out), held_out, path)?;
         }
         Self::split(fields, pixels, config)
     }
@@ -187,6 +181,22 @@ pub fn check_samples(
         return Err(Error::UnusableData { path: path.into(), problem });
     }
     Ok(())
+}
+
+/// Whether the pictures that a key of the configuration holds out are among the last `known`, which the file at `path` knows nothing
+/// of.
+///
+/// # Errors
+/// Some are not.
+pub fn check_held_out((key, held_out): (&str, usize), known: i64, path: &Path) -> Result<()> {
+    if held_out as i64 <= known {
+        return Ok(());
+    }
+    let problem = format!(
+        "{key} = {held_out}, but all but the last {known} pictures were looked at when it was made; make it anew with \
+         --held-out"
+    );
+    Err(Error::UnusableData { path: path.into(), problem })
 }
 
 /// Whether samples, (sample, N), are finite; `path` names their file.

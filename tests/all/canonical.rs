@@ -172,7 +172,10 @@ fn without_torch_it_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.h5");
     let refused = run(&config(folder.path(), RING), &output);
-    assert_contains(refused.refusal(), &["this program was built without torch"]);
+    assert_contains(
+        refused.refusal(),
+        &["canonical transformations need torch, without which this program was built"],
+    );
     assert!(!output.exists());
 }
 
@@ -239,6 +242,11 @@ mod with_torch {
         assert_eq!(result.status, Some(1), "{result:?}");
         assert_contains(&result.stderr, &["seed 1 fails: ", "seed 2 fails: ", "neuralrg: error: "]);
         assert!(!output.exists());
+        // What diverged is known, and not trained again: the training would stop after its first step.
+        let stop = Stop::default();
+        stop.request();
+        let again = canonical(&folder.path().join("canonical.toml"), &output, stop);
+        assert!(matches!(again, Err(Error::TrainingDiverged { .. })), "{again:?}");
     }
 
     #[test]
@@ -280,6 +288,30 @@ mod with_torch {
             run(&config, &output).refusal(),
             &["is no finished file of `neuralrg canonical`"],
         );
+    }
+
+    /// Where the data lie, how often progress is told and what is told of a flow belong to no training.
+    #[test]
+    fn data_that_have_moved_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.h5");
+        let text = of_data(folder.path());
+        let path = config(folder.path(), &text);
+        let stop = Stop::default();
+        stop.request();
+        assert!(matches!(canonical(&path, &output, stop.clone()), Err(Error::Stopped)));
+        fs::rename(folder.path().join("data.h5"), folder.path().join("moved.h5")).unwrap();
+        let text = text.replace("data.h5", "moved.h5").replace("samples = 3", "samples = 4");
+        config(folder.path(), &text);
+        let mut interruptions = 1;
+        while let Err(error) = canonical(&path, &output, stop.clone()) {
+            assert!(matches!(error, Error::Stopped), "{error}");
+            interruptions += 1;
+        }
+        assert_eq!(interruptions, 8, "it has gone on from its checkpoint");
+        fs::rename(folder.path().join("moved.h5"), folder.path().join("data.h5")).unwrap();
+        config(folder.path(), &text.replace("moved.h5", "data.h5"));
+        canonical(&path, &output, Stop::default()).unwrap();
     }
 
     /// Where all oscillators but one rest the modes are known; the program reads the units that the flow learned from.

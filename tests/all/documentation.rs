@@ -10,6 +10,7 @@ use clap::CommandFactory;
 use neuralrg::cli::Cli;
 use neuralrg::config::Config;
 use neuralrg::config::canonical::CanonicalConfig;
+use neuralrg::config::command::CommandConfig;
 use neuralrg::config::learn::LearnConfig;
 use neuralrg::flow::config::FlowConfig;
 use neuralrg::sweep::events::Event;

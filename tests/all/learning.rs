@@ -9,6 +9,7 @@ use crate::enumeration::FieldMixture;
 use hdf5::types::VarLenUnicode;
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, Axis};
 use neuralrg::config::Config;
+use neuralrg::config::command::CommandConfig;
 use neuralrg::config::learn::LearnConfig;
 use neuralrg::engine::Model;
 use neuralrg::engine::device::Device;
@@ -269,6 +270,42 @@ fn read<D: ndarray::Dimension>(path: &Path, name: &str) -> ndarray::Array<f64, D
 
 fn run_learn(config: &Path, output: &Path) -> Outcome {
     outcome(neuralrg().env("RUST_LOG", "error").arg("learn").arg(config).arg("-o").arg(output))
+}
+
+/// What follows a training may fail; the training is not lost. Where the data lie and how many pictures are kept belong to no
+/// training.
+#[test]
+fn learning_is_saved_once_its_training_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = learning(folder.path());
+    let pictures = folder.path().join("pictures.h5");
+    let mut fields = exact_fields(3.0, 400, 5);
+    // Of the last picture, which is held out, -ln q is no number of the precision f32.
+    fields.index_axis_mut(Axis(0), 799).fill(1e30);
+    write_pictures(&pictures, &fields, &[20.0; 800]);
+    let output = folder.path().join("model.h5");
+    let not_finite = |stop: &Stop| match learn(&config, &output, stop.clone()) {
+        Err(Error::NotFinite { .. }) => {}
+        other => panic!("{other:?}"),
+    };
+    not_finite(&Stop::default());
+    assert!(folder.path().join("model.h5.checkpoint").exists());
+    let moved = folder.path().join("moved.h5");
+    fs::rename(&pictures, &moved).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("pictures.h5", "moved.h5").replace("samples = 3", "samples = 4");
+    fs::write(&config, text).unwrap();
+    let stop = Stop::default();
+    stop.request();
+    // One that began anew would stop after its first step.
+    not_finite(&stop);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = run_learn(&learning(folder.path()), Path::new("/proc/model.h5"));
+    assert!(refused.refusal().contains("cannot write into folder /proc"), "{refused:?}");
 }
 
 #[test]

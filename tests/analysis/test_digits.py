@@ -14,6 +14,7 @@ from scipy.stats import kstest, norm, truncnorm
 import fig_digits
 from conftest import ROOT, Runner, ScriptRunner
 from fig_canonical import MODES_FORMAT
+from fig_canonical_digits import read_pictures as read_canonical_digits
 from pictures import Pictures, PixelMap, crop, pad, read_all_idx, read_idx, write_pictures
 from sweep import SweepError
 
@@ -268,10 +269,12 @@ def canonical_digits(tmp_path: Path) -> list[Path]:
         file["modes"], file["frequency"] = values, np.arange(12.0)
     transformation = tmp_path / "canonical.h5"
     with h5py.File(transformation, "w") as file:
-        file["configuration"] = "[source]\nheld_out = 100\n"
+        file["configuration"] = "[source]\nheld_out = 100\nscale = 2.0\n"
         file["modes/frequency"] = np.arange(12.0)
         file["evaluate/kept_modes"] = np.array([2, 6])
-        file["evaluate/original"] = np.zeros((16, 12))
+        # In the units of the flow.
+        with h5py.File(data) as pictures:
+            file["evaluate/original"] = 2.0 * pictures["coordinates"][-16:]
         file["evaluate/redrawn"] = np.zeros((2, 16, 12))
     return [transformation, data, modes]
 
@@ -292,15 +295,37 @@ def test_slow_modes_classify_what_they_know(
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+def test_originals_have_the_levels_of_their_pixels(canonical_digits: list[Path]) -> None:
+    pictures = read_canonical_digits(*canonical_digits)
+    levels = np.searchsorted(pictures.edges, pictures.original)
+    with h5py.File(canonical_digits[1]) as file:
+        expected = np.searchsorted(pictures.edges, file["coordinates"][-16:])
+    assert np.array_equal(levels, expected)
+    assert levels.max() > 10
+
+
 def test_files_that_are_not_of_pictures_are_refused(
     canonical_digits: list[Path], run_figure: ScriptRunner, tmp_path: Path
 ) -> None:
     transformation, data, modes = canonical_digits
+    some, few, few_modes = (tmp_path / name for name in ("some.h5", "few.h5", "few_modes.h5"))
+    for path, samples, slowest in [(some, 600, 6), (few_modes, 90, 12)]:
+        with h5py.File(modes) as file, h5py.File(path, "w") as part:
+            part.attrs["format"] = MODES_FORMAT
+            part["modes"] = file["modes"][:samples, :slowest]
+            part["frequency"] = file["frequency"][:slowest]
+    with h5py.File(data) as file, h5py.File(few, "w") as part:
+        part.attrs.update(file.attrs)
+        for name in ("coordinates", "labels"):
+            part[name] = file[name][:90]
+        part["edges"] = file["edges"][...]
     for files, message in [
         ((data, data, modes), "cannot be read as canonical transformation of pictures"),
         ((transformation, modes, modes), "cannot be read as coordinates of pictures with labels"),
         ((transformation, data, data), "not a file of `neuralrg modes`"),
         ((transformation, data, modes, "--count", 13), "--count must be from 1 to 12"),
+        ((transformation, data, some), "has 6 of 12 modes; make it without --slowest"),
+        ((transformation, few, few_modes), "100 of 90 are held out"),
     ]:
         done = run_figure("fig_canonical_digits.py", *files, "-o", tmp_path / "figure")
         assert done.returncode == 1
