@@ -377,6 +377,15 @@ mod with_torch {
         refused("it has 101 samples; source.held_out = 100 must leave at least 2 of them");
         write_data(&file, 300, &["phi"]);
         refused("`angles` must have a finite number for each sample and each of its 1 names");
+        write_data(&file, 300, &["phi", "psi"]);
+        let of_pictures = hdf5::File::append(&file).unwrap();
+        of_pictures
+            .new_attr::<i64>()
+            .create("held_out")
+            .and_then(|held_out| held_out.write_scalar(&99))
+            .unwrap();
+        of_pictures.close().unwrap();
+        refused("source.held_out = 100, but all but the last 99 pictures were looked at");
         make_hdf5(&file, |file| {
             let values = Array2::<f32>::from_elem((300, 3), f32::NAN);
             file.new_dataset_builder().with_data(&values).create("coordinates").unwrap();
