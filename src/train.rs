@@ -308,6 +308,8 @@ impl Training {
         seed: &TaskSeed,
         mut after_step: impl FnMut(&Self, &M, Progress) -> Result<()>,
     ) -> Result<()> {
+        // What is restored may have diverged.
+        check_skipped(self.skipped, self.steps(), config.max_skipped_steps)?;
         while !self.ended {
             let number = self.steps();
             let progress = self.progress(model, config);

@@ -20,7 +20,7 @@ use crate::files::content::{
     write_array, write_configuration, write_hdf5, write_known_numbers, write_number, write_text,
     write_texts,
 };
-use crate::files::state::{Restored, Saved, number, read_number};
+use crate::files::state::Saved;
 use crate::files::{Numbers, schema};
 use crate::flow::symplectic::SymplecticFlow;
 use crate::random::{Random, Use};
@@ -200,11 +200,6 @@ fn train(
     let flow = SymplecticFlow::initialize(shape, &config.flow, training_data, &random);
     let mut model = SymplecticModel::new(flow, source.surface, &config.run, device)?;
 
-    let diverged = format!("diverged_{seed}");
-    if let Some(error) = checkpoints.restored(&diverged, |state| read_divergence(state, config)) {
-        checkpoints.finish(&diverged, divergence(&error));
-        return Err(error);
-    }
     let mut training = Training::new(&model, &config.train);
     let stage = format!("train_{seed}");
     let restore = |state: &Saved| training.restore(&mut model, &config.train, state);
@@ -225,38 +220,17 @@ fn train(
         checkpoints.step(&stage, || (training.state(model), None))
     };
     let trained = training.run(&mut model, &config.train, objective, &streams, after_step);
-    if let Err(error @ Error::TrainingDiverged { .. }) = &trained {
-        // It would diverge again.
-        checkpoints.finish(&diverged, divergence(error));
+    if !matches!(trained, Err(Error::Stopped)) {
+        // What follows may take long, the output may not be writable any more, and what diverged would do so again.
+        checkpoints.finish(&stage, training.state(&model));
         checkpoints.save_finished(None);
     }
     trained?;
-    checkpoints.finish(&stage, training.state(&model));
-    // What follows may take long, and the output may not be writable any more.
-    checkpoints.save_finished(None);
     let history = with_learning_rates(&training.history());
     let random = streams.at(Stage::Evaluate, 0);
     let (numbers, loss) = judge(&model, config, source, &random);
     check_finite(&numbers)?;
     Ok(Trained { seed, model, history, numbers, loss })
-}
-
-/// How a training diverged, for checkpoints; nothing of any other error.
-fn divergence(error: &Error) -> Saved {
-    match *error {
-        Error::TrainingDiverged { skipped, steps, .. } => Saved::from([
-            ("skipped".to_owned(), number(skipped as f64)),
-            ("steps".to_owned(), number(steps as f64)),
-        ]),
-        _ => Saved::new(),
-    }
-}
-
-/// What [`divergence`] has made.
-fn read_divergence(state: &Saved, config: &CanonicalConfig) -> Restored<Error> {
-    let whole = |name: &str| read_number(state, name).map(|value| value as i64);
-    let allowed = config.train.max_skipped_steps;
-    Ok(Error::TrainingDiverged { skipped: whole("skipped")?, steps: whole("steps")?, allowed })
 }
 
 /// All numbers of a trained flow, and the one that trainings are compared by.

@@ -302,6 +302,7 @@ mod with_torch {
         assert!(matches!(canonical(&path, &output, stop.clone()), Err(Error::Stopped)));
         fs::rename(folder.path().join("data.h5"), folder.path().join("moved.h5")).unwrap();
         let text = text.replace("data.h5", "moved.h5").replace("samples = 3", "samples = 4");
+        let text = text.replace("steps = 4", "steps = 4\nlog_every = 1");
         config(folder.path(), &text);
         let mut interruptions = 1;
         while let Err(error) = canonical(&path, &output, stop.clone()) {
